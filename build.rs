@@ -1,0 +1,16 @@
+//! Generates the trimmed Envoy messages of `proto/`, without needing a `protoc`.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(["envoy/service/auth/v3/external_auth.proto"], ["proto"])?;
+    // `Bytes` instead of `Vec<u8>`: a decoded field is a slice of the received frame, not a copy.
+    // No Debug: these messages hold tokens, and what cannot be printed cannot leak.
+    tonic_prost_build::configure()
+        .build_client(false)
+        .bytes(".")
+        .skip_debug(["."])
+        .compile_fds(descriptors)?;
+    Ok(())
+}

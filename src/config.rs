@@ -1,0 +1,215 @@
+//! What the operator decided, as domain values: every fault found at once, nothing left to check later.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use crate::denial;
+use crate::identity::Identity;
+use crate::issuer::Issuer;
+use crate::token::Source;
+
+mod node;
+mod raw;
+
+/// The whole configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The gRPC port.
+    pub server: Server,
+    /// Where `/livez` and `/readyz` are served, as `host:port`.
+    pub admin_listen: String,
+    /// Where tokens are looked for.
+    pub tokens: Tokens,
+    /// Who may issue them. At least one.
+    pub issuers: Vec<IssuerConfig>,
+    /// What the service behind is told.
+    pub identity: Identity,
+    /// How a denial is worded.
+    pub wording: denial::Wording,
+}
+
+/// The gRPC port.
+#[derive(Debug)]
+pub struct Server {
+    /// `host:port`.
+    pub listen: String,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+/// Where tokens are looked for.
+#[derive(Debug)]
+pub struct Tokens {
+    /// Tried in this order; never empty.
+    pub from: Vec<Source>,
+    /// Longest token in bytes.
+    pub max_length: usize,
+}
+
+/// One issuer and where its keys come from.
+#[derive(Debug, Clone)]
+pub struct IssuerConfig {
+    /// The rules for its tokens.
+    pub issuer: Issuer,
+    /// Where its keys are.
+    pub keys: KeySource,
+    /// When they are fetched.
+    pub refresh: Refresh,
+}
+
+/// Where an issuer's keys come from.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// Fetched over HTTP.
+    Url {
+        /// The JWK Set's address.
+        url: Url,
+        /// Whether plain http is fine for any host. Loopback hosts are always fine.
+        allow_http: bool,
+        /// PEM of extra root certificates.
+        ca: Option<Vec<u8>>,
+    },
+    /// Read from a file.
+    File(PathBuf),
+    /// Written in the configuration, as JSON.
+    Inline(String),
+}
+
+/// When keys are fetched and how long they are good.
+#[derive(Debug, Clone)]
+pub struct Refresh {
+    /// Time between fetches.
+    pub interval: Duration,
+    /// Limit for one whole exchange.
+    pub timeout: Duration,
+    /// How long keys stay good after the last fetch that succeeded.
+    pub max_stale: Duration,
+    /// Least time between two fetches for unknown key IDs.
+    pub unknown_kid_cooldown: Duration,
+    /// How long a request waits for such a fetch.
+    pub wait: Duration,
+}
+
+/// One thing wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The file it was found in; none for an environment variable.
+    pub file: Option<String>,
+    /// The line, where known.
+    pub line: Option<u64>,
+    /// The key's path, or the environment variable.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What is accepted instead.
+    pub accepted: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{file}:")?;
+            if let Some(line) = self.line {
+                write!(f, "{line}:")?;
+            }
+            write!(f, " ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "{}; accepted: {}", self.problem, self.accepted)
+    }
+}
+
+/// The configuration cannot be used, with every reason found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(pub Vec<Fault>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, fault) in self.0.iter().enumerate() {
+            if at > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The environment variables that make a configuration without a file. `None` is not set; set but empty
+/// is a fault, not an absence.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `PASSAGE_APP_ID`
+    pub app_id: Option<String>,
+    /// `PASSAGE_BASE_URL`
+    pub base_url: Option<String>,
+    /// `PASSAGE_AUTHZ_ISSUER`
+    pub issuer: Option<String>,
+    /// `PASSAGE_AUTHZ_AUDIENCE`
+    pub audience: Option<String>,
+}
+
+impl Environment {
+    /// The process's own variables. Bytes that are not UTF-8 are kept as replacement characters, which
+    /// no key accepts.
+    #[must_use]
+    pub fn read() -> Self {
+        let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self {
+            app_id: read("PASSAGE_APP_ID"),
+            base_url: read("PASSAGE_BASE_URL"),
+            issuer: read("PASSAGE_AUTHZ_ISSUER"),
+            audience: read("PASSAGE_AUTHZ_AUDIENCE"),
+        }
+    }
+
+    /// Which of them are set.
+    pub fn set(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("PASSAGE_APP_ID", self.app_id.is_some()),
+            ("PASSAGE_BASE_URL", self.base_url.is_some()),
+            ("PASSAGE_AUTHZ_ISSUER", self.issuer.is_some()),
+            ("PASSAGE_AUTHZ_AUDIENCE", self.audience.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, set)| set.then_some(name))
+    }
+}
+
+impl Config {
+    /// Reads the file, or without one the environment alone.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault: an unreadable file, YAML that does not parse, unknown or doubled
+    /// keys, values that are not accepted.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        let Some(path) = file else { return raw::from_environment(environment) };
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &name),
+            Err(error) => Err(ConfigError(vec![Fault {
+                file: Some(name),
+                line: None,
+                key: String::new(),
+                problem: format!("cannot be read: {error}"),
+                accepted: "a readable YAML file in UTF-8".to_owned(),
+            }])),
+        }
+    }
+
+    /// Reads a configuration from YAML text; `name` is what its faults call the file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        raw::from_yaml(text, name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! What the configuration accepts, and what it says of the rest.
+
+use super::*;
+use crate::algorithm::Algorithm;
+use crate::issuer::{Audience, Audiences, IssuerId};
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, "authz.yaml")
+}
+
+/// The faults, a line each.
+fn faults(text: &str) -> Vec<String> {
+    parse(text)
+        .err()
+        .map_or_else(Vec::new, |ConfigError(faults)| faults.iter().map(Fault::to_string).collect())
+}
+
+const APP: &str = "issuers: [{name: passage, passage: {app_id: app1}}]\n";
+const OTHER: &str =
+    "{name: other, issuer: https://a.example, audiences: [], keys: {url: https://a.example/k}}";
+
+#[test]
+fn one_app_id_is_a_whole_configuration() {
+    let config = parse(APP).unwrap();
+    let [issuer] = config.issuers.as_slice() else { panic!("one issuer") };
+    let rules = &issuer.issuer;
+    assert_eq!(rules.ids[0], IssuerId("app1".into()));
+    assert_eq!(rules.ids[1], IssuerId("https://auth.passage.id/v1/apps/app1".into()));
+    assert_eq!(rules.algorithms, [Algorithm::Rs256]);
+    assert_eq!(rules.audiences, Audiences::NotChecked);
+    assert!(rules.require_kid);
+    assert_eq!(rules.types, ["jwt", "at+jwt"]);
+    assert_eq!(rules.leeway, Duration::from_secs(30));
+    let KeySource::Url { url, allow_http: false, ca: None } = &issuer.keys else { panic!("a URL") };
+    assert_eq!(url.as_str(), "https://auth.passage.id/v1/apps/app1/.well-known/jwks.json");
+    assert_eq!(issuer.refresh.interval, Duration::from_secs(300));
+    assert_eq!(issuer.refresh.timeout, Duration::from_secs(3));
+    assert_eq!(issuer.refresh.max_stale, Duration::from_secs(24 * 3600));
+    assert_eq!(issuer.refresh.unknown_kid_cooldown, Duration::from_secs(10));
+    assert_eq!(issuer.refresh.wait, Duration::from_millis(150));
+    assert_eq!(config.server.listen, "0.0.0.0:50051");
+    assert_eq!(config.server.drain_timeout, Duration::from_secs(20));
+    assert_eq!(config.admin_listen, "0.0.0.0:9090");
+    assert_eq!(config.tokens.from, [Source::Bearer, Source::Cookie("psg_auth_token".into())]);
+    assert_eq!(config.tokens.max_length, 8192);
+    assert_eq!(config.identity.header(), "x-passage-user-id");
+    assert_eq!(config.wording, denial::Wording { realm: "passage-authz".into(), reasons: true });
+}
+
+#[test]
+fn the_profile_sets_only_what_is_not_set_beside_it() {
+    let config = parse(
+        "issuers:\n\
+         - name: p\n  passage: {app_id: app1, base_url: https://auth.example/}\n  audiences: [https://app.example]\n  \
+         algorithms: [RS256, ES256]\n  require_kid: false\n  types: [application/JWT]\n  leeway: 0s\n  \
+         refresh: {interval: 1m}\n  keys: {inline: {keys: [{kty: EC, crv: P-256, x: \
+         f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU, y: x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0}]}}\n",
+    );
+    let config = config.unwrap();
+    let rules = &config.issuers[0].issuer;
+    assert_eq!(rules.ids[1], IssuerId("https://auth.example/v1/apps/app1".into()));
+    assert_eq!(rules.audiences, Audiences::OneOf(vec![Audience("https://app.example".into())]));
+    assert_eq!(rules.algorithms, [Algorithm::Rs256, Algorithm::Es256]);
+    assert_eq!((rules.require_kid, rules.leeway), (false, Duration::ZERO));
+    assert_eq!(rules.types, ["jwt"]);
+    assert_eq!(config.issuers[0].refresh.interval, Duration::from_secs(60));
+    assert!(matches!(config.issuers[0].keys, KeySource::Inline(_)));
+}
+
+#[test]
+fn issuers_side_by_side_and_one_iss_or_several() {
+    let two = format!(
+        "issuers:\n- {OTHER}\n- {{name: b, issuer: [b1, b2], audiences: [x], keys: {{url: https://b.example}}}}"
+    );
+    let config = parse(&two).unwrap();
+    assert_eq!(config.issuers[0].issuer.ids, [IssuerId("https://a.example".into())]);
+    assert_eq!(config.issuers[1].issuer.ids, [IssuerId("b1".into()), IssuerId("b2".into())]);
+    assert!(!config.issuers[1].issuer.require_kid);
+}
+
+#[test]
+fn all_faults_at_once_with_file_line_key_and_remedy() {
+    let text = "\
+mode: enforced
+sever: {}
+server:
+  listen: 50051
+  drain_timeout: 20
+tokens:
+  max_length: 1
+issuers:
+- name: passage
+  passage: {app_id: a/b}
+  leeway: 10 minutes
+  leeway: 10s
+- name: other
+  issuer: https://a.example
+  algorithms: [RS256, HS256]
+";
+    assert_eq!(
+        faults(text),
+        [
+            "authz.yaml:1: mode: \"enforced\" is not accepted; accepted: enforce or shadow",
+            "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051",
+            "authz.yaml:5: server.drain_timeout: 20 is not accepted; accepted: a duration from 0s to 1h, written like 250ms, 10s, 5m or 24h",
+            "authz.yaml:7: tokens.max_length: 1 is not accepted; accepted: a whole number from 64 to 65536 bytes",
+            "authz.yaml:10: issuers[0].passage.app_id: \"a/b\" is not accepted; accepted: the app's ID: letters, digits, dashes and underscores",
+            "authz.yaml:11: issuers[0].leeway: \"10 minutes\" is not accepted; accepted: a duration from 0s to 5m, written like 250ms, 10s, 5m or 24h",
+            "authz.yaml:12: issuers[0].leeway: is doubled; accepted: each key once",
+            "authz.yaml:13: issuers[1].audiences: is missing; accepted: a list of audiences; [] says on purpose that aud is not checked",
+            "authz.yaml:15: issuers[1].algorithms[1]: \"HS256\" is not accepted; accepted: a list out of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA",
+            "authz.yaml:13: issuers[1].keys: is missing; accepted: exactly one of discovery: true, url, file, inline",
+            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, key_store, http, rules, server, admin, tokens, issuers, identity, deny",
+        ]
+    );
+}
+
+/// Each text is refused, and this is in what is said of it.
+#[test]
+fn refuses() {
+    let long = "x".repeat(64);
+    let beside = |more: &str| format!("{APP}{more}");
+    let other =
+        |more: &str| format!("issuers:\n- {{{}, {more}}}", OTHER.trim_matches(|c| c == '{' || c == '}'));
+    for (text, want) in [
+        (String::new(), "authz.yaml:1: issuers: is missing"),
+        ("[]".into(), "authz.yaml:1: is a list; accepted: a map"),
+        ("issuers: []".into(), "issuers: is empty, so no token could be accepted"),
+        ("issuers:".into(), "authz.yaml:1: issuers: has no value"),
+        ("issuers: [7]".into(), "issuers[0]: 7 is not accepted; accepted: a map"),
+        ("issuers: [{passage: {app_id: a}}]".into(), "issuers[0].name: is missing"),
+        (format!("issuers: [{{name: {long}, passage: {{app_id: a}}}}]"), "issuers[0].name: "),
+        ("issuers: [{name: a b, passage: {app_id: a}}]".into(), "\"a b\" is not accepted"),
+        ("issuers: [{name: a, passage: }]".into(), "issuers[0].passage: has no value"),
+        ("issuers: [{name: a, passage: {}}]".into(), "issuers[0].passage.app_id: is missing"),
+        ("issuers: [{name: a, passage: {app_id: 1}}]".into(), "app_id: 1 is not accepted"),
+        ("issuers: [{name: a, passage: {app_id: ''}}]".into(), "app_id: \"\" is not accepted"),
+        (
+            "issuers: [{name: a, passage: {app_id: a, base_url: http://auth.passage.id}}]".into(),
+            "base_url: is not a URL",
+        ),
+        ("issuers: [{name: a, passage: {app_id: a}, audiences: }]".into(), "audiences: has no value"),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, audiences: ['']}]".into(),
+            "audiences[0]: \"\" is not accepted",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, audiences: x}]".into(),
+            "audiences: \"x\" is not accepted",
+        ),
+        ("issuers: [{name: a, passage: {app_id: a}, algorithms: []}]".into(), "algorithms: is empty"),
+        ("issuers: [{name: a, passage: {app_id: a}, algorithms: [none]}]".into(), "algorithms[0]: \"none\""),
+        ("issuers: [{name: a, passage: {app_id: a}, issuer: []}]".into(), "issuers[0].issuer: is empty"),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, ca: /no/such/file}]".into(),
+            "ca: /no/such/file cannot be read",
+        ),
+        ("issuers: [{name: a, passage: {app_id: a}, keys: {}}]".into(), "keys: names 0 sources"),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {file: /no/such/file}}]".into(),
+            "keys.file: /no/such/file cannot be read",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {discovery: true}}]".into(),
+            "keys.discovery: not available yet",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {url: https://a, file: /b}}]".into(),
+            "keys: names 2 sources",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {url: http://a.example}}]".into(),
+            "keys.url: is not a URL that may be fetched",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {url: 'https://u:secret@a.example'}}]".into(),
+            "keys.url: is not a URL that may be fetched",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {url: 'file:///etc/passwd'}}]".into(),
+            "keys.url: is not a URL",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {inline: {keys: []}}}]".into(),
+            "keys.inline: the key set holds no usable key",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {inline: {keys: [{kty: oct, k: AA}]}}}]".into(),
+            "keys.inline: key 0 cannot be used",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, refresh: {interval: 1ms}}]".into(),
+            "refresh.interval: \"1ms\"",
+        ),
+        (format!("issuers: [{OTHER}, {OTHER}]"), "issuers[1]: the name other is taken"),
+        (
+            format!("issuers: [{OTHER}, {}]", OTHER.replace("other", "b")),
+            "iss \"https://a.example\" belongs to issuer other already",
+        ),
+        (other("leeway: 10m"), "leeway: \"10m\" is not accepted"),
+        (other("types: JWT"), "types: \"JWT\" is not accepted"),
+        (other("require_kid: 'yes'"), "require_kid: \"yes\" is not accepted; accepted: true or false"),
+        (beside("issuers: []"), "authz.yaml:2: issuers: is doubled"),
+        (beside("tokens: {from: []}"), "tokens.from: is empty"),
+        (beside("tokens: {from: [{}]}"), "tokens.from[0]: does not name one source"),
+        (beside("tokens: {from: [{cookie: 'a b'}]}"), "cookie: \"a b\" is not accepted"),
+        (beside("tokens: {from: [{cookie: a, header: authorization}]}"), "does not name one source"),
+        (beside("deny: {realm: 'a\"b'}"), "deny.realm: \"a\\\"b\" is not accepted"),
+        (beside("admin: {listen: ':9090'}"), "admin.listen: \":9090\" is not accepted"),
+        (beside("admin: {listen: 'h:99999'}"), "admin.listen: \"h:99999\" is not accepted"),
+        (beside("rules: [{name: a, acess: public}]"), "rules[0].acess: is not a known key"),
+        (beside("{ - : ]"), "accepted: one YAML document with a map at its top"),
+    ] {
+        let said = faults(&text).join("\n");
+        assert!(said.contains(want), "{text}\n  says: {said}\n  not: {want}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
+fn features_to_come_are_refused_by_name_and_their_off_values_are_not() {
+    for (off, on) in [
+        ("mode: enforce", "mode: shadow"),
+        ("server: {}", "server: {listen: 'unix:/run/authz.sock'}"),
+        ("server: {tls: null}", "server: {tls: {cert: a.pem, key: b.pem}}"),
+        ("server: {max_connection_age: 0s}", "server: {max_connection_age: 10m}"),
+        ("server: {}", "server: {max_connections: 20000}"),
+        ("server: {}", "server: {unix_mode: '0660'}"),
+        ("http: null", "http: {listen: '0.0.0.0:8080', style: envoy}"),
+        ("tokens: {forward: true}", "tokens: {forward: false}"),
+        ("tokens: {cache: {max_entries: 0}}", "tokens: {cache: {max_entries: 100000}}"),
+        ("tokens: {from: [{header: Authorization}]}", "tokens: {from: [{header: x-api-token}]}"),
+        ("tokens: {from: [{cookie: c}]}", "tokens: {from: [{query: access_token}]}"),
+        ("key_store: null", "key_store: /var/lib/authz"),
+        ("identity: {headers: {x-passage-user-id: sub}}", "identity: {headers: {x-user: sub}}"),
+        ("identity: {metadata: [iss, sub]}", "identity: {metadata: [iss]}"),
+        ("rules: []", "rules: [{name: a, match: {paths: [/healthz]}, access: public}]"),
+        ("cors_preflight: deny", "cors_preflight: allow"),
+    ] {
+        assert_eq!(faults(&format!("{APP}{off}")), [] as [&str; 0], "{off}");
+        let said = faults(&format!("{APP}{on}"));
+        assert!(
+            matches!(said.as_slice(), [one] if one.contains("not available yet in this version")),
+            "{on}: {said:?}"
+        );
+    }
+}
+
+#[test]
+fn the_environment_alone() {
+    let set = |text: &str| Some(text.to_owned());
+    let load = |environment: Environment| match Config::load(None, &environment) {
+        Ok(config) => Ok(config.issuers.into_iter().map(|config| config.issuer.ids).collect::<Vec<_>>()),
+        Err(error) => Err(error.to_string()),
+    };
+    let app = Environment { app_id: set("app1"), ..Environment::default() };
+    let base = Environment { base_url: set("https://auth.example"), ..app.clone() };
+    assert_eq!(load(app.clone()).unwrap()[0][1].0, "https://auth.passage.id/v1/apps/app1");
+    assert_eq!(load(base).unwrap()[0][1].0, "https://auth.example/v1/apps/app1");
+    for (environment, want) in [
+        (Environment::default(), "there is no configuration; accepted: --config FILE, PASSAGE_APP_ID"),
+        (Environment { app_id: set(""), ..app.clone() }, "PASSAGE_APP_ID: \"\" is not accepted"),
+        (Environment { base_url: set("http://a.example"), ..app.clone() }, "PASSAGE_BASE_URL: is not a URL"),
+        (
+            Environment { app_id: None, base_url: set("https://a"), ..app.clone() },
+            "PASSAGE_BASE_URL: is set without an app",
+        ),
+        (
+            Environment { issuer: set("https://i"), ..app.clone() },
+            "PASSAGE_AUTHZ_ISSUER: is set without an audience",
+        ),
+        (
+            Environment { audience: set("api"), ..app.clone() },
+            "PASSAGE_AUTHZ_AUDIENCE: is set without an issuer",
+        ),
+        (
+            Environment { issuer: set("https://i"), audience: set("api"), ..app },
+            "PASSAGE_AUTHZ_ISSUER: not available yet in this version",
+        ),
+    ] {
+        let said = load(environment).unwrap_err();
+        assert!(said.contains(want), "{said}\n not: {want}");
+    }
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let said = Config::load(Some(Path::new("/no/such/authz.yaml")), &Environment::default()).unwrap_err();
+    assert!(said.to_string().starts_with("/no/such/authz.yaml: cannot be read: "), "{said}");
+}

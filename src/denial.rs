@@ -1,0 +1,189 @@
+//! Why a request is turned away: every reason once, with its label, its HTTP status and its text.
+
+/// Every reason to turn a request away, once. The label is API: it is the `code` of the answer's body
+/// and the metrics' label, so a name here changes only together with the contract.
+///
+/// Two families: the caller's fault (the token, the request) and ours (keys that cannot be had).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// No configured source holds a token.
+    TokenMissing,
+    /// The token is longer than `tokens.max_length`.
+    TokenTooLong,
+    /// The token is not a JWS in compact serialization (RFC 7515 section 7.1) of two JSON objects.
+    TokenMalformed,
+    /// The header has `crit`; no extension is understood here (RFC 7515 section 4.1.11).
+    CriticalHeader,
+    /// `iss` is missing, no string, or not one of the configured issuers.
+    IssuerUnknown,
+    /// `alg` is not on the issuer's list (RFC 8725 section 3.1).
+    AlgorithmNotAllowed,
+    /// `typ` is present and not on the issuer's list (RFC 8725 section 3.11).
+    TypeNotAllowed,
+    /// The issuer demands a `kid` and there is none.
+    KeyIdMissing,
+    /// No key of the issuer has this `kid` and fits this `alg`.
+    KeyUnknown,
+    /// The signature does not verify.
+    SignatureInvalid,
+    /// `exp` lies in the past (RFC 7519 section 4.1.4).
+    TokenExpired,
+    /// `nbf` lies in the future (RFC 7519 section 4.1.5).
+    TokenNotYetValid,
+    /// None of the issuer's audiences is in `aud` (RFC 7519 section 4.1.3).
+    AudienceMismatch,
+    /// A required claim is missing or null.
+    ClaimMissing,
+    /// A claim has the wrong type or a value that cannot be used.
+    ClaimInvalid,
+    /// The issuer's keys could not be had in time, or are older than `max_stale`.
+    KeysUnavailable,
+    /// The check request itself cannot be used.
+    RequestMalformed,
+}
+
+/// Which kind of answer a [`Denial`] gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenge {
+    /// 401 and a bare `Bearer` challenge: no credentials were sent (RFC 6750 section 3.1).
+    Credentials,
+    /// 401 with `error="invalid_token"` (RFC 6750 section 3.1).
+    InvalidToken,
+    /// 503 with `retry-after`: not the caller's fault.
+    RetryLater,
+    /// 400, no challenge.
+    None,
+}
+
+impl Denial {
+    /// Every denial there is.
+    pub const ALL: [Self; 17] = [
+        Self::TokenMissing,
+        Self::TokenTooLong,
+        Self::TokenMalformed,
+        Self::CriticalHeader,
+        Self::IssuerUnknown,
+        Self::AlgorithmNotAllowed,
+        Self::TypeNotAllowed,
+        Self::KeyIdMissing,
+        Self::KeyUnknown,
+        Self::SignatureInvalid,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::AudienceMismatch,
+        Self::ClaimMissing,
+        Self::ClaimInvalid,
+        Self::KeysUnavailable,
+        Self::RequestMalformed,
+    ];
+
+    /// The stable name: `code` in the answer's body, label in metrics.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "token_missing",
+            Self::TokenTooLong => "token_too_long",
+            Self::TokenMalformed => "token_malformed",
+            Self::CriticalHeader => "critical_header",
+            Self::IssuerUnknown => "issuer_unknown",
+            Self::AlgorithmNotAllowed => "algorithm_not_allowed",
+            Self::TypeNotAllowed => "type_not_allowed",
+            Self::KeyIdMissing => "key_id_missing",
+            Self::KeyUnknown => "key_unknown",
+            Self::SignatureInvalid => "signature_invalid",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::AudienceMismatch => "audience_mismatch",
+            Self::ClaimMissing => "claim_missing",
+            Self::ClaimInvalid => "claim_invalid",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::RequestMalformed => "request_malformed",
+        }
+    }
+
+    /// One sentence for the client. Fixed text: nothing of the request is ever echoed. Without quotes
+    /// or backslashes, so that it is also a legal `error_description` (RFC 6750 section 3).
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "The request carries no access token.",
+            Self::TokenTooLong => "The token is longer than this service accepts.",
+            Self::TokenMalformed => "The token is not a well-formed JSON Web Token.",
+            Self::CriticalHeader => "The token's header demands an extension that is not supported.",
+            Self::IssuerUnknown => "The token's issuer is not accepted here.",
+            Self::AlgorithmNotAllowed => "The token's signature algorithm is not accepted here.",
+            Self::TypeNotAllowed => "The token's type is not accepted here.",
+            Self::KeyIdMissing => "The token does not name the key that signed it.",
+            Self::KeyUnknown => "The token names a key that its issuer does not publish.",
+            Self::SignatureInvalid => "The token's signature does not verify.",
+            Self::TokenExpired => "The token has expired.",
+            Self::TokenNotYetValid => "The token is not valid yet.",
+            Self::AudienceMismatch => "The token is meant for another audience.",
+            Self::ClaimMissing => "The token lacks a required claim.",
+            Self::ClaimInvalid => "A claim of the token cannot be used.",
+            Self::KeysUnavailable => "The token cannot be verified at the moment. Try again shortly.",
+            Self::RequestMalformed => "The request cannot be authorized in this form.",
+        }
+    }
+
+    /// Which kind of answer this denial gets.
+    #[must_use]
+    pub const fn challenge(self) -> Challenge {
+        match self {
+            Self::TokenMissing => Challenge::Credentials,
+            Self::TokenTooLong
+            | Self::TokenMalformed
+            | Self::CriticalHeader
+            | Self::IssuerUnknown
+            | Self::AlgorithmNotAllowed
+            | Self::TypeNotAllowed
+            | Self::KeyIdMissing
+            | Self::KeyUnknown
+            | Self::SignatureInvalid
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::AudienceMismatch
+            | Self::ClaimMissing
+            | Self::ClaimInvalid => Challenge::InvalidToken,
+            Self::KeysUnavailable => Challenge::RetryLater,
+            Self::RequestMalformed => Challenge::None,
+        }
+    }
+
+    /// The HTTP status the client gets (RFC 9110 section 15.5 and 15.6).
+    #[must_use]
+    pub const fn http_status(self) -> u16 {
+        match self.challenge() {
+            Challenge::Credentials | Challenge::InvalidToken => 401,
+            Challenge::RetryLater => 503,
+            Challenge::None => 400,
+        }
+    }
+}
+
+/// How much a denial tells, and in whose name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wording {
+    /// The protection space of the challenge (RFC 9110 section 11.5).
+    pub realm: String,
+    /// Whether a presented but unacceptable token learns why. If not, its code is `invalid_token`.
+    pub reasons: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_unique_snake_case_and_texts_are_legal_in_a_challenge() {
+        let mut codes: Vec<_> = Denial::ALL.iter().map(|denial| denial.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Denial::ALL.len());
+        for denial in Denial::ALL {
+            assert!(denial.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+            let legal = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
+            assert!(denial.detail().bytes().all(legal), "{denial:?}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! JSON objects as a token or a key set must write them: no member twice, at any depth.
+//!
+//! Which of two members with one name counts is up to the parser, so a verifier and the service behind
+//! it may disagree. RFC 7515 section 4 and RFC 7519 section 4 let a parser reject; we do.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The members of one JSON object, values unread until asked for, sorted by name.
+pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// The bytes are not one JSON object with unique members in well-formed UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a JSON object with unique members")]
+pub struct NotAnObject;
+
+/// A member's value as far as the type decides, for the few types that claims have.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Member<'a> {
+    /// There is no such member.
+    Absent,
+    /// `null`.
+    Null,
+    /// A string, escapes resolved.
+    String(Cow<'a, str>),
+    /// A finite number.
+    Number(f64),
+    /// An array of strings.
+    Strings(Vec<Cow<'a, str>>),
+    /// Any other value, a number too large for a double among them.
+    Other,
+}
+
+impl<'a> Object<'a> {
+    /// Reads one object.
+    ///
+    /// # Errors
+    /// [`NotAnObject`] for anything else: other types, trailing bytes, doubled members at any depth,
+    /// broken UTF-8 or escapes, nesting deeper than the parser's 128 levels.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
+        let object = Self::parse_shallow(bytes)?;
+        if object.0.iter().all(|(_, value)| well_formed(value)) { Ok(object) } else { Err(NotAnObject) }
+    }
+
+    /// Reads one object, but leaves what is below its members to whoever reads them.
+    ///
+    /// # Errors
+    /// [`NotAnObject`] as [`Object::parse`], for the object's own members only.
+    pub fn parse_shallow(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
+        let Self(mut members) = serde_json::from_slice(bytes).map_err(|_| NotAnObject)?;
+        // Sorted, so that a payload of a thousand members costs no thousand times a thousand comparisons.
+        members.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let doubled = members.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
+        if doubled { Err(NotAnObject) } else { Ok(Self(members)) }
+    }
+
+    /// The raw text of a member.
+    #[must_use]
+    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        let at = self.0.binary_search_by(|(key, _)| key.as_ref().cmp(name)).ok()?;
+        self.0.get(at).map(|(_, value)| *value)
+    }
+
+    /// Whether there is such a member, whatever its value.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.raw(name).is_some()
+    }
+
+    /// A member by its type.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Member<'a> {
+        let Some(text) = self.raw(name).map(RawValue::get) else { return Member::Absent };
+        match text.as_bytes().first() {
+            Some(b'n') => Member::Null,
+            Some(b'"') => serde_json::from_str(text).map_or(Member::Other, |Text(s)| Member::String(s)),
+            Some(b'[') => serde_json::from_str::<Vec<Text<'a>>>(text).map_or(Member::Other, |items| {
+                Member::Strings(items.into_iter().map(|Text(item)| item).collect())
+            }),
+            Some(b'-' | b'0'..=b'9') => match text.parse::<f64>() {
+                Ok(number) if number.is_finite() => Member::Number(number),
+                _ => Member::Other,
+            },
+            _ => Member::Other,
+        }
+    }
+}
+
+/// What the lazy scan of a raw value leaves open: broken escapes in strings, doubled members below.
+fn well_formed(value: &RawValue) -> bool {
+    match value.get().as_bytes().first() {
+        Some(b'"') => !value.get().contains("\\u") || serde_json::from_str::<Text<'_>>(value.get()).is_ok(),
+        Some(b'{' | b'[') => serde_json::from_str::<Unique>(value.get()).is_ok(),
+        _ => true,
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut members = Vec::with_capacity(8);
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Object(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// A string that borrows from the input unless it has escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrow;
+        impl<'de> Visitor<'de> for Borrow {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+/// Reads a value only to learn that no object in it has a member twice.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Walk;
+        impl<'de> Visitor<'de> for Walk {
+            type Value = Unique;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_unit<E>(self) -> Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Unique, A::Error> {
+                while let Some(Unique) = seq.next_element()? {}
+                Ok(Unique)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+                let mut names = HashSet::new();
+                while let Some(Text(name)) = map.next_key()? {
+                    if !names.insert(name) {
+                        return Err(A::Error::custom("doubled member"));
+                    }
+                    let Unique = map.next_value()?;
+                }
+                Ok(Unique)
+            }
+        }
+        deserializer.deserialize_any(Walk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_two_parsers_could_read_differently() {
+        for text in [
+            "",
+            "[]",
+            "7",
+            "null",
+            "\"{}\"",
+            "{} {}",
+            "{}x",
+            "{\"a\":1,\"a\":1}",
+            "{\"a\":1,\"\\u0061\":2}",
+            "{\"a\":{\"b\":1,\"b\":2}}",
+            "{\"a\":[{\"b\":1,\"b\":2}]}",
+            "{\"a\":1,}",
+            "{'a':1}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":[\"\\ud800\"]}",
+            "{\"a\":\"\n\"}",
+            "{\"a\":01}",
+            "{\"a\":NaN}",
+            "\u{feff}{}",
+        ] {
+            assert!(Object::parse(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(Object::parse(b"{\"a\":\"\xff\"}").is_err(), "broken UTF-8");
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(4000), "]".repeat(4000));
+        assert!(Object::parse(deep.as_bytes()).is_err(), "too deep");
+    }
+
+    #[test]
+    fn reads_members_by_type() {
+        let text = r#"{"s":"x","e":"\u0061\n","n":null,"i":7,"f":1.5,"neg":-2,"big":1e999,"l":["a","b"],
+                       "mixed":["a",1],"o":{"k":[]},"t":true,"empty":[]}"#;
+        let object = Object::parse(text.as_bytes()).unwrap();
+        assert_eq!(object.member("s"), Member::String("x".into()));
+        assert_eq!(object.member("e"), Member::String("a\n".into()));
+        assert_eq!(object.member("n"), Member::Null);
+        assert_eq!(object.member("i"), Member::Number(7.0));
+        assert_eq!(object.member("f"), Member::Number(1.5));
+        assert_eq!(object.member("neg"), Member::Number(-2.0));
+        assert_eq!(object.member("big"), Member::Other);
+        assert_eq!(object.member("l"), Member::Strings(vec!["a".into(), "b".into()]));
+        assert_eq!(object.member("empty"), Member::Strings(vec![]));
+        assert_eq!(object.member("mixed"), Member::Other);
+        assert_eq!(object.member("o"), Member::Other);
+        assert_eq!(object.member("t"), Member::Other);
+        assert_eq!(object.member("missing"), Member::Absent);
+        assert!(object.has("n") && !object.has("missing"));
+    }
+}

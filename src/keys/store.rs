@@ -1,0 +1,241 @@
+//! The key sets at hand, one per issuer. A check reads a snapshot and never fetches; it may ask for a key
+//! that is not there, which wakes the issuer's refresher and waits a bounded time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::KeySet;
+use crate::clock::{Clock, UnixTime};
+use crate::config::Refresh;
+use crate::issuer::IssuerName;
+
+/// Why a key could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// The issuer has answered, and its set does not hold the key.
+    Unknown,
+    /// The issuer could not be asked, has not answered yet, or its last answer is too old.
+    Unavailable,
+}
+
+/// All issuers' key sets.
+#[derive(Debug)]
+pub struct KeyStore {
+    // No capacity is set: the entries are the configured issuers, and an eviction would be an outage.
+    sets: Cache<IssuerName, Arc<KeySet>>,
+    slots: HashMap<IssuerName, Arc<Slot>>,
+    changed: watch::Sender<()>,
+    clock: Clock,
+}
+
+/// What checks and the refresher of one issuer share.
+#[derive(Debug)]
+struct Slot {
+    progress: watch::Sender<Progress>,
+    /// The number of fetches that somebody wants to have been started.
+    wanted: AtomicU64,
+    wake: Notify,
+    max_stale: Duration,
+    wait: Duration,
+}
+
+/// How far an issuer's refresher has come.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    started: u64,
+    in_flight: bool,
+    last: Last,
+    /// Before this, no fetch is made for an unknown key.
+    asking_again: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Never,
+    Good,
+    Failed,
+}
+
+impl KeyStore {
+    /// A store for these issuers, all of them without keys yet.
+    #[must_use]
+    pub fn new<'a>(issuers: impl IntoIterator<Item = (&'a IssuerName, &'a Refresh)>, clock: Clock) -> Self {
+        let slot = |refresh: &Refresh| {
+            let start =
+                Progress { started: 0, in_flight: false, last: Last::Never, asking_again: Instant::now() };
+            Arc::new(Slot {
+                progress: watch::Sender::new(start),
+                wanted: AtomicU64::new(0),
+                wake: Notify::new(),
+                max_stale: refresh.max_stale,
+                wait: refresh.wait,
+            })
+        };
+        let slots = issuers.into_iter().map(|(name, refresh)| (name.clone(), slot(refresh))).collect();
+        Self { sets: Cache::builder().build(), slots, changed: watch::Sender::new(()), clock }
+    }
+
+    /// The issuer's keys, if they are young enough.
+    ///
+    /// # Errors
+    /// [`Missing::Unavailable`] without keys or past `max_stale`.
+    pub fn snapshot(&self, issuer: &IssuerName, now: UnixTime) -> Result<Arc<KeySet>, Missing> {
+        let slot = self.slots.get(issuer).ok_or(Missing::Unavailable)?;
+        let set = self.sets.get(issuer).ok_or(Missing::Unavailable)?;
+        if now.since(set.fetched_at()) <= slot.max_stale { Ok(set) } else { Err(Missing::Unavailable) }
+    }
+
+    /// Asks for a set that `has` what a token needs: wakes the refresher and waits up to `refresh.wait`.
+    /// The fetch is the refresher's; it goes on if the request is given up, and all who wait share it.
+    ///
+    /// # Errors
+    /// [`Missing`] with what the issuer has said so far.
+    pub async fn ask(
+        &self,
+        issuer: &IssuerName,
+        has: impl Fn(&KeySet) -> bool,
+    ) -> Result<Arc<KeySet>, Missing> {
+        let slot = self.slots.get(issuer).ok_or(Missing::Unavailable)?;
+        let deadline = Instant::now() + slot.wait;
+        let mut watching = slot.progress.subscribe();
+        loop {
+            let progress = *watching.borrow_and_update();
+            if let Some(set) = self.snapshot(issuer, self.clock.now()).ok().filter(|set| has(set)) {
+                return Ok(set);
+            }
+            if !progress.in_flight {
+                slot.want(progress.started + 1);
+                if progress.asking_again > deadline {
+                    return Err(progress.missing());
+                }
+            }
+            match timeout_at(deadline, watching.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(Missing::Unavailable),
+            }
+        }
+    }
+
+    /// Whether the first fetch of this issuer has not been answered yet.
+    #[must_use]
+    pub fn is_starting(&self, issuer: &IssuerName) -> bool {
+        self.slots.get(issuer).is_some_and(|slot| slot.progress.borrow().last == Last::Never)
+    }
+
+    /// Whether at least one issuer's tokens can be verified now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let now = self.clock.now();
+        self.slots.keys().any(|issuer| self.snapshot(issuer, now).is_ok())
+    }
+
+    /// Tells of every swap of a key set.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The refresher's side of one issuer; `None` for an issuer the store was not made for.
+    #[must_use]
+    pub fn publisher(&self, issuer: &IssuerName) -> Option<Publisher> {
+        let slot = Arc::clone(self.slots.get(issuer)?);
+        Some(Publisher {
+            issuer: issuer.clone(),
+            slot,
+            sets: self.sets.clone(),
+            changed: self.changed.clone(),
+            clock: self.clock.clone(),
+        })
+    }
+}
+
+impl Slot {
+    fn want(&self, started: u64) {
+        self.wanted.fetch_max(started, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+}
+
+impl Progress {
+    const fn missing(self) -> Missing {
+        match self.last {
+            Last::Good => Missing::Unknown,
+            Last::Never | Last::Failed => Missing::Unavailable,
+        }
+    }
+}
+
+/// The one writer of one issuer's keys.
+#[derive(Debug)]
+pub struct Publisher {
+    issuer: IssuerName,
+    slot: Arc<Slot>,
+    sets: Cache<IssuerName, Arc<KeySet>>,
+    changed: watch::Sender<()>,
+    clock: Clock,
+}
+
+impl Publisher {
+    /// Whose keys these are.
+    #[must_use]
+    pub const fn issuer(&self) -> &IssuerName {
+        &self.issuer
+    }
+
+    /// The time now, by the store's clock.
+    #[must_use]
+    pub fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    /// The set at hand, however old.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<KeySet>> {
+        self.sets.get(&self.issuer)
+    }
+
+    /// A fetch begins; until `asking_again` no other is made for an unknown key.
+    pub fn begin(&self, asking_again: Instant) {
+        self.slot.progress.send_modify(|progress| {
+            progress.started += 1;
+            progress.in_flight = true;
+            progress.asking_again = asking_again;
+        });
+    }
+
+    /// The fetch has succeeded: the set is swapped whole, then those who wait are told.
+    pub fn succeed(&self, set: KeySet) {
+        self.sets.insert(self.issuer.clone(), Arc::new(set));
+        self.end(Last::Good);
+        self.changed.send_replace(());
+    }
+
+    /// The fetch has failed: the set at hand stays.
+    pub fn fail(&self) {
+        self.end(Last::Failed);
+    }
+
+    fn end(&self, last: Last) {
+        self.slot.progress.send_modify(|progress| {
+            progress.in_flight = false;
+            progress.last = last;
+        });
+    }
+
+    /// Whether somebody wants a fetch that has not been started.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.slot.wanted.load(Ordering::SeqCst) > self.slot.progress.borrow().started
+    }
+
+    /// Waits until somebody may want a fetch.
+    pub async fn woken(&self) {
+        self.slot.wake.notified().await;
+    }
+}
