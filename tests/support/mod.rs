@@ -1,0 +1,215 @@
+//! What the tests share: the service on port 0, asked through the full Envoy API.
+
+#![expect(clippy::allow_attributes, reason = "what is dead differs from test file to test file")]
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+pub(crate) mod envoy;
+
+use std::net::SocketAddr;
+
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue, HeaderValueOption};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use passage_authz::app::{Bound, RunError};
+use passage_authz::clock::Clock;
+use passage_authz::config::Config;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// The service, running in this process.
+pub(crate) struct Service {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) client: AuthorizationClient<Channel>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) running: JoinHandle<Result<(), RunError>>,
+}
+
+impl Service {
+    /// Starts with this configuration below ports of its own.
+    pub(crate) async fn start(config: &str) -> Self {
+        Self::start_at(config, Clock::default()).await
+    }
+
+    pub(crate) async fn start_at(config: &str, clock: Clock) -> Self {
+        let ports = "server: {listen: '127.0.0.1:0', drain_timeout: 5s}\nadmin: {listen: '127.0.0.1:0'}\n";
+        let config = Config::parse(&format!("{ports}{config}"), "test.yaml").unwrap();
+        let bound = Bound::bind(config, clock).await.unwrap();
+        let (grpc, admin) = (bound.grpc_address(), bound.admin_address());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(bound.run(stop.clone()));
+        let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
+        Self { grpc, admin, client: AuthorizationClient::new(channel), stop, running }
+    }
+
+    /// Starts and waits until the keys are there.
+    pub(crate) async fn ready(config: &str) -> Self {
+        let service = Self::start(config).await;
+        service.until_ready().await;
+        service
+    }
+
+    pub(crate) async fn until_ready(&self) {
+        for _ in 0..500 {
+            if get(self.admin, "/readyz").await.0 == 200 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("not ready within 5 s");
+    }
+
+    /// One check with these headers.
+    pub(crate) async fn check(&self, headers: &[(&str, &str)]) -> Answer {
+        self.send(check_request(headers)).await
+    }
+
+    /// One check with a bearer token.
+    pub(crate) async fn bearer(&self, token: &str) -> Answer {
+        self.check(&[("authorization", &format!("Bearer {token}"))]).await
+    }
+
+    pub(crate) async fn send(&self, request: CheckRequest) -> Answer {
+        let response = self.client.clone().check(request).await.expect("grpc-status 0 on every verdict");
+        Answer::from(response.into_inner())
+    }
+
+    pub(crate) async fn end(self) -> Result<(), RunError> {
+        self.stop.cancel();
+        self.running.await.unwrap()
+    }
+}
+
+/// A GET of a plain HTTP port: status and body.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+fn around(http: HttpRequest) -> CheckRequest {
+    let request = Request { http: Some(http), ..Request::default() };
+    let attributes = AttributeContext { request: Some(request), ..AttributeContext::default() };
+    CheckRequest { attributes: Some(attributes) }
+}
+
+/// A check as Envoy sends it by default: headers in a map.
+pub(crate) fn check_request(headers: &[(&str, &str)]) -> CheckRequest {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    around(HttpRequest {
+        id: "1".to_owned(),
+        method: "GET".to_owned(),
+        path: "/orders?page=2".to_owned(),
+        host: "shop.example".to_owned(),
+        headers,
+        ..HttpRequest::default()
+    })
+}
+
+/// A check as Envoy sends it with `encode_raw_headers`: a list with the values' bytes.
+pub(crate) fn raw_check_request(headers: &[(&str, &[u8])]) -> CheckRequest {
+    let header = |(name, value): &(&str, &[u8])| HeaderValue {
+        key: (*name).to_owned(),
+        raw_value: value.to_vec(),
+        ..HeaderValue::default()
+    };
+    let header_map = Some(HeaderMap { headers: headers.iter().map(header).collect() });
+    around(HttpRequest {
+        method: "GET".to_owned(),
+        path: "/".to_owned(),
+        header_map,
+        ..HttpRequest::default()
+    })
+}
+
+/// A check's answer, as far as anybody reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) grpc_code: i32,
+    pub(crate) http: u16,
+    /// Set (overwriting) on the upstream request, or on the denial.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) remove: Vec<String>,
+    pub(crate) body: Value,
+    pub(crate) metadata: Vec<(String, String)>,
+}
+
+impl Answer {
+    pub(crate) fn code(&self) -> &str {
+        if self.http == 200 { "allowed" } else { self.body["code"].as_str().unwrap_or("?") }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl From<CheckResponse> for Answer {
+    fn from(response: CheckResponse) -> Self {
+        use envoy_types::pb::google::protobuf::value::Kind;
+        let metadata = response.dynamic_metadata.unwrap_or_default().fields;
+        let mut metadata: Vec<_> = metadata
+            .into_iter()
+            .map(|(claim, value)| match value.kind {
+                Some(Kind::StringValue(text)) => (claim, text),
+                other => panic!("{claim}: {other:?}"),
+            })
+            .collect();
+        metadata.sort();
+        let grpc_code = response.status.unwrap().code;
+        match response.http_response.unwrap() {
+            HttpResponse::OkResponse(ok) => Self {
+                grpc_code,
+                http: 200,
+                headers: overwriting(ok.headers),
+                remove: ok.headers_to_remove,
+                body: Value::Null,
+                metadata,
+            },
+            HttpResponse::DeniedResponse(denied) => Self {
+                grpc_code,
+                http: u16::try_from(denied.status.unwrap().code).unwrap(),
+                headers: overwriting(denied.headers),
+                remove: Vec::new(),
+                body: serde_json::from_str(&denied.body).unwrap(),
+                metadata,
+            },
+            HttpResponse::ErrorResponse(_) => panic!("with failure_mode_allow, Envoy would let this through"),
+        }
+    }
+}
+
+fn overwriting(headers: Vec<HeaderValueOption>) -> Vec<(String, String)> {
+    let plain = |option: HeaderValueOption| {
+        assert_eq!(option.append_action(), HeaderAppendAction::OverwriteIfExistsOrAdd);
+        let header = option.header.unwrap();
+        (header.key, header.value)
+    };
+    headers.into_iter().map(plain).collect()
+}
+
+/// A request that is bad in some way.
+pub(crate) enum Provocation {
+    None,
+    Token(String),
+    Empty,
+}
+
+impl Provocation {
+    pub(crate) fn request(&self) -> CheckRequest {
+        match self {
+            Self::None => check_request(&[("accept", "*/*")]),
+            Self::Token(token) => check_request(&[("authorization", &format!("Bearer {token}"))]),
+            Self::Empty => CheckRequest::default(),
+        }
+    }
+}
+
+/// Runs all of them at once.
+pub(crate) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    futures_util::future::join_all(futures).await
+}
