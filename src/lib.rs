@@ -17,6 +17,9 @@
 //! Every step that fails ends in a [`denial::Denial`]; nothing that fails ends in an allow. The map of the
 //! house and the arrows between its rooms are in ARCHITECTURE.md.
 
+// Here and not in Cargo.toml's table: a test fails by panicking, the product must not.
+#![warn(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::allow_attributes)]
+
 // The core: no tokio, tonic, moka or tracing.
 pub mod algorithm;
 pub mod claims;

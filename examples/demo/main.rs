@@ -18,7 +18,6 @@ use passage_authz::testing::{FakeIssuer, SigningKey, tampered};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-#[expect(clippy::allow_attributes, reason = "what is dead differs from user to user of this file")]
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/support/envoy.rs"]
 mod envoy;

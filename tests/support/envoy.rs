@@ -109,10 +109,11 @@ impl Envoy {
                 let said = fs::read_to_string(&log)?;
                 return Err(io::Error::other(format!("Envoy ended with {status}: {said}")));
             }
-            if let Ok(admin) = fs::read_to_string(&admin_file).unwrap_or_default().parse() {
-                if let Some(address) = listener(admin).await {
-                    return Ok(Self { address, admin, _process: process, _folder: folder });
-                }
+            let said = fs::read_to_string(&admin_file).unwrap_or_default();
+            if let Ok(admin) = said.parse()
+                && let Some(address) = listener(admin).await
+            {
+                return Ok(Self { address, admin, _process: process, _folder: folder });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

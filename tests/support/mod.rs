@@ -1,6 +1,5 @@
 //! What the tests share: the service on port 0, asked through the full Envoy API.
 
-#![expect(clippy::allow_attributes, reason = "what is dead differs from test file to test file")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod envoy;

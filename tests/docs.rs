@@ -1,0 +1,44 @@
+//! What the README shows is what the code accepts and the examples ship.
+
+use std::fs;
+use std::path::Path;
+
+use passage_authz::config::Config;
+use passage_authz::denial::Denial;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The lines between two markers, code fences left out.
+fn between(text: &str, marker: &str, open: &str, close: &str) -> Vec<String> {
+    let (begin, end) = (format!("{open} {marker}: begin{close}"), format!("{open} {marker}: end{close}"));
+    let lines = text.lines().skip_while(|line| line.trim() != begin).skip(1);
+    let lines: Vec<_> = lines.take_while(|line| line.trim() != end).map(str::to_owned).collect();
+    assert!(!lines.is_empty(), "{marker} is marked");
+    lines.into_iter().filter(|line| !line.starts_with("```")).collect()
+}
+
+#[test]
+fn the_configuration_of_the_readme_is_accepted() {
+    let text = between(&read("README.md"), "config", "<!--", " -->").join("\n");
+    let config = Config::parse(&text, "README.md").map_err(|error| error.to_string()).unwrap();
+    assert_eq!(config.issuers.len(), 2);
+}
+
+#[test]
+fn the_filter_of_the_readme_is_the_one_that_is_tested() {
+    let shown = between(&read("README.md"), "filter", "<!--", " -->");
+    let shipped = between(&read("deploy/envoy/grpc.yaml"), "filter", "#", "");
+    let shipped: Vec<_> = shipped.iter().map(|line| line.strip_prefix("          ").unwrap()).collect();
+    assert_eq!(shown, shipped);
+}
+
+#[test]
+fn every_code_has_its_row() {
+    let readme = read("README.md");
+    for denial in Denial::ALL {
+        let row = format!("| `{}` | {} |", denial.code(), denial.http_status());
+        assert_eq!(readme.matches(&row).count(), 1, "{row}");
+    }
+}
