@@ -106,9 +106,9 @@ where
             () = quiet => {}
         }
     });
-    let outcome = match drained.await {
-        Ok(()) => Drained::Clean,
-        Err(_) => Drained::Cut(requests.len()),
+    let outcome = match (drained.await, requests.len()) {
+        (Ok(()), _) | (Err(_), 0) => Drained::Clean,
+        (Err(_), left) => Drained::Cut(left),
     };
     cut.cancel();
     connections.wait().await;
@@ -142,7 +142,8 @@ async fn connection<S, F, B>(
         Protocol::Http2 => builder.http2_only(),
     };
     let service = service_fn(move |request| {
-        let under_way = requests.token();
+        // HTTP/2 requests are counted as tasks already.
+        let under_way = (protocol == Protocol::Http1).then(|| requests.token());
         let response = service(request);
         async move {
             let response = response.await;

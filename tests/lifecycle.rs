@@ -39,8 +39,12 @@ struct Running {
 
 impl Running {
     async fn start(config: &str, level: &str) -> Self {
-        let ports = "server: {listen: '127.0.0.1:0', drain_timeout: 5s}\nadmin: {listen: '127.0.0.1:0'}\n";
-        let config = file(&format!("{ports}{config}"));
+        Self::start_with(config, level, "5s").await
+    }
+
+    async fn start_with(config: &str, level: &str, drain_timeout: &str) -> Self {
+        let server = format!("server: {{listen: '127.0.0.1:0', drain_timeout: {drain_timeout}}}");
+        let config = file(&format!("{server}\nadmin: {{listen: '127.0.0.1:0'}}\n{config}"));
         let mut process =
             binary().args(["serve", "--config"]).arg(config.path()).env("RUST_LOG", level).spawn().unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
@@ -245,4 +249,33 @@ async fn help_says_what_there_is() {
     for word in ["--config <FILE>", "PASSAGE_AUTHZ_CONFIG", "PASSAGE_APP_ID", "RUST_LOG", "Exits with 0"] {
         assert!(said.contains(word), "{said}");
     }
+}
+
+#[tokio::test]
+async fn checks_that_outlast_the_drain_are_cut_off_and_counted() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let issuer = FakeIssuer::with_keys(&[&key]).await;
+    let config = format!(
+        "issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}, refresh: {{timeout: 60s, wait: 10s}}}}]",
+        issuer.url()
+    );
+    let running = Running::start_with(&config, "info", "0s").await;
+    let mut client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    client
+        .check(check_request(&[("authorization", &format!("Bearer {}", key.mint("app1", |_, _| {})))]))
+        .await
+        .unwrap();
+    issuer.behave(Behavior::Hang);
+    let before = issuer.fetches();
+    let unknown = key.mint("app1", |header, _| header["kid"] = "new".into());
+    let request = check_request(&[("authorization", &format!("Bearer {unknown}"))]);
+    let waiting = tokio::spawn(async move { client.check(request).await });
+    while issuer.fetches() == before {
+        tokio::task::yield_now().await;
+    }
+    running.signal("-TERM").await;
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("1 checks were cut off by drain_timeout"), "{log}");
+    assert!(waiting.await.unwrap().is_err(), "cut off is an error for Envoy, which denies");
 }
