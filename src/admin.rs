@@ -1,29 +1,95 @@
-//! The admin port: is it alive, is it ready. Nothing secret, for probes.
+//! The admin port: is it alive, is it ready, which keys are at hand, what was counted. Nothing secret.
+
+use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
 
+use crate::clock::UnixTime;
+use crate::issuer::IssuerName;
 use crate::keys::store::KeyStore;
+use crate::metrics;
 
-/// Answers one request of the admin port.
-pub(crate) fn respond(request: &Request<Incoming>, keys: &KeyStore, draining: bool) -> Response<Full<Bytes>> {
-    let (status, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/livez") => (StatusCode::OK, "alive\n"),
-        (&Method::GET | &Method::HEAD, "/readyz") => match (draining, keys.is_ready()) {
-            (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-            (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "no issuer has usable keys\n"),
-            (false, true) => (StatusCode::OK, "ready\n"),
-        },
-        (_, "/livez" | "/readyz") => (StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n"),
-        _ => (StatusCode::NOT_FOUND, "/livez or /readyz\n"),
-    };
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What the admin port shows.
+pub(crate) struct Admin {
+    keys: Arc<KeyStore>,
+    /// The issuers in the configuration's order, each with its source of keys.
+    issuers: Vec<(IssuerName, String)>,
+    registry: Registry,
+}
+
+impl Admin {
+    pub(crate) fn new(keys: Arc<KeyStore>, issuers: Vec<(IssuerName, String)>) -> Self {
+        let names = issuers.iter().map(|(name, _)| name.clone()).collect();
+        let registry = metrics::registry(Arc::clone(&keys), names);
+        Self { keys, issuers, registry }
     }
+
+    /// Answers one request.
+    pub(crate) fn respond(&self, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n");
+            response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/livez" => answer(StatusCode::OK, TEXT, "alive\n"),
+            "/readyz" => match (draining, self.keys.is_ready()) {
+                (true, _) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
+                (false, true) => answer(StatusCode::OK, TEXT, "ready\n"),
+                (false, false) => {
+                    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "no issuer has usable keys, see /keys\n")
+                }
+            },
+            "/keys" => answer(StatusCode::OK, JSON, format!("{:#}\n", self.all_keys())),
+            "/metrics" => match metrics::render(&self.registry) {
+                Ok(text) => answer(StatusCode::OK, metrics::CONTENT_TYPE, text),
+                Err(error) => {
+                    tracing::error!(%error, "the metrics cannot be rendered");
+                    answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be rendered\n")
+                }
+            },
+            _ => answer(StatusCode::NOT_FOUND, TEXT, "/livez, /readyz, /keys or /metrics\n"),
+        }
+    }
+
+    /// Every issuer's keys: by name, type and algorithm; the keys themselves are at the issuer's.
+    fn all_keys(&self) -> Value {
+        let now = self.keys.now();
+        let issuers = self.issuers.iter().map(|(issuer, source)| {
+            let (set, status) = self.keys.inspect(issuer);
+            let keys = set.iter().flat_map(|set| set.keys());
+            let keys: Vec<_> = keys
+                .map(|key| {
+                    let algorithm = key.algorithm();
+                    json!({"kid": key.id().map(|id| id.as_str()), "kty": algorithm.key_type(), "alg": algorithm.name()})
+                })
+                .collect();
+            json!({
+                "issuer": issuer.as_str(),
+                "source": source,
+                "usable": self.keys.snapshot(issuer, now).is_ok(),
+                "keys": keys,
+                "age_seconds": set.map(|set| now.since(set.fetched_at()).as_secs()),
+                "last_success": status.last_success.map(UnixTime::rfc3339),
+                "last_error": status.last_error.map(|(at, why)| json!({"at": at.rfc3339(), "error": why})),
+                "next_refresh": status.next_refresh.map(UnixTime::rfc3339),
+            })
+        });
+        json!({"issuers": issuers.collect::<Vec<_>>()})
+    }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let content_type = header::HeaderValue::from_static(content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }

@@ -62,6 +62,16 @@ impl Algorithm {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
+    /// The `kty` of its keys (RFC 7518 section 6.1, RFC 8037 section 2).
+    #[must_use]
+    pub const fn key_type(self) -> &'static str {
+        match self {
+            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => "RSA",
+            Self::Es256 | Self::Es384 => "EC",
+            Self::EdDsa => "OKP",
+        }
+    }
+
     /// The same algorithm in the crypto library's terms.
     pub(crate) const fn jsonwebtoken(self) -> jsonwebtoken::Algorithm {
         match self {

@@ -14,13 +14,14 @@ use tonic::server::NamedService;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tower_service::Service as _;
 
-use crate::admin;
+use crate::admin::Admin;
 use crate::authz::{Authorizer, Service};
 use crate::clock::Clock;
 use crate::config::{Config, Server};
 use crate::health;
-use crate::issuer::Issuers;
+use crate::issuer::{IssuerName, Issuers};
 use crate::keys::fetch::{ClientError, fetcher};
+use crate::keys::kept::Kept;
 use crate::keys::refresh::Refresher;
 use crate::keys::store::KeyStore;
 use crate::server::{self, BindError, Drained, Protocol};
@@ -36,6 +37,7 @@ pub struct Bound {
     admin: (TcpListener, SocketAddr),
     authorizer: Arc<Authorizer>,
     refreshers: Vec<Refresher>,
+    sources: Vec<(IssuerName, String)>,
 }
 
 /// Why the service could not be made ready.
@@ -74,7 +76,7 @@ impl Bound {
     /// # Errors
     /// [`StartError`].
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
-        let Config { server, admin_listen, tokens, issuers, identity, wording } = config;
+        let Config { server, admin_listen, tokens, issuers, key_store, identity, wording } = config;
         let names = issuers.iter().map(|config| (&config.issuer.name, &config.refresh));
         let keys = Arc::new(KeyStore::new(names, clock.clone()));
         let mut refreshers = Vec::new();
@@ -84,13 +86,19 @@ impl Bound {
             let publisher =
                 keys.publisher(&config.issuer.name).expect("the store was made for these issuers");
             let algorithms = config.issuer.algorithms.clone();
-            refreshers.push(Refresher::new(publisher, source, algorithms, config.refresh.clone()));
+            let kept = key_store
+                .as_deref()
+                .map(|folder| Kept::new(folder, &config.issuer.name, config.keys.binding()));
+            let kept = kept.filter(|_| source.can_change());
+            refreshers.push(Refresher::new(publisher, source, kept, algorithms, config.refresh.clone()));
         }
+        let sources =
+            issuers.iter().map(|config| (config.issuer.name.clone(), config.keys.to_string())).collect();
         let issuers = Issuers::new(issuers.into_iter().map(|config| config.issuer).collect());
         let authorizer = Arc::new(Authorizer { tokens, issuers, identity, wording, keys, clock });
         let grpc = server::bind(&server.listen).await?;
         let admin = server::bind(&admin_listen).await?;
-        Ok(Self { server, grpc, admin, authorizer, refreshers })
+        Ok(Self { server, grpc, admin, authorizer, refreshers, sources })
     }
 
     /// The real address of the gRPC port.
@@ -110,7 +118,7 @@ impl Bound {
     /// # Errors
     /// [`RunError`] if a task ends that should not, or checks were cut off.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { server, grpc, admin, authorizer, refreshers } = self;
+        let Self { server, grpc, admin, authorizer, refreshers, sources } = self;
         let keys = Arc::clone(&authorizer.keys);
         let (reporter, health) = tonic_health::server::health_reporter();
         health::tell(&reporter, false).await;
@@ -131,9 +139,9 @@ impl Bound {
             Ended::Quietly("the health reporter")
         });
         let respond = {
-            let stop = stop.clone();
+            let (stop, shown) = (stop.clone(), Arc::new(Admin::new(keys, sources)));
             move |request: Request<Incoming>| {
-                let response = admin::respond(&request, &keys, stop.is_cancelled());
+                let response = shown.respond(&request, stop.is_cancelled());
                 std::future::ready(Ok::<_, Infallible>(response))
             }
         };

@@ -57,7 +57,10 @@ impl Authorizer {
         let issuer = &token.issuer().name;
         match self.keys.snapshot(issuer, self.clock.now()) {
             Ok(keys) if token.has_candidate(&keys) => return Ok(keys),
-            Err(_) if !self.keys.is_starting(issuer) => return Err(Denial::KeysUnavailable),
+            Err(_) if !self.keys.is_starting(issuer) => {
+                self.keys.nudge(issuer);
+                return Err(Denial::KeysUnavailable);
+            }
             Ok(_) | Err(_) => {}
         }
         self.keys.ask(issuer, |keys| token.has_candidate(keys)).await.map_err(|missing| match missing {

@@ -42,6 +42,8 @@ Environment:
   PASSAGE_AUTHZ_CONFIG     the configuration file, as --config
   PASSAGE_APP_ID           without a file: accept the tokens of this Passage app
   PASSAGE_BASE_URL         without a file: Passage's host [default: https://auth.passage.id]
+  PASSAGE_AUTHZ_ISSUER     without a file: accept the tokens of this OpenID Connect issuer
+  PASSAGE_AUTHZ_AUDIENCE   without a file: the audience they must be meant for
   RUST_LOG                 which logs to write [default: info]";
 
 /// Runs the verb.

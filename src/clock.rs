@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+/// The end of the year 9999, the last that RFC 3339 can write.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);
+
 /// A moment, as the time since 1970-01-01T00:00:00Z without leap seconds (the `NumericDate` of RFC 7519
 /// section 2, with fractions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +29,18 @@ impl UnixTime {
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0.as_secs()
+    }
+
+    /// As RFC 3339 writes it, in UTC to the second; for people.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + self.0.min(LATEST)).to_string()
+    }
+
+    /// The moment this much later.
+    #[must_use]
+    pub fn after(self, pause: Duration) -> Self {
+        Self(self.0.saturating_add(pause))
     }
 
     /// How long ago `earlier` was; zero if it lies in the future.

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::denial;
 use crate::identity::Identity;
-use crate::issuer::Issuer;
+use crate::issuer::{Issuer, is_loopback};
 use crate::token::Source;
 
 mod node;
@@ -25,6 +25,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// Who may issue them. At least one.
     pub issuers: Vec<IssuerConfig>,
+    /// Where the last good key sets are kept.
+    pub key_store: Option<PathBuf>,
     /// What the service behind is told.
     pub identity: Identity,
     /// How a denial is worded.
@@ -67,15 +69,72 @@ pub enum KeySource {
     Url {
         /// The JWK Set's address.
         url: Url,
-        /// Whether plain http is fine for any host. Loopback hosts are always fine.
-        allow_http: bool,
-        /// PEM of extra root certificates.
-        ca: Option<Vec<u8>>,
+        /// The rules for its fetches.
+        access: WebAccess,
+    },
+    /// Fetched from where the issuer's OpenID Connect discovery document says.
+    Discovery {
+        /// The issuer the document must name.
+        issuer: String,
+        /// The document's address.
+        document: Url,
+        /// The rules for its fetches.
+        access: WebAccess,
     },
     /// Read from a file.
     File(PathBuf),
     /// Written in the configuration, as JSON.
     Inline(String),
+}
+
+impl KeySource {
+    /// What keys kept on disk are bound to: the whole address.
+    #[must_use]
+    pub fn binding(&self) -> String {
+        match self {
+            Self::Url { url: address, .. } | Self::Discovery { document: address, .. } => address.to_string(),
+            Self::File(_) | Self::Inline(_) => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    /// For operators: no query, which may hold a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bare = |url: &Url| {
+            let mut url = url.clone();
+            url.set_query(None);
+            url
+        };
+        match self {
+            Self::Url { url, .. } => write!(f, "{}", bare(url)),
+            Self::Discovery { document, .. } => write!(f, "{}", bare(document)),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Inline(_) => f.write_str("inline"),
+        }
+    }
+}
+
+/// What an issuer's fetches may do.
+#[derive(Debug, Clone, Default)]
+pub struct WebAccess {
+    /// Whether plain http is fine for any host. Loopback hosts are always fine.
+    pub allow_http: bool,
+    /// PEM of extra root certificates.
+    pub ca: Option<Vec<u8>>,
+}
+
+impl WebAccess {
+    /// Whether a URL may be fetched: https, or http where that cannot be tampered with or somebody said so.
+    #[must_use]
+    pub fn allows(&self, url: &Url) -> bool {
+        let secure = match url.scheme() {
+            "https" => true,
+            "http" => self.allow_http || is_loopback(url),
+            _ => false,
+        };
+        secure && url.username().is_empty() && url.password().is_none()
+    }
 }
 
 /// When keys are fetched and how long they are good.

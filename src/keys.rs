@@ -16,6 +16,7 @@ use crate::clock::UnixTime;
 use crate::json::{Member, Object};
 
 pub mod fetch;
+pub mod kept;
 pub mod refresh;
 pub mod store;
 
@@ -87,6 +88,7 @@ impl fmt::Debug for VerifyingKey {
 #[derive(Debug, Clone)]
 pub struct KeySet {
     keys: Arc<[VerifyingKey]>,
+    distinct: usize,
     fetched_at: UnixTime,
 }
 
@@ -163,6 +165,7 @@ impl KeySet {
             Err(error) => return (Err(error), skipped),
         };
         let mut keys = Vec::new();
+        let mut distinct = 0;
         for (index, element) in elements.into_iter().enumerate() {
             let object = Object::parse(element.get().as_bytes());
             let kid = object.as_ref().ok().and_then(|jwk| match jwk.member("kid") {
@@ -171,18 +174,21 @@ impl KeySet {
             });
             let usable = object.map_err(|_| Unusable::NotAnObject).and_then(|jwk| usable(&jwk, algorithms));
             match usable {
-                Ok((key, fitting)) => keys.extend(fitting.into_iter().map(|algorithm| VerifyingKey {
-                    id: kid.clone(),
-                    algorithm,
-                    key: key.clone(),
-                })),
+                Ok((key, fitting)) => {
+                    distinct += 1;
+                    keys.extend(fitting.into_iter().map(|algorithm| VerifyingKey {
+                        id: kid.clone(),
+                        algorithm,
+                        key: key.clone(),
+                    }));
+                }
                 Err(reason) => skipped.push(Skipped { index, kid, reason }),
             }
         }
         let set = if keys.is_empty() {
             Err(KeySetError::NoneUsable)
         } else {
-            Ok(Self { keys: keys.into(), fetched_at })
+            Ok(Self { keys: keys.into(), distinct, fetched_at })
         };
         (set, skipped)
     }
@@ -190,7 +196,7 @@ impl KeySet {
     /// The same keys, confirmed by the issuer at another time.
     #[must_use]
     pub fn confirmed_at(&self, fetched_at: UnixTime) -> Self {
-        Self { keys: Arc::clone(&self.keys), fetched_at }
+        Self { keys: Arc::clone(&self.keys), distinct: self.distinct, fetched_at }
     }
 
     /// When the issuer last said that these are its keys.
@@ -203,6 +209,12 @@ impl KeySet {
     #[must_use]
     pub fn keys(&self) -> &[VerifyingKey] {
         &self.keys
+    }
+
+    /// How many published keys the set stands for: a key without an `alg` counts once.
+    #[must_use]
+    pub const fn distinct(&self) -> usize {
+        self.distinct
     }
 
     /// The keys that may have signed a token: of its algorithm, and of its `kid` if it names one.

@@ -41,6 +41,7 @@ pub mod app;
 pub mod authz;
 pub mod cli;
 mod health;
+mod metrics;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "health",
             "issuer",
             "keys::fetch",
+            "keys::kept",
             "keys::refresh",
             "keys::store",
             "server",
@@ -45,11 +46,13 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("wire", &["denial", "request", "verdict"]),
-    ("admin", &["keys::store"]),
+    ("admin", &["clock", "issuer", "keys::store", "metrics"]),
+    ("metrics", &["issuer", "keys::store"]),
     ("health", &["keys::store"]),
-    ("keys::refresh", &["algorithm", "config", "keys", "keys::fetch", "keys::store"]),
+    ("keys::refresh", &["algorithm", "clock", "config", "keys", "keys::fetch", "keys::kept", "keys::store"]),
+    ("keys::kept", &["clock", "issuer"]),
     ("keys::store", &["clock", "config", "issuer", "keys"]),
-    ("keys::fetch", &["config", "issuer"]),
+    ("keys::fetch", &["config", "json"]),
     ("server", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
@@ -108,7 +111,7 @@ fn module(path: &Path) -> String {
     let segments: Vec<_> =
         below.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
     match segments.as_slice() {
-        [keys, part] if keys == "keys" => format!("keys::{part}"),
+        [keys, part, ..] if keys == "keys" => format!("keys::{part}"),
         [first, ..] => first.clone(),
         [] => unreachable!("a file has a name"),
     }
@@ -132,7 +135,7 @@ fn imports(code: &str) -> BTreeSet<String> {
             let first = name(rest);
             let part = rest.strip_prefix("keys::").map(name);
             found.insert(match part {
-                Some(part) if ["fetch", "refresh", "store"].contains(&part.as_str()) => {
+                Some(part) if ["fetch", "kept", "refresh", "store"].contains(&part.as_str()) => {
                     format!("keys::{part}")
                 }
                 _ => first,

@@ -3,6 +3,7 @@
 //! The whole schema is read from the start, so that a typo is found wherever it stands. A key whose
 //! feature is not built yet is refused as such: nothing is silently accepted.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::node::{Node, Place, Report, Table};
@@ -88,7 +89,6 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
         mode.not_available_yet_if(choice(&mode, &["enforce", "shadow"]) == Some("shadow"), "enforce");
         let preflight = root.at("cors_preflight");
         preflight.not_available_yet_if(choice(&preflight, &["deny", "allow"]) == Some("allow"), "deny");
-        root.at("key_store").not_available_yet();
         http(&root.at("http"));
         rules::read(&root.at("rules"));
         Config {
@@ -96,12 +96,21 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
             admin_listen: root.at("admin").table(|admin| address(&admin.at("listen"), "0.0.0.0:9090")),
             tokens: root.at("tokens").table(tokens),
             issuers: issuers::read(&root.at("issuers")),
+            key_store: key_store(&root.at("key_store")),
             identity: root.at("identity").table(identity),
             wording: root.at("deny").table(wording),
         }
     });
     let faults = report.faults.into_inner();
     if faults.is_empty() { Ok(config) } else { Err(ConfigError(faults)) }
+}
+
+fn key_store(place: &Place<'_>) -> Option<PathBuf> {
+    if !place.is_set() {
+        return None;
+    }
+    let accepted = "a folder that exists";
+    place.parsed(accepted, |text| Path::new(text).is_dir().then(|| text.into()))
 }
 
 fn server(server: &mut Table<'_>) -> Server {

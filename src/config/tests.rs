@@ -31,7 +31,9 @@ fn one_app_id_is_a_whole_configuration() {
     assert!(rules.require_kid);
     assert_eq!(rules.types, ["jwt", "at+jwt"]);
     assert_eq!(rules.leeway, Duration::from_secs(30));
-    let KeySource::Url { url, allow_http: false, ca: None } = &issuer.keys else { panic!("a URL") };
+    let KeySource::Url { url, access: WebAccess { allow_http: false, ca: None } } = &issuer.keys else {
+        panic!("a URL")
+    };
     assert_eq!(url.as_str(), "https://auth.passage.id/v1/apps/app1/.well-known/jwks.json");
     assert_eq!(issuer.refresh.interval, Duration::from_secs(300));
     assert_eq!(issuer.refresh.timeout, Duration::from_secs(3));
@@ -110,7 +112,7 @@ issuers:
             "authz.yaml:13: issuers[1].audiences: is missing; accepted: a list of audiences; [] says on purpose that aud is not checked",
             "authz.yaml:15: issuers[1].algorithms[1]: \"HS256\" is not accepted; accepted: a list out of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA",
             "authz.yaml:13: issuers[1].keys: is missing; accepted: exactly one of discovery: true, url, file, inline",
-            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, key_store, http, rules, server, admin, tokens, issuers, identity, deny",
+            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, http, rules, server, admin, tokens, issuers, key_store, identity, deny",
         ]
     );
 }
@@ -121,6 +123,9 @@ fn refuses() {
     let long = "x".repeat(64);
     let beside = |more: &str| format!("{APP}{more}");
     let other = |more: &str| format!("issuers:\n- {{{}, {more}}}", OTHER[1..].strip_suffix('}').unwrap());
+    let discovery = |issuer: &str, on: &str| {
+        format!("issuers: [{{name: a, issuer: {issuer}, audiences: [], keys: {{discovery: {on}}}}}]")
+    };
     for (text, want) in [
         (String::new(), "authz.yaml:1: issuers: is missing"),
         ("[]".into(), "authz.yaml:1: is a list; accepted: a map"),
@@ -161,7 +166,7 @@ fn refuses() {
         ),
         (
             "issuers: [{name: a, passage: {app_id: a}, keys: {discovery: true}}]".into(),
-            "keys.discovery: not available yet",
+            "keys.discovery: there are 2 iss values",
         ),
         (
             "issuers: [{name: a, passage: {app_id: a}, keys: {url: https://a, file: /b}}]".into(),
@@ -195,6 +200,19 @@ fn refuses() {
         (
             format!("issuers: [{OTHER}, {}]", OTHER.replace("other", "b")),
             "iss \"https://a.example\" belongs to issuer other already",
+        ),
+        (discovery("https://a.example", "false"), "keys.discovery: is off"),
+        (
+            discovery("[https://a.example, https://b.example]", "true"),
+            "keys.discovery: there are 2 iss values",
+        ),
+        (discovery("a.example", "true"), "keys.discovery: the issuer is no URL"),
+        (discovery("http://a.example", "true"), "keys.discovery: the issuer is no URL"),
+        (discovery("https://a.example/?x=y", "true"), "keys.discovery: the issuer is no URL"),
+        (discovery("https://a.example", "yes please"), "keys.discovery: \"yes please\" is not accepted"),
+        (
+            beside("key_store: /no/such/folder"),
+            "key_store: \"/no/such/folder\" is not accepted; accepted: a folder that exists",
         ),
         (other("leeway: 10m"), "leeway: \"10m\" is not accepted"),
         (other("types: JWT"), "types: \"JWT\" is not accepted"),
@@ -230,7 +248,6 @@ fn features_to_come_are_refused_by_name_and_their_off_values_are_not() {
         ("tokens: {cache: {max_entries: 0}}", "tokens: {cache: {max_entries: 100000}}"),
         ("tokens: {from: [{header: Authorization}]}", "tokens: {from: [{header: x-api-token}]}"),
         ("tokens: {from: [{cookie: c}]}", "tokens: {from: [{query: access_token}]}"),
-        ("key_store: null", "key_store: /var/lib/authz"),
         ("identity: {headers: {x-passage-user-id: sub}}", "identity: {headers: {x-user: sub}}"),
         ("identity: {metadata: [iss, sub]}", "identity: {metadata: [iss]}"),
         ("rules: []", "rules: [{name: a, match: {paths: [/healthz]}, access: public}]"),
@@ -255,6 +272,13 @@ fn the_environment_alone() {
     let app = Environment { app_id: set("app1"), ..Environment::default() };
     let base = Environment { base_url: set("https://auth.example"), ..app.clone() };
     assert_eq!(load(app.clone()).unwrap()[0][1].0, "https://auth.passage.id/v1/apps/app1");
+    let both = Environment { issuer: set("https://i.example/"), audience: set("api"), ..app.clone() };
+    let config = Config::load(None, &both).unwrap();
+    assert_eq!(config.issuers.len(), 2, "side by side");
+    assert_eq!(config.issuers[1].issuer.audiences, Audiences::OneOf(vec![Audience("api".into())]));
+    let KeySource::Discovery { issuer, document, .. } = &config.issuers[1].keys else { panic!("discovery") };
+    assert_eq!(issuer, "https://i.example/");
+    assert_eq!(document.as_str(), "https://i.example/.well-known/openid-configuration");
     assert_eq!(load(base).unwrap()[0][1].0, "https://auth.example/v1/apps/app1");
     for (environment, want) in [
         (Environment::default(), "there is no configuration; accepted: --config FILE, PASSAGE_APP_ID"),
@@ -273,8 +297,12 @@ fn the_environment_alone() {
             "PASSAGE_AUTHZ_AUDIENCE: is set without an issuer",
         ),
         (
-            Environment { issuer: set("https://i"), audience: set("api"), ..app },
-            "PASSAGE_AUTHZ_ISSUER: not available yet in this version",
+            Environment { issuer: set("http://i.example"), audience: set("api"), ..app.clone() },
+            "PASSAGE_AUTHZ_ISSUER: the issuer is no URL that may be fetched",
+        ),
+        (
+            Environment { issuer: set("https://i"), audience: set(""), ..app },
+            "PASSAGE_AUTHZ_AUDIENCE: \"\" is not accepted",
         ),
     ] {
         let said = load(environment).unwrap_err();

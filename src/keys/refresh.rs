@@ -1,15 +1,19 @@
-//! The owned task that keeps one issuer's keys: fetches at start, at the interval, and for unknown keys no
-//! more often than the cool-down allows; keeps the last good set when a fetch fails.
+//! The owned task that keeps one issuer's keys: fetches at start, at the interval, when the source shows a
+//! change, and for unknown keys no more often than the cool-down allows; keeps the last good set when a
+//! fetch fails.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::fetch::{Fetch, FetchError, Fetched};
+use super::fetch::{Fetch, FetchError, Fetched, Validator, on_disk};
+use super::kept::{Kept, KeptError};
 use super::store::Publisher;
-use super::{KeySet, KeySetError};
+use super::{KeyId, KeySet, KeySetError};
 use crate::algorithm::Algorithm;
+use crate::clock::UnixTime;
 use crate::config::Refresh;
 
 /// The first pause after a failed fetch; each further one doubles it.
@@ -18,13 +22,25 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest pause between two tries of an issuer that fails.
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
+/// An issuer may ask for fetches more often than the interval, but not more often than this.
+const LEAST_MAX_AGE: Duration = Duration::from_secs(30);
+
+/// Thirty years: later than any process lives, and no clock overflows.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// At start the issuer has this long to answer before the keys kept on disk are used meanwhile.
+const HEAD_START: Duration = Duration::from_millis(250);
+
 /// Keeps one issuer's keys.
 pub struct Refresher {
     publisher: Publisher,
     source: Box<dyn Fetch>,
+    kept: Option<Kept>,
     algorithms: Vec<Algorithm>,
     refresh: Refresh,
-    etag: Option<String>,
+    /// The document of the set at hand, and what makes the next request for it conditional.
+    document: Option<Bytes>,
+    validator: Option<Validator>,
     failures: u32,
     asking_again: Instant,
 }
@@ -44,19 +60,38 @@ impl Refresher {
     pub fn new(
         publisher: Publisher,
         source: Box<dyn Fetch>,
+        kept: Option<Kept>,
         algorithms: Vec<Algorithm>,
         refresh: Refresh,
     ) -> Self {
-        let asking_again = Instant::now();
-        Self { publisher, source, algorithms, refresh, etag: None, failures: 0, asking_again }
+        // A source that cannot change is never asked again.
+        let never = if source.can_change() { Duration::ZERO } else { FAR };
+        let asking_again = Instant::now() + never;
+        Self {
+            publisher,
+            source,
+            kept,
+            algorithms,
+            refresh,
+            document: None,
+            validator: None,
+            failures: 0,
+            asking_again,
+        }
     }
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let running = async {
+            self.publisher.begin(self.asking_again);
+            let fetched = self.first_fetch().await;
+            let mut pause = self.take(fetched).await;
             loop {
-                let pause = self.fetch().await;
-                self.idle(Instant::now() + pause).await;
+                self.publisher.plan(pause);
+                self.idle(pause.map(|pause| Instant::now() + pause)).await;
+                self.publisher.begin(self.asking_again);
+                let fetched = self.source.fetch(self.validator.as_ref()).await;
+                pause = self.take(fetched).await;
             }
         };
         tokio::select! {
@@ -65,81 +100,142 @@ impl Refresher {
         }
     }
 
-    /// Waits for the scheduled time, or until a fetch is wanted and allowed.
-    async fn idle(&mut self, scheduled: Instant) {
-        loop {
-            let wanted = self.publisher.is_wanted();
-            let until = if wanted { scheduled.min(self.asking_again) } else { scheduled };
-            tokio::select! {
-                () = sleep_until(until) => {
-                    if wanted && until == self.asking_again {
-                        self.asking_again = Instant::now() + self.refresh.unknown_kid_cooldown;
-                    }
-                    return;
-                }
-                () = self.publisher.woken() => {
-                    if self.publisher.is_wanted() && Instant::now() >= self.asking_again {
-                        self.asking_again = Instant::now() + self.refresh.unknown_kid_cooldown;
-                        return;
-                    }
-                }
+    /// The fetch at start. If the issuer fails or takes its time, the set kept on disk serves meanwhile.
+    async fn first_fetch(&self) -> Result<Fetched, FetchError> {
+        let mut fetch = self.source.fetch(None);
+        let early = tokio::select! {
+            fetched = &mut fetch => Some(fetched),
+            () = sleep(HEAD_START) => None,
+        };
+        match early {
+            Some(Ok(fetched)) => Ok(fetched),
+            Some(Err(error)) => {
+                self.restore().await;
+                Err(error)
+            }
+            None => {
+                self.restore().await;
+                fetch.await
             }
         }
     }
 
-    /// Fetches once and publishes what came; returns the pause until the next time.
-    async fn fetch(&mut self) -> Duration {
-        self.publisher.begin(self.asking_again);
-        let etag = if self.publisher.current().is_some() { self.etag.as_deref() } else { None };
-        let fetched = self.source.fetch(etag).await.map_err(Failure::from);
-        match fetched.and_then(|fetched| self.accept(fetched)) {
+    async fn restore(&self) {
+        let Some(kept) = self.kept.clone() else { return };
+        let (issuer, now) = (self.publisher.issuer(), self.publisher.now());
+        let read = on_disk(move || kept.read(now)).await.map_err(KeptError::from).flatten();
+        let (document, fetched_at) = match read {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!(%issuer, %error, "kept keys are not used"),
+        };
+        if now.since(fetched_at) > self.refresh.max_stale {
+            return tracing::warn!(%issuer, "kept keys are not used: they are older than max_stale");
+        }
+        match self.parse(&document, fetched_at) {
+            Ok(set) => {
+                tracing::info!(%issuer, age = now.since(fetched_at).as_secs(), "keys kept on disk are used until the issuer answers");
+                self.publisher.restore(set);
+            }
+            Err(error) => tracing::warn!(%issuer, %error, "kept keys are not used"),
+        }
+    }
+
+    /// Waits for the scheduled time, a change of the source, or a wish that is allowed.
+    async fn idle(&mut self, scheduled: Option<Instant>) {
+        let mut changed = self.source.changed();
+        loop {
+            let wanted = self.publisher.is_wanted() && self.source.can_change();
+            let asked = wanted.then_some(self.asking_again);
+            let until = scheduled.into_iter().chain(asked).min();
+            let time = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = time => {
+                    if asked.is_some_and(|asked| asked <= Instant::now()) {
+                        self.asking_again = Instant::now() + self.refresh.unknown_kid_cooldown;
+                    }
+                    return;
+                }
+                () = &mut changed => return,
+                () = self.publisher.woken() => {}
+            }
+        }
+    }
+
+    /// Publishes what came of a fetch; returns the pause until the next one.
+    async fn take(&mut self, fetched: Result<Fetched, FetchError>) -> Option<Duration> {
+        let issuer = self.publisher.issuer().clone();
+        match fetched.map_err(Failure::from).and_then(|fetched| self.accept(fetched)) {
             Ok(max_age) => {
                 if self.failures > 0 {
-                    tracing::info!(issuer = %self.publisher.issuer(), tries = self.failures, "keys can be fetched again");
+                    tracing::info!(%issuer, failures = self.failures, "keys can be fetched again");
                 }
                 self.failures = 0;
-                self.pause_after_success(max_age)
+                self.keep().await;
+                self.source.can_change().then(|| self.pause_after_success(max_age))
             }
             Err(error) => {
-                self.publisher.fail();
+                self.publisher.fail(error.to_string());
                 if self.failures == 0 {
                     let kept = self.publisher.current().is_some();
-                    tracing::warn!(issuer = %self.publisher.issuer(), %error, kept, "keys cannot be fetched; trying again");
+                    tracing::warn!(%issuer, %error, kept, "keys cannot be fetched; trying again");
                 }
                 self.failures = self.failures.saturating_add(1);
-                self.pause_after_failure()
+                Some(self.pause_after_failure())
             }
         }
     }
 
     fn accept(&mut self, fetched: Fetched) -> Result<Option<Duration>, Failure> {
         let now = self.publisher.now();
-        let Fetched { body, etag, max_age } = fetched;
-        let set = match (body, self.publisher.current()) {
+        let Fetched { body, validator, max_age } = fetched;
+        let (set, changed) = match (body, self.publisher.current()) {
+            (Some(body), Some(current)) if self.document.as_ref() == Some(&body) => {
+                (current.confirmed_at(now), false)
+            }
             (Some(body), _) => {
-                let (set, skipped) = KeySet::parse(&body, &self.algorithms, now);
-                for key in skipped {
-                    let kid = key.kid.as_ref().map(super::KeyId::as_str);
-                    tracing::warn!(issuer = %self.publisher.issuer(), index = key.index, kid, reason = %key.reason, "a published key is not used");
-                }
-                let set = set?;
-                self.etag = etag;
-                set
+                let set = self.parse(&body, now)?;
+                self.document = Some(body);
+                (set, true)
             }
-            (None, Some(current)) => {
-                self.etag = etag.or_else(|| self.etag.take());
-                current.confirmed_at(now)
-            }
+            (None, Some(current)) => (current.confirmed_at(now), false),
             (None, None) => return Err(FetchError::Unchanged.into()),
         };
-        tracing::debug!(issuer = %self.publisher.issuer(), keys = set.keys().len(), "keys fetched");
-        self.publisher.succeed(set);
+        self.validator = validator;
+        self.publisher.succeed(set, changed);
         Ok(max_age)
     }
 
-    fn pause_after_success(&self, _max_age: Option<Duration>) -> Duration {
+    fn parse(&self, document: &[u8], fetched_at: UnixTime) -> Result<KeySet, KeySetError> {
+        let (set, skipped) = KeySet::parse(document, &self.algorithms, fetched_at);
+        let issuer = self.publisher.issuer();
+        for key in skipped {
+            let kid = key.kid.as_ref().map(KeyId::as_str);
+            tracing::warn!(%issuer, index = key.index, kid, reason = %key.reason, "a published key is not used");
+        }
+        set
+    }
+
+    /// Writes the set at hand to disk, if that is wanted.
+    async fn keep(&self) {
+        let (Some(kept), Some(document)) = (self.kept.clone(), self.document.clone()) else { return };
+        let Some(fetched_at) = self.publisher.current().map(|set| set.fetched_at()) else { return };
+        let written = on_disk(move || kept.write(&document, fetched_at)).await;
+        if let Err(error) = written.map_err(KeptError::from).flatten() {
+            let issuer = self.publisher.issuer();
+            tracing::warn!(%issuer, %error, "keys cannot be kept on disk");
+        }
+    }
+
+    fn pause_after_success(&self, max_age: Option<Duration>) -> Duration {
         // Half of max_stale leaves time for a second try before the keys are too old.
-        spread(self.refresh.interval.min(self.refresh.max_stale / 2))
+        let interval = self.refresh.interval.min(self.refresh.max_stale / 2);
+        spread(max_age.map_or(interval, |max_age| interval.min(max_age.max(LEAST_MAX_AGE))))
     }
 
     fn pause_after_failure(&self) -> Duration {
@@ -152,3 +248,7 @@ impl Refresher {
 fn spread(pause: Duration) -> Duration {
     pause.mul_f64(fastrand::f64().mul_add(-0.1, 1.0))
 }
+
+#[cfg(test)]
+#[path = "refresh/tests.rs"]
+mod tests;

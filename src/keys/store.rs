@@ -2,8 +2,8 @@
 //! that is not there, which wakes the issuer's refresher and waits a bounded time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -38,11 +38,36 @@ pub struct KeyStore {
 #[derive(Debug)]
 struct Slot {
     progress: watch::Sender<Progress>,
+    status: Mutex<Status>,
     /// The number of fetches that somebody wants to have been started.
     wanted: AtomicU64,
     wake: Notify,
     max_stale: Duration,
     wait: Duration,
+}
+
+/// What an operator may want to know of an issuer's keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// When a fetch last succeeded.
+    pub last_success: Option<UnixTime>,
+    /// When a fetch last failed, and why.
+    pub last_error: Option<(UnixTime, String)>,
+    /// When the next one is planned; `None` while one is under way, or when there will be none.
+    pub next_refresh: Option<UnixTime>,
+    /// How many fetches brought a set unlike the one at hand, the same set, or nothing.
+    pub fetches: Fetches,
+}
+
+/// Fetches by result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fetches {
+    /// Brought a set unlike the one at hand.
+    pub changed: u64,
+    /// Confirmed the set at hand.
+    pub unchanged: u64,
+    /// Brought no usable set.
+    pub failed: u64,
 }
 
 /// How far an issuer's refresher has come.
@@ -71,6 +96,7 @@ impl KeyStore {
                 Progress { started: 0, in_flight: false, last: Last::Never, asking_again: Instant::now() };
             Arc::new(Slot {
                 progress: watch::Sender::new(start),
+                status: Mutex::default(),
                 wanted: AtomicU64::new(0),
                 wake: Notify::new(),
                 max_stale: refresh.max_stale,
@@ -122,6 +148,16 @@ impl KeyStore {
         }
     }
 
+    /// Wants a fetch without waiting for it: keys are missing altogether.
+    pub fn nudge(&self, issuer: &IssuerName) {
+        if let Some(slot) = self.slots.get(issuer) {
+            let progress = *slot.progress.borrow();
+            if !progress.in_flight {
+                slot.want(progress.started + 1);
+            }
+        }
+    }
+
     /// Whether the first fetch of this issuer has not been answered yet.
     #[must_use]
     pub fn is_starting(&self, issuer: &IssuerName) -> bool {
@@ -133,6 +169,19 @@ impl KeyStore {
     pub fn is_ready(&self) -> bool {
         let now = self.clock.now();
         self.slots.keys().any(|issuer| self.snapshot(issuer, now).is_ok())
+    }
+
+    /// The issuer's set at hand, however old, and what became of its fetches.
+    #[must_use]
+    pub fn inspect(&self, issuer: &IssuerName) -> (Option<Arc<KeySet>>, Status) {
+        let status = self.slots.get(issuer).map(|slot| slot.status().clone()).unwrap_or_default();
+        (self.sets.get(issuer), status)
+    }
+
+    /// The time now, by the store's clock.
+    #[must_use]
+    pub fn now(&self) -> UnixTime {
+        self.clock.now()
     }
 
     /// Tells of every swap of a key set.
@@ -156,9 +205,15 @@ impl KeyStore {
 }
 
 impl Slot {
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn want(&self, started: u64) {
-        self.wanted.fetch_max(started, Ordering::SeqCst);
-        self.wake.notify_one();
+        // Only the first to want it has to say so.
+        if self.wanted.fetch_max(started, Ordering::SeqCst) < started {
+            self.wake.notify_one();
+        }
     }
 }
 
@@ -202,6 +257,7 @@ impl Publisher {
 
     /// A fetch begins; until `asking_again` no other is made for an unknown key.
     pub fn begin(&self, asking_again: Instant) {
+        self.slot.status().next_refresh = None;
         self.slot.progress.send_modify(|progress| {
             progress.started += 1;
             progress.in_flight = true;
@@ -210,15 +266,39 @@ impl Publisher {
     }
 
     /// The fetch has succeeded: the set is swapped whole, then those who wait are told.
-    pub fn succeed(&self, set: KeySet) {
+    pub fn succeed(&self, set: KeySet, changed: bool) {
+        {
+            let mut status = self.slot.status();
+            status.last_success = Some(set.fetched_at());
+            let fetches = &mut status.fetches;
+            *(if changed { &mut fetches.changed } else { &mut fetches.unchanged }) += 1;
+        }
         self.sets.insert(self.issuer.clone(), Arc::new(set));
         self.end(Last::Good);
         self.changed.send_replace(());
     }
 
     /// The fetch has failed: the set at hand stays.
-    pub fn fail(&self) {
+    pub fn fail(&self, why: String) {
+        {
+            let mut status = self.slot.status();
+            status.last_error = Some((self.clock.now(), why));
+            status.fetches.failed += 1;
+        }
         self.end(Last::Failed);
+    }
+
+    /// Puts an older set in place, from before this start. It counts as no fetch.
+    pub fn restore(&self, set: KeySet) {
+        self.slot.status().last_success = Some(set.fetched_at());
+        self.sets.insert(self.issuer.clone(), Arc::new(set));
+        self.slot.progress.send_modify(|_| {});
+        self.changed.send_replace(());
+    }
+
+    /// The next fetch is planned after this pause; `None`: never.
+    pub fn plan(&self, pause: Option<Duration>) {
+        self.slot.status().next_refresh = pause.map(|pause| self.clock.now().after(pause));
     }
 
     fn end(&self, last: Last) {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use url::Url;
 
 use super::super::node::{Place, Table};
-use super::super::{IssuerConfig, KeySource, Refresh};
+use super::super::{IssuerConfig, KeySource, Refresh, WebAccess};
 use super::{HOUR, SECOND};
 use crate::algorithm::Algorithm;
 use crate::clock::UnixTime;
-use crate::issuer::{Audience, Audiences, Issuer, IssuerId, IssuerName, PassageApp, is_loopback};
+use crate::issuer::{Audience, Audiences, Issuer, IssuerId, IssuerName, PassageApp};
 use crate::keys::KeySet;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -50,9 +50,10 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
     let name = name.parsed(accepted, |text| {
         ((1..=63).contains(&text.len()) && text.bytes().all(legal)).then(|| IssuerName::new(text))
     });
-    let allow_http = table.at("allow_http").bool(false);
+    let access =
+        WebAccess { allow_http: table.at("allow_http").bool(false), ca: certificates(&table.at("ca")) };
     let profile = table.at("passage");
-    let app = if profile.is_set() { profile.table(|app| passage(app, allow_http)) } else { None };
+    let app = if profile.is_set() { profile.table(|app| passage(app, &access)) } else { None };
     let is_app = profile.is_written();
     if is_app && !profile.is_set() {
         profile.fault("has no value", "{app_id: ID}");
@@ -62,8 +63,13 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
     let audiences = audiences(&table.at("audiences"), is_app);
     let algorithms = algorithms(&table.at("algorithms"));
     let types = types(&table.at("types"));
-    let ca = certificates(&table.at("ca"));
-    let keys = keys(&table.at("keys"), is_app, app.as_ref(), &algorithms, allow_http, ca);
+    let keys_place = table.at("keys");
+    let keys = if is_app && !keys_place.is_written() {
+        let url = app.as_ref().and_then(|app| Url::parse(&app.keys_url).ok());
+        url.map(|url| KeySource::Url { url, access })
+    } else {
+        keys(&keys_place, ids.as_deref(), &algorithms, access)
+    };
     let require_kid = table.at("require_kid").bool(is_app);
     let leeway = table.at("leeway").duration(Duration::ZERO..=SECOND * 300, SECOND * 30);
     let refresh = table.at("refresh").table(refresh);
@@ -72,7 +78,7 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
 }
 
 /// The profile's own keys.
-fn passage(table: &mut Table<'_>, allow_http: bool) -> Option<PassageApp> {
+fn passage(table: &mut Table<'_>, access: &WebAccess) -> Option<PassageApp> {
     // The ID stands in the path of the key URL, so it may hold nothing that a URL reads as structure.
     let accepted = "the app's ID: letters, digits, dashes and underscores";
     let app_id = table.at("app_id");
@@ -82,7 +88,7 @@ fn passage(table: &mut Table<'_>, allow_http: bool) -> Option<PassageApp> {
     let base_url = table.at("base_url");
     let base = if base_url.is_written() {
         let text = base_url.text("the URL of Passage's host");
-        text.filter(|text| fetchable(&base_url, text, allow_http).is_some())
+        text.filter(|text| fetchable(&base_url, text, access).is_some())
     } else {
         Some(PassageApp::BASE_URL)
     };
@@ -149,32 +155,24 @@ fn certificates(place: &Place<'_>) -> Option<Vec<u8>> {
 
 fn keys(
     place: &Place<'_>,
-    is_app: bool,
-    app: Option<&PassageApp>,
+    ids: Option<&[IssuerId]>,
     algorithms: &[Algorithm],
-    allow_http: bool,
-    ca: Option<Vec<u8>>,
+    access: WebAccess,
 ) -> Option<KeySource> {
     let accepted = "exactly one of discovery: true, url, file, inline";
-    if !place.is_written() {
-        if !is_app {
-            place.required(accepted);
-        }
-        let url = Url::parse(&app?.keys_url).ok()?;
-        return Some(KeySource::Url { url, allow_http, ca });
-    }
+    place.required(accepted);
     place.table(|table| {
         let (discovery, url) = (table.at("discovery"), table.at("url"));
         let (file, inline) = (table.at("file"), table.at("inline"));
         let written = [&discovery, &url, &file, &inline].iter().filter(|place| place.is_written()).count();
-        if written != 1 {
+        if place.is_written() && written != 1 {
             place.fault(format!("names {written} sources"), accepted);
         }
-        discovery.bool(true);
-        discovery.not_available_yet();
-        if url.is_written() {
-            let url = fetchable(&url, url.text("a URL")?, allow_http)?;
-            Some(KeySource::Url { url, allow_http, ca })
+        if discovery.is_written() {
+            discovered(&discovery, ids?, access)
+        } else if url.is_written() {
+            let url = fetchable(&url, url.text("a URL")?, &access)?;
+            Some(KeySource::Url { url, access })
         } else if file.is_written() {
             let path = file.text("a file")?;
             let readable = std::fs::File::open(path);
@@ -183,30 +181,48 @@ fn keys(
                 .ok()?;
             Some(KeySource::File(path.into()))
         } else {
-            let text = inline.json()?;
-            let (set, skipped) = KeySet::parse(text.as_bytes(), algorithms, UnixTime::from_secs(0));
-            for key in &skipped {
-                inline.fault(format!("key {} cannot be used: {}", key.index, key.reason), "usable keys only");
-            }
-            if let (Err(error), true) = (set, skipped.is_empty()) {
-                inline.fault(error.to_string(), "a JWK Set: {keys: [...]}");
-            }
-            Some(KeySource::Inline(text))
+            written_inline(&inline, algorithms)
         }
     })
 }
 
-/// A URL that may be fetched: https, or http where that cannot be tampered with or somebody said so.
-fn fetchable(place: &Place<'_>, text: &str, allow_http: bool) -> Option<Url> {
+/// OpenID Connect Discovery 1.0 section 4.1: the issuer, a slash at its end dropped, and a fixed path.
+fn discovered(place: &Place<'_>, ids: &[IssuerId], access: WebAccess) -> Option<KeySource> {
+    if !place.bool(true) {
+        place.fault("is off, and there is no other source", "true");
+    }
+    let [IssuerId(issuer)] = ids else {
+        place.fault(format!("there are {} iss values to discover by", ids.len()), "one issuer");
+        return None;
+    };
+    let document = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
+    // A question mark would swallow the path: the section allows neither query nor fragment.
+    let plain = !issuer.contains(['?', '#']);
+    let document = Url::parse(&document).ok().filter(|url| plain && access.allows(url));
+    if document.is_none() {
+        place.fault(
+            "the issuer is no URL that may be fetched",
+            "an https issuer without query and fragment; http only for loopback hosts or with allow_http: true",
+        );
+    }
+    Some(KeySource::Discovery { issuer: issuer.clone(), document: document?, access })
+}
+
+fn written_inline(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySource> {
+    let text = place.json()?;
+    let (set, skipped) = KeySet::parse(text.as_bytes(), algorithms, UnixTime::from_secs(0));
+    for key in &skipped {
+        place.fault(format!("key {} cannot be used: {}", key.index, key.reason), "usable keys only");
+    }
+    if let (Err(error), true) = (set, skipped.is_empty()) {
+        place.fault(error.to_string(), "a JWK Set: {keys: [...]}");
+    }
+    Some(KeySource::Inline(text))
+}
+
+fn fetchable(place: &Place<'_>, text: &str, access: &WebAccess) -> Option<Url> {
     let accepted = "an https URL without user, password and fragment; http only for loopback hosts or with allow_http: true";
-    let url = Url::parse(text).ok().filter(|url| {
-        let secure = match url.scheme() {
-            "https" => true,
-            "http" => allow_http || is_loopback(url),
-            _ => false,
-        };
-        secure && url.username().is_empty() && url.password().is_none() && url.fragment().is_none()
-    });
+    let url = Url::parse(text).ok().filter(|url| access.allows(url) && url.fragment().is_none());
     if url.is_none() {
         // Not echoed: a URL with a password in it is one of the ways to get here.
         place.fault("is not a URL that may be fetched", accepted);

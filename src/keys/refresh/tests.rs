@@ -1,0 +1,335 @@
+//! The life of a key set, on tokio's paused clock: hours pass in milliseconds.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::clock::Clock;
+use crate::issuer::IssuerName;
+use crate::keys::fetch::BoxFuture;
+use crate::keys::store::{KeyStore, Missing};
+use crate::testing::{SigningKey, jwks};
+
+const SECOND: Duration = Duration::from_secs(1);
+const START: UnixTime = UnixTime::from_secs(1_000_000);
+
+/// What a fetch comes to.
+#[derive(Clone)]
+enum Outcome {
+    Keys(&'static [&'static str], Option<u64>),
+    Fail,
+    Hang,
+    /// The answer takes this long.
+    Slow(Duration, &'static [&'static str]),
+}
+
+/// A source that follows a script, then repeats the last line, and notes when it was asked.
+#[derive(Clone)]
+struct Script(Arc<Mutex<(VecDeque<Outcome>, Vec<Instant>)>>);
+
+impl Script {
+    fn new(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
+        Self(Arc::new(Mutex::new((outcomes.into_iter().collect(), Vec::new()))))
+    }
+
+    fn now_says(&self, outcome: Outcome) {
+        self.0.lock().unwrap().0 = VecDeque::from([outcome]);
+    }
+
+    fn fetches(&self) -> usize {
+        self.0.lock().unwrap().1.len()
+    }
+
+    /// The pauses between the fetches so far, in seconds.
+    fn pauses(&self) -> Vec<f64> {
+        let asked = &self.0.lock().unwrap().1;
+        asked.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
+    }
+}
+
+impl Fetch for Script {
+    fn fetch<'a>(&'a self, _: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
+        let outcome = {
+            let (outcomes, asked) = &mut *self.0.lock().unwrap();
+            asked.push(Instant::now());
+            if outcomes.len() > 1 { outcomes.pop_front() } else { outcomes.front().cloned() }
+        };
+        let keys = |kids: &[&str], max_age: Option<u64>| {
+            let keys: Vec<_> = kids.iter().map(|kid| SigningKey::shared(kid, Algorithm::Es256)).collect();
+            let document = jwks(&keys.iter().map(AsRef::as_ref).collect::<Vec<_>>()).to_string();
+            Ok(Fetched {
+                body: Some(document.into()),
+                validator: None,
+                max_age: max_age.map(Duration::from_secs),
+            })
+        };
+        Box::pin(async move {
+            match outcome.unwrap() {
+                Outcome::Keys(kids, max_age) => keys(kids, max_age),
+                Outcome::Fail => Err(FetchError::Timeout(SECOND)),
+                Outcome::Hang => std::future::pending().await,
+                Outcome::Slow(pause, kids) => {
+                    sleep(pause).await;
+                    keys(kids, None)
+                }
+            }
+        })
+    }
+}
+
+fn refresh() -> Refresh {
+    Refresh {
+        interval: SECOND * 300,
+        timeout: SECOND * 3,
+        max_stale: SECOND * 86_400,
+        unknown_kid_cooldown: SECOND * 10,
+        wait: Duration::from_millis(150),
+    }
+}
+
+/// A running refresher and the store it fills.
+struct House {
+    store: Arc<KeyStore>,
+    issuer: IssuerName,
+    clock: Clock,
+    _running: JoinHandle<()>,
+}
+
+impl House {
+    fn new(source: impl Fetch + 'static, refresh: &Refresh) -> Self {
+        let (issuer, clock) = (IssuerName::new("issuer"), Clock::stepped(START));
+        let store = Arc::new(KeyStore::new([(&issuer, refresh)], clock.clone()));
+        let publisher = store.publisher(&issuer).unwrap();
+        let algorithms = vec![Algorithm::Es256];
+        let refresher = Refresher::new(publisher, Box::new(source), None, algorithms, refresh.clone());
+        let running = tokio::spawn(refresher.run(CancellationToken::new()));
+        Self { store, issuer, clock, _running: running }
+    }
+
+    async fn ask(&self, kid: &str) -> Result<(), Missing> {
+        let has = |set: &KeySet| set.candidates(Some(kid), Algorithm::Es256).next().is_some();
+        self.store.ask(&self.issuer, has).await.map(drop)
+    }
+
+    fn has_keys(&self) -> bool {
+        self.store.snapshot(&self.issuer, self.clock.now()).is_ok()
+    }
+}
+
+/// Lets the tasks run that can, without time passing.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn within_a_tenth(pauses: &[f64], want: &[f64]) {
+    assert_eq!(pauses.len(), want.len(), "{pauses:?}");
+    for (pause, want) in pauses.iter().zip(want) {
+        // tokio's timer rounds up to its millisecond.
+        assert!((want * 0.9..=want + 0.002).contains(pause), "{pauses:?} is not near {want}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetches_at_the_interval_with_jitter() {
+    let script = Script::new([Outcome::Keys(&["a"], None)]);
+    let _house = House::new(script.clone(), &refresh());
+    sleep(SECOND * 300 * 10).await;
+    let pauses = script.pauses();
+    within_a_tenth(&pauses[..9], &[300.0; 9]);
+    assert!(pauses.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 0.01), "no jitter: {pauses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn max_age_shortens_the_interval_but_not_below_half_a_minute() {
+    for (interval, max_age, want) in
+        [(300, 60, 60.0), (300, 1, 30.0), (300, 0, 30.0), (300, 3600, 300.0), (10, 1, 10.0), (10, 60, 10.0)]
+    {
+        let script = Script::new([Outcome::Keys(&["a"], Some(max_age))]);
+        let _house = House::new(script.clone(), &Refresh { interval: SECOND * interval, ..refresh() });
+        sleep(SECOND * 900).await;
+        within_a_tenth(&script.pauses()[..2], &[want; 2]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_keys_are_asked_for_again_before_they_grow_too_old() {
+    let script = Script::new([Outcome::Keys(&["a"], None)]);
+    let _house = House::new(script.clone(), &Refresh { max_stale: SECOND * 60, ..refresh() });
+    sleep(SECOND * 100).await;
+    within_a_tenth(&script.pauses()[..2], &[30.0; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_retried_ever_more_slowly_and_the_keys_stay() {
+    let mut outcomes = vec![Outcome::Keys(&["a"], None)];
+    outcomes.extend(std::iter::repeat_n(Outcome::Fail, 8));
+    outcomes.push(Outcome::Keys(&["a"], None));
+    let script = Script::new(outcomes);
+    let house = House::new(script.clone(), &refresh());
+    sleep(SECOND * 420).await;
+    assert!(house.has_keys());
+    within_a_tenth(&script.pauses(), &[300.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
+    sleep(SECOND * 400).await;
+    within_a_tenth(&script.pauses()[9..10], &[300.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_good_up_to_max_stale_after_the_last_good_fetch() {
+    let script = Script::new([Outcome::Keys(&["a"], None), Outcome::Fail]);
+    let house = House::new(script.clone(), &refresh());
+    settle().await;
+    house.clock.advance(SECOND * 86_400);
+    assert!(house.has_keys() && house.store.is_ready());
+    house.clock.advance(Duration::from_millis(1));
+    assert!(!house.has_keys() && !house.store.is_ready());
+    assert_eq!(house.ask("a").await, Err(Missing::Unavailable));
+    // One answer, and everything is as it was.
+    script.now_says(Outcome::Keys(&["a"], None));
+    sleep(SECOND * 300).await;
+    assert!(house.has_keys() && house.store.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_with_one_new_key_is_one_fetch() {
+    let script =
+        Script::new([Outcome::Keys(&["a"], None), Outcome::Slow(Duration::from_millis(100), &["a", "b"])]);
+    let house = Arc::new(House::new(script.clone(), &refresh()));
+    settle().await;
+    let crowd: Vec<_> = (0..100)
+        .map(|_| {
+            let house = Arc::clone(&house);
+            tokio::spawn(async move { house.ask("b").await })
+        })
+        .collect();
+    for one in crowd {
+        assert_eq!(one.await.unwrap(), Ok(()));
+    }
+    assert_eq!(script.fetches(), 2);
+    // And no wish is left over that would fetch once more at the end of the cool-down.
+    sleep(SECOND * 200).await;
+    assert_eq!(script.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_keys_cost_one_fetch_per_cool_down() {
+    let script = Script::new([Outcome::Keys(&["a"], None)]);
+    let house = House::new(script.clone(), &refresh());
+    settle().await;
+    let began = Instant::now();
+    assert_eq!(house.ask("x").await, Err(Missing::Unknown));
+    assert_eq!(script.fetches(), 2, "the first of them is fetched for at once");
+    for at in 0..1000 {
+        assert_eq!(house.ask(&format!("x{at}")).await, Err(Missing::Unknown));
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO, "within the cool-down nobody waits");
+    assert_eq!(script.fetches(), 2);
+    sleep(SECOND * 11).await;
+    assert_eq!(script.fetches(), 3, "the wish is granted when the cool-down is over");
+    sleep(SECOND * 100).await;
+    assert_eq!(script.fetches(), 3, "and once is enough");
+    assert_eq!(house.ask("y").await, Err(Missing::Unknown));
+    assert_eq!(script.fetches(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_an_issuer_that_hangs_waits_no_longer_than_wait() {
+    let script = Script::new([Outcome::Keys(&["a"], None), Outcome::Hang]);
+    let house = House::new(script.clone(), &refresh());
+    settle().await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(house.ask("b").await, Err(Missing::Unavailable));
+        within_a_tenth(&[began.elapsed().as_secs_f64()], &[0.15]);
+    }
+    assert!(house.has_keys(), "the keys at hand are not held up");
+    assert_eq!(script.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_failed_does_not_make_a_key_unknown() {
+    let script = Script::new([Outcome::Keys(&["a"], None), Outcome::Fail]);
+    let house = House::new(script.clone(), &refresh());
+    settle().await;
+    assert_eq!(house.ask("b").await, Err(Missing::Unavailable));
+    assert_eq!(house.ask("b").await, Err(Missing::Unavailable), "within the cool-down neither");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_already_under_way_does_not_stand_for_the_one_that_is_wanted() {
+    // The interval's fetch began before the key was published; its answer comes without it.
+    let script = Script::new([
+        Outcome::Keys(&["a"], None),
+        Outcome::Slow(Duration::from_millis(50), &["a"]),
+        Outcome::Slow(Duration::from_millis(50), &["a", "b"]),
+    ]);
+    let house = House::new(script.clone(), &refresh());
+    settle().await;
+    while script.fetches() < 2 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(house.ask("b").await, Ok(()));
+    assert_eq!(script.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_left_is_gone_with_the_swap() {
+    let script = Script::new([Outcome::Keys(&["a", "b"], None), Outcome::Keys(&["b", "c"], None)]);
+    let house = House::new(script.clone(), &refresh());
+    settle().await;
+    let before = house.store.snapshot(&house.issuer, START).unwrap();
+    assert_eq!(house.ask("c").await, Ok(()));
+    let after = house.store.snapshot(&house.issuer, START).unwrap();
+    let kids = |set: &KeySet| {
+        set.keys()
+            .iter()
+            .filter_map(|key| key.id().cloned())
+            .map(|id| id.as_str().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((kids(&before), kids(&after)), (vec!["a".into(), "b".into()], vec!["b".into(), "c".into()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_keys_a_nudge_asks_again_before_the_back_off_is_over() {
+    let mut outcomes = vec![Outcome::Fail; 8];
+    outcomes.push(Outcome::Keys(&["a"], None));
+    let script = Script::new(outcomes);
+    let house = House::new(script.clone(), &refresh());
+    sleep(SECOND * 70).await;
+    let before = script.fetches();
+    for _ in 0..1000 {
+        house.store.nudge(&house.issuer);
+    }
+    settle().await;
+    assert_eq!(script.fetches(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_cannot_change_is_read_once() {
+    let key = SigningKey::shared("a", Algorithm::Es256);
+    let inline = crate::config::KeySource::Inline(jwks(&[&key]).to_string());
+    let source = crate::keys::fetch::fetcher(&inline, SECOND).unwrap();
+    struct Counted(Box<dyn Fetch>, Arc<Mutex<usize>>);
+    impl Fetch for Counted {
+        fn fetch<'a>(&'a self, known: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
+            *self.1.lock().unwrap() += 1;
+            self.0.fetch(known)
+        }
+        fn can_change(&self) -> bool {
+            self.0.can_change()
+        }
+    }
+    let count = Arc::new(Mutex::new(0));
+    let house = House::new(Counted(source, Arc::clone(&count)), &refresh());
+    settle().await;
+    let began = Instant::now();
+    assert_eq!(house.ask("b").await, Err(Missing::Unknown));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    sleep(SECOND * 86_400).await;
+    assert_eq!(*count.lock().unwrap(), 1);
+    assert!(house.has_keys());
+}
