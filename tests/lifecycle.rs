@@ -243,6 +243,51 @@ async fn the_environment_alone_serves() {
 }
 
 #[tokio::test]
+async fn an_outage_is_two_lines_of_log_however_long() {
+    let issuer = FakeIssuer::start(Behavior::Reset).await;
+    let config = format!(
+        "issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}, refresh: {{interval: 100ms}}}}]",
+        issuer.url()
+    );
+    let running = Running::start(&config, "info").await;
+    let outage = async {
+        while issuer.fetches() < 10 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        issuer.behave(Behavior::keys(&[&SigningKey::shared("k1", Algorithm::Rs256)]));
+        while get(running.admin, "/readyz").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), outage).await.expect("it recovers by itself");
+    running.signal("-TERM").await;
+    let (_, log) = running.end().await;
+    assert_eq!(log.matches("keys cannot be fetched").count(), 1, "{log}");
+    assert_eq!(log.matches("keys can be fetched again").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_proxy_from_the_environment_is_used() {
+    let proxy = FakeIssuer::with_keys(&[&SigningKey::shared("k1", Algorithm::Rs256)]).await;
+    let config = file(
+        "server: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0'}\n\
+         issuers: [{name: p, passage: {app_id: app1, base_url: http://passage.test}, allow_http: true}]",
+    );
+    let mut command = binary();
+    command.args(["serve", "--config"]).arg(config.path()).env("http_proxy", proxy.url());
+    let process = command.spawn().unwrap();
+    let asked = async {
+        while proxy.fetches() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.expect("the proxy is asked");
+    drop(process);
+    let head = proxy.requests().remove(0);
+    assert!(head.starts_with("GET http://passage.test/v1/apps/app1/.well-known/jwks.json "), "{head}");
+}
+
+#[tokio::test]
 async fn help_says_what_there_is() {
     let output = binary().args(["serve", "--help"]).output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
