@@ -24,6 +24,7 @@ use crate::keys::fetch::{ClientError, fetcher};
 use crate::keys::kept::Kept;
 use crate::keys::refresh::Refresher;
 use crate::keys::store::KeyStore;
+use crate::policy::Policy;
 use crate::server::{self, BindError, Drained, Protocol};
 use crate::wire::AuthorizationServer;
 
@@ -76,7 +77,8 @@ impl Bound {
     /// # Errors
     /// [`StartError`].
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
-        let Config { server, admin_listen, tokens, issuers, key_store, identity, wording } = config;
+        let Config { server, admin_listen, tokens, issuers, key_store, identity, rules, checking, wording } =
+            config;
         let names = issuers.iter().map(|config| (&config.issuer.name, &config.refresh));
         let keys = Arc::new(KeyStore::new(names, clock.clone()));
         let mut refreshers = Vec::new();
@@ -95,7 +97,16 @@ impl Bound {
         let sources =
             issuers.iter().map(|config| (config.issuer.name.clone(), config.keys.to_string())).collect();
         let issuers = Issuers::new(issuers.into_iter().map(|config| config.issuer).collect());
-        let authorizer = Arc::new(Authorizer { tokens, issuers, identity, wording, keys, clock });
+        let authorizer = Arc::new(Authorizer {
+            tokens,
+            issuers,
+            identity,
+            policy: Policy::new(rules),
+            checking,
+            wording,
+            keys,
+            clock,
+        });
         let grpc = server::bind(&server.listen).await?;
         let admin = server::bind(&admin_listen).await?;
         Ok(Self { server, grpc, admin, authorizer, refreshers, sources })

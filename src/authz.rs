@@ -5,14 +5,15 @@ use std::sync::Arc;
 use tonic::{Request as GrpcRequest, Response, Status};
 
 use crate::clock::Clock;
-use crate::config::Tokens;
+use crate::config::{Checking, Tokens};
 use crate::denial::{Denial, Wording};
 use crate::identity::Identity;
-use crate::issuer::Issuers;
+use crate::issuer::{IssuerName, Issuers};
 use crate::keys::KeySet;
 use crate::keys::store::{KeyStore, Missing};
+use crate::policy::{Access, Policy, Requirement, Rule};
 use crate::request::Request;
-use crate::token;
+use crate::token::{self, Token, Withheld};
 use crate::verdict::{Grant, Verdict};
 use crate::verify::{Addressed, Unverified};
 use crate::wire::{self, Authorization, CheckRequest, CheckResponse};
@@ -26,6 +27,10 @@ pub struct Authorizer {
     pub issuers: Issuers,
     /// What the service behind is told.
     pub identity: Identity,
+    /// Which rule a request falls under.
+    pub policy: Policy,
+    /// What goes for all rules.
+    pub checking: Checking,
     /// How a denial is worded.
     pub wording: Wording,
     /// The keys at hand.
@@ -35,21 +40,55 @@ pub struct Authorizer {
 }
 
 impl Authorizer {
-    /// One check, from the token's place in the request to the verdict.
+    /// One check, from the request's rule to the verdict.
     pub async fn check(&self, request: &Request<'_>) -> Verdict {
-        match self.grant(request).await {
-            Ok(grant) => Verdict::Allow(grant),
-            Err(denial) => Verdict::Deny(denial),
+        let rule = match self.policy.select(request) {
+            Ok(rule) => rule,
+            Err(denial) => return Verdict::Deny(denial),
+        };
+        let grant = match self.apply(rule, request).await {
+            Ok(grant) => grant,
+            Err(denial) if (self.checking.shadow || rule.shadow) && denial.passes_in_shadow() => {
+                Grant::in_shadow_of(denial, &self.identity)
+            }
+            Err(denial) => return Verdict::Deny(denial),
+        };
+        let withheld = if self.tokens.forward {
+            Withheld::default()
+        } else {
+            token::withheld(&self.tokens.from, request)
+        };
+        Verdict::Allow(grant.withholding(withheld))
+    }
+
+    async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Result<Grant, Denial> {
+        let nobody = || Grant::to_nobody(&self.identity);
+        match rule.access {
+            Access::Deny => return Err(Denial::RuleDenies),
+            Access::Public => return Ok(nobody()),
+            Access::Optional | Access::Required => {}
+        }
+        if self.checking.preflight && request.is_preflight() {
+            return Ok(nobody());
+        }
+        match token::find(&self.tokens.from, request) {
+            Err(Denial::TokenMissing) if rule.access == Access::Optional && rule.require.is_empty() => {
+                Ok(nobody())
+            }
+            Err(denial) => Err(denial),
+            Ok(token) => self.bearer_of(token, &rule.require).await,
         }
     }
 
-    async fn grant(&self, request: &Request<'_>) -> Result<Grant, Denial> {
-        let token = token::find(&self.tokens.from, request)?;
+    async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Result<Grant, Denial> {
         let parts = token.split(self.tokens.max_length)?;
         let addressed = Unverified::peek(&parts)?.address(&self.issuers)?;
         let keys = self.keys_for(&addressed).await?;
         let verified = addressed.verify(&keys, self.clock.now())?;
-        Ok(Grant::to(&verified, &self.identity))
+        // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
+        let grant = Grant::to(&verified, &self.identity)?;
+        require.judge(&verified)?;
+        Ok(grant)
     }
 
     /// The issuer's keys at hand; only a token with an unknown key makes the request wait, and not long.
@@ -83,7 +122,12 @@ impl Authorization for Service {
             Err(denial) => Verdict::Deny(denial),
         };
         match &verdict {
-            Verdict::Allow(grant) => tracing::debug!(outcome = "allowed", issuer = %grant.issuer(), "check"),
+            Verdict::Allow(grant) => {
+                let issuer = grant.issuer().map(IssuerName::as_str);
+                let code = grant.shadow().map(Denial::code);
+                let outcome = if code.is_some() { "shadow_denied" } else { "allowed" };
+                tracing::debug!(outcome, issuer, code, "check");
+            }
             Verdict::Deny(denial) => tracing::debug!(outcome = "denied", code = denial.code(), "check"),
         }
         Ok(Response::new(wire::answer(&verdict, &self.0.wording)))

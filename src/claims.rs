@@ -6,6 +6,8 @@ use crate::denial::Denial;
 use crate::issuer::{Audiences, Issuer};
 use crate::json::{Member, Object};
 
+use serde_json::Value;
+
 /// Who the token is about (`sub`, RFC 7519 section 4.1.2): not empty, and legal as a header value, so
 /// that a header cannot be smuggled in through it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,83 @@ impl Subject {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Where a claim stands: a top-level name, or a JSON Pointer (RFC 6901) if it begins with a slash.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Claim {
+    written: String,
+    member: String,
+    /// The rest of the pointer below the member.
+    below: Option<String>,
+}
+
+impl Claim {
+    /// Reads a name or a pointer; `None` for an empty name or a pointer that breaks RFC 6901 section 3.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let Some(pointer) = text.strip_prefix('/') else {
+            let named = Self { written: text.to_owned(), member: text.to_owned(), below: None };
+            return (!text.is_empty()).then_some(named);
+        };
+        let tilde_is_escape = |(at, _)| matches!(pointer.as_bytes().get(at + 1), Some(b'0' | b'1'));
+        if !pointer.match_indices('~').all(tilde_is_escape) {
+            return None;
+        }
+        let (first, below) = match pointer.split_once('/') {
+            Some((first, below)) => (first, Some(format!("/{below}"))),
+            None => (pointer, None),
+        };
+        let member = first.replace("~1", "/").replace("~0", "~");
+        Some(Self { written: text.to_owned(), member, below })
+    }
+
+    /// The claim as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.written
+    }
+
+    /// Its value; `None` if it is missing or cannot be represented.
+    pub(crate) fn of(&self, claims: &Object<'_>) -> Option<Value> {
+        let member: Value = serde_json::from_str(claims.raw(&self.member)?.get()).ok()?;
+        match &self.below {
+            None => Some(member),
+            Some(below) => member.pointer(below).cloned(),
+        }
+    }
+
+    /// Whether the token has the claim's member, readable or not.
+    fn stands_in(&self, claims: &Object<'_>) -> bool {
+        claims.has(&self.member)
+    }
+
+    /// The claim as a header's value; `None` leaves the header out: the claim is missing, null or empty.
+    ///
+    /// # Errors
+    /// [`Denial::ClaimInvalid`] for a value that has no one form in a header.
+    pub(crate) fn header_value(&self, claims: &Object<'_>) -> Result<Option<String>, Denial> {
+        let text = match self.of(claims) {
+            None if self.below.is_none() && self.stands_in(claims) => return Err(Denial::ClaimInvalid),
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::String(text)) => text,
+            Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
+            Some(Value::Array(items)) => joined(&items).ok_or(Denial::ClaimInvalid)?,
+            Some(Value::Object(_)) => return Err(Denial::ClaimInvalid),
+        };
+        match text.as_str() {
+            "" => Ok(None),
+            legal if legal_header_value(legal) => Ok(Some(text)),
+            _ => Err(Denial::ClaimInvalid),
+        }
+    }
+}
+
+/// Strings in one header value; an element that holds the separator would read as two.
+fn joined(items: &[Value]) -> Option<String> {
+    let texts: Option<Vec<_>> =
+        items.iter().map(|item| item.as_str().filter(|text| !text.contains(','))).collect();
+    texts.map(|texts| texts.join(","))
 }
 
 /// Whether a text can stand in a header as it is: no control character (C0, DEL, C1), no outer white space.
@@ -98,6 +177,50 @@ mod tests {
         };
         let claims = Object::parse(claims.as_bytes()).unwrap();
         check(&claims, &issuer, UnixTime::from_secs(NOW)).map(|sub| sub.as_str().to_owned())
+    }
+
+    #[test]
+    fn values_in_headers() {
+        let text = r#"{"s":"x","e":"","n":null,"i":7,"f":1.5,"t":true,"l":["a","b"],"el":[],"comma":["a,b"],
+            "mixed":["a",1],"o":{"k":"v","d":{"x":"y"},"a/b":"c","m~n":"t"},"crlf":"a\r\nb","sp":" a","big":1e999,
+            "utf":"é","del":"a\u007f","c1":"a\u0085"}"#;
+        let claims = Object::parse(text.as_bytes()).unwrap();
+        let invalid = Err(Denial::ClaimInvalid);
+        for (claim, want) in [
+            ("s", Ok(Some("x"))),
+            ("e", Ok(None)),
+            ("n", Ok(None)),
+            ("missing", Ok(None)),
+            ("i", Ok(Some("7"))),
+            ("f", Ok(Some("1.5"))),
+            ("t", Ok(Some("true"))),
+            ("l", Ok(Some("a,b"))),
+            ("el", Ok(None)),
+            ("comma", invalid),
+            ("mixed", invalid),
+            ("o", invalid),
+            ("crlf", invalid),
+            ("sp", invalid),
+            ("big", invalid),
+            ("del", invalid),
+            ("c1", invalid),
+            ("utf", Ok(Some("é"))),
+            ("/s", Ok(Some("x"))),
+            ("/o/k", Ok(Some("v"))),
+            ("/o/d/x", Ok(Some("y"))),
+            ("/o/a~1b", Ok(Some("c"))),
+            ("/o/m~0n", Ok(Some("t"))),
+            ("/l/1", Ok(Some("b"))),
+            ("/l/2", Ok(None)),
+            ("/o/missing", Ok(None)),
+            ("/o/d", invalid),
+        ] {
+            let got = Claim::new(claim).unwrap().header_value(&claims);
+            assert_eq!(got, want.map(|some| some.map(str::to_owned)), "{claim}");
+        }
+        for claim in ["", "/a~", "/a~2", "/~/b"] {
+            assert_eq!(Claim::new(claim), None, "{claim}");
+        }
     }
 
     #[test]

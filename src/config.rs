@@ -9,6 +9,7 @@ use url::Url;
 use crate::denial;
 use crate::identity::Identity;
 use crate::issuer::{Issuer, is_loopback};
+use crate::policy::Rule;
 use crate::token::Source;
 
 mod node;
@@ -29,6 +30,10 @@ pub struct Config {
     pub key_store: Option<PathBuf>,
     /// What the service behind is told.
     pub identity: Identity,
+    /// Which rule a request falls under, in this order.
+    pub rules: Vec<Rule>,
+    /// What goes for all rules.
+    pub checking: Checking,
     /// How a denial is worded.
     pub wording: denial::Wording,
 }
@@ -49,6 +54,17 @@ pub struct Tokens {
     pub from: Vec<Source>,
     /// Longest token in bytes.
     pub max_length: usize,
+    /// Whether the service behind sees the token.
+    pub forward: bool,
+}
+
+/// What goes for all rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checking {
+    /// `mode: shadow`: denials are counted and logged, but let through.
+    pub shadow: bool,
+    /// `cors_preflight: allow`: a CORS preflight passes without a token, but for a rule that denies.
+    pub preflight: bool,
 }
 
 /// One issuer and where its keys come from.

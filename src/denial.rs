@@ -36,10 +36,18 @@ pub enum Denial {
     ClaimMissing,
     /// A claim has the wrong type or a value that cannot be used.
     ClaimInvalid,
+    /// A verified token lacks a claim that the rule asks for.
+    ClaimsInsufficient,
+    /// A verified token's issuer is not one that the rule accepts.
+    IssuerNotAccepted,
+    /// The rule lets nothing through.
+    RuleDenies,
     /// The issuer's keys could not be had in time, or are older than `max_stale`.
     KeysUnavailable,
     /// The check request itself cannot be used.
     RequestMalformed,
+    /// The route picks a rule by a name that no rule has.
+    RuleUnknown,
 }
 
 /// Which kind of answer a [`Denial`] gets.
@@ -49,15 +57,21 @@ pub enum Challenge {
     Credentials,
     /// 401 with `error="invalid_token"` (RFC 6750 section 3.1).
     InvalidToken,
+    /// 403 with `error="insufficient_scope"` (RFC 6750 section 3.1).
+    Scope,
+    /// 403, no challenge: no other token would do, as far as can be told.
+    Forbidden,
     /// 503 with `retry-after`: not the caller's fault.
     RetryLater,
-    /// 400, no challenge.
-    None,
+    /// 400: the request.
+    Malformed,
+    /// 500: the proxy's configuration and ours do not agree.
+    Misconfigured,
 }
 
 impl Denial {
     /// Every denial there is.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::TokenMissing,
         Self::TokenTooLong,
         Self::TokenMalformed,
@@ -73,8 +87,12 @@ impl Denial {
         Self::AudienceMismatch,
         Self::ClaimMissing,
         Self::ClaimInvalid,
+        Self::ClaimsInsufficient,
+        Self::IssuerNotAccepted,
+        Self::RuleDenies,
         Self::KeysUnavailable,
         Self::RequestMalformed,
+        Self::RuleUnknown,
     ];
 
     /// The stable name: `code` in the answer's body, label in metrics.
@@ -96,8 +114,12 @@ impl Denial {
             Self::AudienceMismatch => "audience_mismatch",
             Self::ClaimMissing => "claim_missing",
             Self::ClaimInvalid => "claim_invalid",
+            Self::ClaimsInsufficient => "claims_insufficient",
+            Self::IssuerNotAccepted => "issuer_not_accepted",
+            Self::RuleDenies => "rule_denies",
             Self::KeysUnavailable => "keys_unavailable",
             Self::RequestMalformed => "request_malformed",
+            Self::RuleUnknown => "rule_unknown",
         }
     }
 
@@ -121,8 +143,14 @@ impl Denial {
             Self::AudienceMismatch => "The token is meant for another audience.",
             Self::ClaimMissing => "The token lacks a required claim.",
             Self::ClaimInvalid => "A claim of the token cannot be used.",
+            Self::ClaimsInsufficient => "The token does not grant what this request needs.",
+            Self::IssuerNotAccepted => "The token's issuer is not accepted for this request.",
+            Self::RuleDenies => "This request is not allowed.",
             Self::KeysUnavailable => "The token cannot be verified at the moment. Try again shortly.",
             Self::RequestMalformed => "The request cannot be authorized in this form.",
+            Self::RuleUnknown => {
+                "The request cannot be authorized: its route names a rule that does not exist."
+            }
         }
     }
 
@@ -145,8 +173,11 @@ impl Denial {
             | Self::AudienceMismatch
             | Self::ClaimMissing
             | Self::ClaimInvalid => Challenge::InvalidToken,
+            Self::ClaimsInsufficient => Challenge::Scope,
+            Self::IssuerNotAccepted | Self::RuleDenies => Challenge::Forbidden,
             Self::KeysUnavailable => Challenge::RetryLater,
-            Self::RequestMalformed => Challenge::None,
+            Self::RequestMalformed => Challenge::Malformed,
+            Self::RuleUnknown => Challenge::Misconfigured,
         }
     }
 
@@ -155,8 +186,24 @@ impl Denial {
     pub const fn http_status(self) -> u16 {
         match self.challenge() {
             Challenge::Credentials | Challenge::InvalidToken => 401,
+            Challenge::Scope | Challenge::Forbidden => 403,
             Challenge::RetryLater => 503,
-            Challenge::None => 400,
+            Challenge::Malformed => 400,
+            Challenge::Misconfigured => 500,
+        }
+    }
+
+    /// Whether a shadow rollout lets it through. What makes the request itself unusable stays an answer:
+    /// nothing could be decided about it.
+    #[must_use]
+    pub const fn passes_in_shadow(self) -> bool {
+        match self.challenge() {
+            Challenge::Credentials
+            | Challenge::InvalidToken
+            | Challenge::Scope
+            | Challenge::Forbidden
+            | Challenge::RetryLater => true,
+            Challenge::Malformed | Challenge::Misconfigured => false,
         }
     }
 }

@@ -1,63 +1,162 @@
 //! What the service behind may believe: which headers carry the identity, and which names a client could
-//! have forged it under.
+//! have forged it under. Worked out once per configuration, not per request.
 
-/// The identity headers, worked out once per configuration.
-///
-/// Each carries the token's `sub`. On every answer that lets a request through, each is either set,
-/// overwriting what the client sent, or removed; its other spellings are always removed.
+use serde_json::Value;
+
+use crate::claims::Claim;
+use crate::denial::Denial;
+use crate::json::Object;
+
+/// The identity headers and the claims for the proxy's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    header: String,
+    headers: Vec<(String, Claim)>,
     disguises: Vec<String>,
+    metadata: Vec<Claim>,
+}
+
+/// Names that are set and names that are removed. None stands in both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// To set, overwriting.
+    pub set: Vec<(String, String)>,
+    /// To remove.
+    pub remove: Vec<String>,
 }
 
 impl Identity {
     /// The header the Passage user's ID travels in unless configured otherwise.
     pub const DEFAULT_HEADER: &str = "x-passage-user-id";
 
-    /// Prepares the lists for one header.
+    /// How many dashes or underscores a header's name may have: each doubles its spellings.
+    pub const MAX_DASHES: usize = 5;
+
+    /// Prepares the lists. Names are lower case, and no two fold into one spelling.
     #[must_use]
-    pub fn new(header: &str) -> Self {
-        Self { header: header.to_owned(), disguises: disguises(header) }
+    pub fn new(headers: Vec<(String, Claim)>, metadata: Vec<Claim>) -> Self {
+        let disguises = headers.iter().flat_map(|(name, _)| disguises(name)).collect();
+        Self { headers, disguises, metadata }
     }
 
-    /// The header that carries `sub`.
+    /// The headers and the claims they carry.
     #[must_use]
-    pub fn header(&self) -> &str {
-        &self.header
+    pub fn headers(&self) -> &[(String, Claim)] {
+        &self.headers
     }
 
-    /// The spellings to remove on every answer that lets a request through.
+    /// The claims that go into the proxy's metadata.
     #[must_use]
-    pub fn disguises(&self) -> &[String] {
-        &self.disguises
+    pub fn metadata(&self) -> &[Claim] {
+        &self.metadata
+    }
+
+    /// The headers of a request whose token holds.
+    ///
+    /// # Errors
+    /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header.
+    pub(crate) fn of(&self, claims: &Object<'_>) -> Result<Headers, Denial> {
+        let mut headers = Headers { set: Vec::new(), remove: self.disguises.clone() };
+        for (name, claim) in &self.headers {
+            match claim.header_value(claims)? {
+                Some(value) => headers.set.push((name.clone(), value)),
+                None => headers.remove.push(name.clone()),
+            }
+        }
+        Ok(headers)
+    }
+
+    /// The headers of a request without an identity: none is set, all are removed.
+    #[must_use]
+    pub fn of_nobody(&self) -> Headers {
+        let names = self.headers.iter().map(|(name, _)| name.clone());
+        Headers { set: Vec::new(), remove: self.disguises.iter().cloned().chain(names).collect() }
+    }
+
+    /// The claims for the proxy's metadata, under their names as written; missing and null ones left out.
+    pub(crate) fn told(&self, claims: &Object<'_>) -> Vec<(String, Value)> {
+        let told =
+            self.metadata.iter().filter_map(|claim| Some((claim.as_str().to_owned(), claim.of(claims)?)));
+        told.filter(|(_, value)| !value.is_null()).collect()
     }
 }
 
-/// Every spelling of a header with `_` for one or more `-`. CGI and WSGI map both to one variable (RFC
-/// 3875 section 4.1.18), so a forged `x_passage_user_id` would reach the application as ours.
-fn disguises(header: &str) -> Vec<String> {
-    let dashes: Vec<usize> = header.match_indices('-').map(|(at, _)| at).collect();
-    (1..1_usize << dashes.len())
+/// The spelling that all of a name's disguises share.
+#[must_use]
+pub fn folded(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// Every other spelling of a name with `_` for `-`, or the other way round. CGI and WSGI map both to one
+/// variable (RFC 3875 section 4.1.18), so a forged `x_passage_user_id` would reach the application as ours.
+fn disguises(name: &str) -> Vec<String> {
+    let places: Vec<usize> = name.match_indices(['-', '_']).map(|(at, _)| at).collect();
+    (0..1_usize << places.len().min(Identity::MAX_DASHES))
         .map(|chosen| {
-            let swapped = |at: usize| {
-                dashes.iter().enumerate().any(|(bit, dash)| *dash == at && chosen & (1 << bit) != 0)
+            let spelled = |(at, c): (usize, char)| match places.iter().position(|place| *place == at) {
+                Some(bit) if chosen & (1 << bit) != 0 => '_',
+                Some(_) => '-',
+                None => c,
             };
-            header.char_indices().map(|(at, c)| if swapped(at) { '_' } else { c }).collect()
+            name.char_indices().map(spelled).collect()
         })
+        .filter(|spelling: &String| spelling != name)
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn identity(headers: &[(&str, &str)]) -> Identity {
+        let headers = headers.iter().map(|(name, claim)| ((*name).to_owned(), Claim::new(claim).unwrap()));
+        Identity::new(headers.collect(), Vec::new())
+    }
 
     #[test]
     fn knows_every_spelling_but_its_own() {
-        assert_eq!(Identity::new("user").disguises(), &[] as &[String]);
-        assert_eq!(Identity::new("x-user-id").disguises(), &["x_user-id", "x-user_id", "x_user_id"]);
-        let default = Identity::new(Identity::DEFAULT_HEADER);
-        assert_eq!(default.disguises().len(), 7);
-        assert!(!default.disguises().contains(&default.header));
+        assert_eq!(identity(&[("user", "sub")]).disguises, &[] as &[String]);
+        let spelled = identity(&[("x-user-id", "sub")]).disguises;
+        assert_eq!(spelled, ["x_user-id", "x-user_id", "x_user_id"]);
+        assert_eq!(identity(&[("x_user", "sub")]).disguises, ["x-user"]);
+        assert_eq!(identity(&[(Identity::DEFAULT_HEADER, "sub")]).disguises.len(), 7);
+        assert_eq!(identity(&[("a-b-c-d-e-f", "sub")]).disguises.len(), 31);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_name_is_set_and_removed(
+            names in proptest::collection::vec("[a-c]{1,2}([-_][a-c]{1,2}){0,4}", 1..5),
+            present in proptest::collection::vec(0..4_u8, 5),
+        ) {
+            let mut seen = HashSet::new();
+            let names: Vec<_> = names.into_iter().filter(|name| seen.insert(folded(name))).collect();
+            let headers = names.iter().enumerate().map(|(at, name)| (name.clone(), Claim::new(&format!("c{at}")).unwrap()));
+            let identity = Identity::new(headers.collect(), Vec::new());
+            let claims: Vec<_> = present.iter().enumerate().map(|(at, kind)| match kind {
+                0 => format!("\"c{at}\":\"x\""),
+                1 => format!("\"c{at}\":null"),
+                2 => format!("\"c{at}\":\"\""),
+                _ => format!("\"d{at}\":1"),
+            }).collect();
+            let text = format!("{{{}}}", claims.join(","));
+            let claims = Object::parse(text.as_bytes()).unwrap();
+            for headers in [identity.of(&claims).unwrap(), identity.of_nobody()] {
+                let set = headers.set.iter().map(|(name, _)| name);
+                let mut all: Vec<_> = set.chain(&headers.remove).map(|name| name.to_ascii_lowercase()).collect();
+                let count = all.len();
+                all.sort();
+                all.dedup();
+                prop_assert_eq!(all.len(), count, "a name stands twice");
+                for name in &names {
+                    prop_assert!(all.contains(name), "{} is neither set nor removed", name);
+                }
+            }
+        }
     }
 }

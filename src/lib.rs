@@ -30,6 +30,8 @@ pub mod identity;
 pub mod issuer;
 pub mod json;
 pub mod keys;
+pub mod path;
+pub mod policy;
 pub mod request;
 pub mod token;
 pub mod verdict;

@@ -1,9 +1,18 @@
 //! What is being authorized, borrowed from whatever protocol brought it.
 
-/// One request's view. Nothing in it is trusted: header names and values are bytes as they came.
+/// One request's view. Nothing in it is trusted: names and values are bytes as they came.
+#[derive(Clone, Default)]
 pub struct Request<'a> {
+    /// The method.
+    pub method: &'a [u8],
+    /// The host, with its port if it came with one.
+    pub host: &'a [u8],
+    /// The request target: path and query.
+    pub path: &'a [u8],
     /// Names and values in the order they came; a name may repeat.
     pub headers: Vec<(&'a [u8], &'a [u8])>,
+    /// The rule that the route picked by name.
+    pub rule: Option<&'a [u8]>,
 }
 
 impl<'a> Request<'a> {
@@ -13,5 +22,20 @@ impl<'a> Request<'a> {
             .iter()
             .filter(move |(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| *value)
+    }
+
+    /// The values of a query parameter, undecoded.
+    pub fn query(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let start = self.path.iter().position(|byte| *byte == b'?').map_or(self.path.len(), |at| at + 1);
+        let pairs = self.path.get(start..).unwrap_or_default().split(|byte| *byte == b'&');
+        pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    }
+
+    /// Whether this is a CORS preflight: OPTIONS with an origin and the method it asks for (Fetch standard,
+    /// "CORS-preflight fetch").
+    #[must_use]
+    pub fn is_preflight(&self) -> bool {
+        let has = |name| self.header(name).any(|value| !value.trim_ascii().is_empty());
+        self.method == b"OPTIONS" && has("origin") && has("access-control-request-method")
     }
 }

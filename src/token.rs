@@ -64,24 +64,24 @@ impl fmt::Debug for Parts<'_> {
 pub enum Source {
     /// `Authorization` with the `Bearer` scheme (RFC 6750 section 2.1).
     Bearer,
+    /// Any other header: the whole value is the token.
+    Header(String),
     /// The cookie of this exact name (RFC 6265 section 5.4).
     Cookie(String),
+    /// The query parameter of this exact name (RFC 6750 section 2.3), undecoded: a token needs no escapes.
+    Query(String),
 }
 
 impl Source {
     /// The token in this place, if there is one. Present but empty counts as absent.
     ///
     /// # Errors
-    /// [`Denial::TokenMalformed`] when several `Authorization` values make the token ambiguous.
+    /// [`Denial::TokenMalformed`] when several values of one name make the token ambiguous.
     fn find<'a>(&self, request: &Request<'a>) -> Result<Option<Token<'a>>, Denial> {
         match self {
-            Self::Bearer => {
-                let mut values = request.header("authorization");
-                let Some(token) = values.next().and_then(bearer) else { return Ok(None) };
-                // Envoy joins repeated headers with a comma, which no token survives. Unjoined ones must
-                // not fare better: the service behind might take the other one.
-                if values.next().is_some() { Err(Denial::TokenMalformed) } else { Ok(Some(token)) }
-            }
+            Self::Bearer => only(request.header(AUTHORIZATION), bearer),
+            Self::Header(name) => only(request.header(name), whole),
+            Self::Query(name) => only(request.query(name), whole),
             Self::Cookie(name) => {
                 let found = request.header("cookie").find_map(|header| cookie(header, name));
                 Ok(found.filter(|value| !value.is_empty()).map(Token))
@@ -89,6 +89,65 @@ impl Source {
         }
     }
 }
+
+/// The one value of its kind. Envoy joins repeated headers with a comma, which no token survives; values that
+/// were not joined must not fare better, for the service behind might take another one.
+fn only<'a>(
+    mut values: impl Iterator<Item = &'a [u8]>,
+    token: impl Fn(&'a [u8]) -> Option<Token<'a>>,
+) -> Result<Option<Token<'a>>, Denial> {
+    let Some(token) = values.next().and_then(token) else { return Ok(None) };
+    if values.next().is_some() { Err(Denial::TokenMalformed) } else { Ok(Some(token)) }
+}
+
+/// What the service behind must not see of a request whose tokens are not forwarded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Withheld {
+    /// Headers to remove.
+    pub headers: Vec<String>,
+    /// The `Cookie` header without the token, if other cookies are left.
+    pub cookie: Option<Vec<u8>>,
+    /// Query parameters to remove.
+    pub query: Vec<String>,
+}
+
+/// Works out what to withhold: every configured source that the request carries, good token or bad. An
+/// `Authorization` of another scheme is no token and stays.
+#[must_use]
+pub fn withheld(sources: &[Source], request: &Request<'_>) -> Withheld {
+    let mut withheld = Withheld::default();
+    let mut names = Vec::new();
+    for source in sources {
+        match source {
+            Source::Bearer if request.header(AUTHORIZATION).any(is_bearer) => {
+                withheld.headers.push(AUTHORIZATION.to_owned());
+            }
+            Source::Bearer => {}
+            Source::Header(name) => withheld.headers.push(name.clone()),
+            Source::Cookie(name) => names.push(name.as_str()),
+            Source::Query(name) => withheld.query.push(name.clone()),
+        }
+    }
+    let pairs = || request.header("cookie").flat_map(|header| header.split(|byte| *byte == b';'));
+    let is_token = |pair: &&[u8]| {
+        cookie_name(pair).is_some_and(|found| names.iter().any(|name| found == name.as_bytes()))
+    };
+    if pairs().any(|pair| is_token(&pair)) {
+        let rest: Vec<_> = pairs()
+            .filter(|pair| !is_token(pair))
+            .map(<[u8]>::trim_ascii)
+            .filter(|pair| !pair.is_empty())
+            .collect();
+        if rest.is_empty() {
+            withheld.headers.push("cookie".to_owned());
+        } else {
+            withheld.cookie = Some(rest.join(&b"; "[..]));
+        }
+    }
+    withheld
+}
+
+const AUTHORIZATION: &str = "authorization";
 
 /// The first source that is present decides; a bad token there is never rescued by a later one.
 ///
@@ -107,18 +166,35 @@ pub fn find<'a>(sources: &[Source], request: &Request<'a>) -> Result<Token<'a>, 
 /// as absent, and so does `Bearer` alone.
 fn bearer(value: &[u8]) -> Option<Token<'_>> {
     let value = value.trim_ascii();
-    let (scheme, rest) = value.split_at_checked("Bearer".len())?;
-    let token = rest.strip_prefix(b" ")?.trim_ascii();
-    (scheme.eq_ignore_ascii_case(b"Bearer") && !token.is_empty()).then_some(Token(token))
+    let token = value.get("Bearer".len()..)?.strip_prefix(b" ")?;
+    is_bearer(value).then(|| whole(token)).flatten()
+}
+
+/// Whether the scheme is `Bearer`, whatever follows it.
+fn is_bearer(value: &[u8]) -> bool {
+    let scheme = value.trim_ascii_start().split(|byte| matches!(byte, b' ' | b'\t')).next();
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer"))
+}
+
+/// A value that is a token as a whole, if there is anything in it.
+fn whole(value: &[u8]) -> Option<Token<'_>> {
+    let value = value.trim_ascii();
+    (!value.is_empty()).then_some(Token(value))
+}
+
+/// The name of one pair of a `Cookie` header.
+fn cookie_name(pair: &[u8]) -> Option<&[u8]> {
+    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    pair.get(..equals).map(<[u8]>::trim_ascii)
 }
 
 /// The value of the first cookie of this exact name in one `Cookie` header. Only semicolons separate;
 /// quotes stay, so that a quoted token is malformed here exactly as it is behind us.
 fn cookie<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
     header.split(|byte| *byte == b';').find_map(|pair| {
-        let equals = pair.iter().position(|byte| *byte == b'=')?;
-        let (found, value) = pair.split_at_checked(equals)?;
-        (found.trim_ascii() == name.as_bytes()).then(|| value.get(1..).unwrap_or_default().trim_ascii())
+        let value = pair.iter().position(|byte| *byte == b'=')? + 1;
+        let named = cookie_name(pair)? == name.as_bytes();
+        named.then(|| pair.get(value..).unwrap_or_default().trim_ascii())
     })
 }
 
@@ -128,7 +204,7 @@ mod tests {
 
     fn found(headers: &[(&'static str, &'static str)]) -> Result<String, Denial> {
         let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        let request = Request { headers };
+        let request = Request { headers, ..Request::default() };
         let sources = [Source::Bearer, Source::Cookie("psg_auth_token".into())];
         find(&sources, &request).map(|token| String::from_utf8_lossy(token.0).into_owned())
     }
@@ -168,6 +244,71 @@ mod tests {
             (&[("x-authorization", "Bearer t")], missing.clone()),
         ] {
             assert_eq!(found(headers), want, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn other_headers_and_query_parameters() {
+        let found = |headers: &[(&'static str, &'static str)], path: &'static str| {
+            let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+            let request = Request { headers, path: path.as_bytes(), ..Request::default() };
+            let sources = [Source::Header("x-api-token".into()), Source::Query("access_token".into())];
+            find(&sources, &request).map(|token| String::from_utf8_lossy(token.0).into_owned())
+        };
+        let (missing, malformed) = (Err(Denial::TokenMissing), Err(Denial::TokenMalformed));
+        let ok = |token: &str| Ok(token.to_owned());
+        for (headers, path, want) in [
+            (&[("X-Api-Token", " t ")][..], "/", ok("t")),
+            (&[("x-api-token", "Bearer t")], "/", ok("Bearer t")),
+            (&[("x-api-token", "")], "/?access_token=q", ok("q")),
+            (&[("x-api-token", "a"), ("x-api-token", "b")], "/", malformed.clone()),
+            (&[], "/?access_token=q", ok("q")),
+            (&[], "/a?b=c&access_token=q&d", ok("q")),
+            (&[], "/?access_token=a%2Eb", ok("a%2Eb")),
+            (&[], "/?access_token=a&access_token=b", malformed),
+            (&[], "/?access_token=", missing.clone()),
+            (&[], "/?access_token", missing.clone()),
+            (&[], "/?Access_token=q", missing.clone()),
+            (&[], "/?xaccess_token=q", missing.clone()),
+            (&[], "/access_token=q", missing.clone()),
+            (&[("x-api-token", "h")], "/?access_token=q", ok("h")),
+        ] {
+            assert_eq!(found(headers, path), want, "{headers:?} {path}");
+        }
+    }
+
+    #[test]
+    fn withholds_tokens_and_nothing_else() {
+        let sources = [
+            Source::Bearer,
+            Source::Header("x-api-token".into()),
+            Source::Cookie("psg".into()),
+            Source::Query("access_token".into()),
+        ];
+        for (headers, removed, cookie) in [
+            (&[][..], &[][..], None),
+            (&[("authorization", "Bearer t")][..], &["authorization"], None),
+            (&[("authorization", "bearer")], &["authorization"], None),
+            (&[("authorization", "Bearer\tt")], &["authorization"], None),
+            (&[("authorization", "Basic x")], &[], None),
+            (&[("authorization", "Basic x"), ("authorization", "Bearer t")], &["authorization"], None),
+            (&[("cookie", "psg=t")], &["cookie"], None),
+            (&[("cookie", "psg=t; psg=u;")], &["cookie"], None),
+            (&[("cookie", "a=1; psg=t; b=2")], &[], Some("a=1; b=2")),
+            (&[("cookie", "a=1;psg=t"), ("cookie", "c; psg =u; d=\"x\"")], &[], Some("a=1; c; d=\"x\"")),
+            (&[("cookie", "a=psg=t; PSG=x")], &[], None),
+        ] {
+            let headers: Vec<_> =
+                headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+            let request = Request { headers, ..Request::default() };
+            let want = Withheld {
+                headers: ["x-api-token"].iter().chain(removed).map(|name| (*name).to_owned()).collect(),
+                cookie: cookie.map(|rest: &str| rest.as_bytes().to_vec()),
+                query: vec!["access_token".to_owned()],
+            };
+            let mut got = withheld(&sources, &request);
+            got.headers.sort_by_key(|name| name != "x-api-token");
+            assert_eq!(got, want, "{:?}", request.headers);
         }
     }
 

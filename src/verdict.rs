@@ -1,8 +1,11 @@
 //! What a check ends in: a [`Grant`] or a [`Denial`], as values. Protocols render them, nothing else does.
 
+use serde_json::Value;
+
 use crate::denial::Denial;
-use crate::identity::Identity;
+use crate::identity::{Headers, Identity};
 use crate::issuer::IssuerName;
+use crate::token::Withheld;
 use crate::verify::Verified;
 
 /// The outcome of one check.
@@ -14,50 +17,76 @@ pub enum Verdict {
     Deny(Denial),
 }
 
-/// Leave to go on, and all that the answer needs. It can only be made from a [`Verified`] token, so an
-/// unchecked request has no type to travel in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Leave to go on, and all that the answer needs. An identity comes in only by a [`Verified`] token, so an
+/// unchecked one has no type to travel in.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grant {
-    issuer: IssuerName,
-    set: Vec<(String, String)>,
-    remove: Vec<String>,
-    metadata: Vec<(String, String)>,
+    issuer: Option<IssuerName>,
+    headers: Headers,
+    metadata: Vec<(String, Value)>,
+    withheld: Withheld,
+    shadow: Option<Denial>,
 }
 
 impl Grant {
-    /// Lets the bearer of a verified token through under its subject.
-    #[must_use]
-    pub fn to(verified: &Verified<'_, '_>, identity: &Identity) -> Self {
-        let subject = verified.subject().as_str().to_owned();
-        Self {
-            issuer: verified.issuer().name.clone(),
-            set: vec![(identity.header().to_owned(), subject.clone())],
-            remove: identity.disguises().to_vec(),
-            metadata: vec![("iss".to_owned(), verified.iss().to_owned()), ("sub".to_owned(), subject)],
-        }
+    /// Lets the bearer of a verified token through under its identity.
+    ///
+    /// # Errors
+    /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header.
+    pub fn to(verified: &Verified<'_, '_>, identity: &Identity) -> Result<Self, Denial> {
+        Ok(Self {
+            issuer: Some(verified.issuer().name.clone()),
+            headers: identity.of(verified.claims())?,
+            metadata: identity.told(verified.claims()),
+            ..Self::default()
+        })
     }
 
-    /// The issuer that vouched for the bearer.
+    /// Lets somebody through of whom nothing is known: no identity header survives.
     #[must_use]
-    pub const fn issuer(&self) -> &IssuerName {
-        &self.issuer
+    pub fn to_nobody(identity: &Identity) -> Self {
+        Self { headers: identity.of_nobody(), ..Self::default() }
     }
 
-    /// Headers to set, overwriting.
+    /// Lets through what would be denied, for a shadow rollout; without an identity.
     #[must_use]
-    pub fn set(&self) -> &[(String, String)] {
-        &self.set
+    pub fn in_shadow_of(denial: Denial, identity: &Identity) -> Self {
+        Self { shadow: Some(denial), ..Self::to_nobody(identity) }
     }
 
-    /// Headers to remove. None of them is in [`Grant::set`].
+    /// The same, with the request's tokens withheld from the service behind.
     #[must_use]
-    pub fn remove(&self) -> &[String] {
-        &self.remove
+    pub fn withholding(self, withheld: Withheld) -> Self {
+        Self { withheld, ..self }
+    }
+
+    /// The issuer that vouched for the bearer, if one did.
+    #[must_use]
+    pub const fn issuer(&self) -> Option<&IssuerName> {
+        self.issuer.as_ref()
+    }
+
+    /// Headers to set and to remove.
+    #[must_use]
+    pub const fn headers(&self) -> &Headers {
+        &self.headers
     }
 
     /// Claims for the proxy's dynamic metadata.
     #[must_use]
-    pub fn metadata(&self) -> &[(String, String)] {
+    pub fn metadata(&self) -> &[(String, Value)] {
         &self.metadata
+    }
+
+    /// What the service behind must not see.
+    #[must_use]
+    pub const fn withheld(&self) -> &Withheld {
+        &self.withheld
+    }
+
+    /// The denial that a shadow rollout let through.
+    #[must_use]
+    pub const fn shadow(&self) -> Option<Denial> {
+        self.shadow
     }
 }

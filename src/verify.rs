@@ -52,14 +52,13 @@ impl<'a> Unverified<'a> {
         if issuer.require_kid && self.kid.is_none() {
             return Err(Denial::KeyIdMissing);
         }
-        Ok(Addressed { token: self, iss, issuer, algorithm })
+        Ok(Addressed { token: self, issuer, algorithm })
     }
 }
 
 /// An unverified token with the issuer it claims and an algorithm that issuer allows.
 pub struct Addressed<'a, 'i> {
     token: Unverified<'a>,
-    iss: Cow<'a, str>,
     issuer: &'i Issuer,
     algorithm: Algorithm,
 }
@@ -90,18 +89,18 @@ impl<'a, 'i> Addressed<'a, 'i> {
     pub fn verify(self, keys: &KeySet, now: UnixTime) -> Result<Verified<'a, 'i>, Denial> {
         signature(self.token.parts, self.kid(), self.algorithm, keys)?;
         let subject = claims::check(&self.token.claims, self.issuer, now)?;
-        Ok(Verified { issuer: self.issuer, iss: self.iss, subject })
+        Ok(Verified { issuer: self.issuer, subject, claims: self.token.claims })
     }
 }
 
 /// A token whose signature and claims hold. Its only maker is [`Addressed::verify`].
 pub struct Verified<'a, 'i> {
     issuer: &'i Issuer,
-    iss: Cow<'a, str>,
     subject: Subject,
+    claims: Object<'a>,
 }
 
-impl<'i> Verified<'_, 'i> {
+impl<'a, 'i> Verified<'a, 'i> {
     /// Who issued it.
     #[must_use]
     pub const fn issuer(&self) -> &'i Issuer {
@@ -114,10 +113,10 @@ impl<'i> Verified<'_, 'i> {
         &self.subject
     }
 
-    /// The `iss` it was issued under, one of the issuer's.
+    /// What it says.
     #[must_use]
-    pub fn iss(&self) -> &str {
-        &self.iss
+    pub const fn claims(&self) -> &Object<'a> {
+        &self.claims
     }
 }
 

@@ -3,11 +3,13 @@
 
 use bytes::Bytes;
 use prost_types::value::Kind;
-use prost_types::{Struct, Value};
+use prost_types::{ListValue, Struct, Value};
 use serde_json::json;
 
 use crate::denial::{Challenge, Denial, Wording};
+use crate::identity::Headers;
 use crate::request::Request;
+use crate::token::Withheld;
 use crate::verdict::{Grant, Verdict};
 
 pub(crate) use proto::authorization_server::{Authorization, AuthorizationServer};
@@ -26,6 +28,8 @@ mod proto {
 mod code {
     pub(super) const OK: i32 = 0;
     pub(super) const INVALID_ARGUMENT: i32 = 3;
+    pub(super) const PERMISSION_DENIED: i32 = 7;
+    pub(super) const INTERNAL: i32 = 13;
     pub(super) const UNAVAILABLE: i32 = 14;
     pub(super) const UNAUTHENTICATED: i32 = 16;
 }
@@ -47,7 +51,18 @@ pub(crate) fn view(check: &CheckRequest) -> Result<Request<'_>, Denial> {
         let value = if header.raw_value.is_empty() { &header.value } else { &header.raw_value };
         (&header.key[..], &value[..])
     });
-    Ok(Request { headers: listed.chain(raw).collect() })
+    let mut picked = attributes.context_extensions.iter().filter(|entry| entry.key == "rule");
+    let rule = picked.next().map(|entry| &entry.value[..]);
+    if picked.next().is_some() {
+        return Err(Denial::RuleUnknown);
+    }
+    Ok(Request {
+        method: &http.method,
+        host: &http.host,
+        path: &http.path,
+        headers: listed.chain(raw).collect(),
+        rule,
+    })
 }
 
 /// The answer to a check.
@@ -59,15 +74,20 @@ pub(crate) fn answer(verdict: &Verdict, wording: &Wording) -> CheckResponse {
 }
 
 fn granted(grant: &Grant) -> CheckResponse {
-    let text = |text: &String| Value { kind: Some(Kind::StringValue(text.clone())) };
-    let fields = grant.metadata().iter().map(|(claim, value)| (claim.clone(), text(value))).collect();
+    let told = grant.metadata().iter().map(|(claim, value)| (claim.clone(), protobuf(value)));
+    let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
+    let fields = told.chain(shadow).collect();
+    let Headers { set, remove } = grant.headers();
+    let Withheld { headers: tokens, cookie, query } = grant.withheld();
+    let mut headers: Vec<_> = set.iter().map(|(name, value)| header(name.clone(), value.clone())).collect();
+    headers.extend(cookie.as_ref().map(|rest| bytes_header("cookie", rest)));
     CheckResponse {
         status: Some(proto::Status { code: code::OK }),
         dynamic_metadata: Some(Struct { fields }),
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
-            headers: grant.set().iter().map(|(name, value)| header(name.clone(), value.clone())).collect(),
-            headers_to_remove: grant.remove().to_vec(),
-            query_parameters_to_remove: Vec::new(),
+            headers,
+            headers_to_remove: remove.iter().chain(tokens).cloned().collect(),
+            query_parameters_to_remove: query.clone(),
         })),
     }
 }
@@ -87,8 +107,14 @@ fn denied(denial: Denial, wording: &Wording) -> CheckResponse {
             }
             (code::UNAUTHENTICATED, Some(("www-authenticate", text)))
         }
+        Challenge::Scope => {
+            let text = format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\"");
+            (code::PERMISSION_DENIED, Some(("www-authenticate", text)))
+        }
+        Challenge::Forbidden => (code::PERMISSION_DENIED, None),
         Challenge::RetryLater => (code::UNAVAILABLE, Some(("retry-after", RETRY_AFTER.to_owned()))),
-        Challenge::None => (code::INVALID_ARGUMENT, None),
+        Challenge::Malformed => (code::INVALID_ARGUMENT, None),
+        Challenge::Misconfigured => (code::INTERNAL, None),
     };
     let mut headers = vec![header("content-type", "application/problem+json")];
     headers.extend(extra.map(|(name, value)| header(name, value)));
@@ -117,8 +143,42 @@ fn problem(denial: Denial, told: bool) -> String {
     .to_string()
 }
 
-/// A header to set. It must overwrite: Envoy's default action appends, and a client's forged value would
-/// stand beside ours.
+/// A claim's value as Envoy's metadata holds it.
+fn protobuf(value: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(value) => Kind::BoolValue(*value),
+        // Struct has doubles only.
+        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        Json::String(value) => Kind::StringValue(value.clone()),
+        Json::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(protobuf).collect() }),
+        Json::Object(members) => {
+            let fields = members.iter().map(|(name, value)| (name.clone(), protobuf(value))).collect();
+            Kind::StructValue(Struct { fields })
+        }
+    };
+    Value { kind: Some(kind) }
+}
+
+/// A header whose value came from the client as bytes.
+fn bytes_header(name: &'static str, value: &[u8]) -> HeaderValueOption {
+    match str::from_utf8(value) {
+        Ok(text) => header(name, text.to_owned()),
+        // `value` must be UTF-8 on the wire; `raw_value` is what it came in.
+        Err(_) => HeaderValueOption {
+            header: Some(HeaderValue {
+                key: name.into(),
+                value: Bytes::new(),
+                raw_value: Bytes::copy_from_slice(value),
+            }),
+            append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        },
+    }
+}
+
+/// A header to set, overwriting: the API's default action is to append, under which a client's forged value
+/// would stand beside ours.
 fn header(name: impl Into<Bytes>, value: impl Into<Bytes>) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key: name.into(), value: value.into(), raw_value: Bytes::new() }),

@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "policy",
             "admin",
             "authz",
             "clock",
@@ -38,14 +39,17 @@ const ARROWS: &[(&str, &[&str])] = &[
             "issuer",
             "keys",
             "keys::store",
+            "policy",
             "request",
             "token",
             "verdict",
+            "policy",
+            "path",
             "verify",
             "wire",
         ],
     ),
-    ("wire", &["denial", "request", "verdict"]),
+    ("wire", &["denial", "identity", "request", "token", "verdict"]),
     ("admin", &["clock", "issuer", "keys::store", "metrics"]),
     ("metrics", &["issuer", "keys::store"]),
     ("health", &["keys::store"]),
@@ -57,11 +61,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("telemetry", &[]),
     // Between core and ring: it reads, and decides nothing.
-    ("config", &["algorithm", "clock", "denial", "identity", "issuer", "keys", "token"]),
+    ("config", &["algorithm", "claims", "clock", "denial", "identity", "issuer", "keys", "policy", "token"]),
     // The core.
-    ("verdict", &["denial", "identity", "issuer", "verify"]),
+    ("verdict", &["denial", "identity", "issuer", "token", "verify"]),
+    ("policy", &["claims", "denial", "issuer", "path", "request", "verify"]),
+    ("path", &[]),
     ("verify", &["algorithm", "claims", "clock", "denial", "issuer", "json", "keys", "token"]),
-    ("identity", &[]),
+    ("identity", &["claims", "denial", "json"]),
     ("claims", &["clock", "denial", "issuer", "json"]),
     ("keys", &["algorithm", "clock", "json"]),
     ("token", &["denial", "request"]),
@@ -77,6 +83,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 const CORE: &[&str] = &[
     "verdict",
+    "policy",
+    "path",
     "verify",
     "identity",
     "claims",

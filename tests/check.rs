@@ -64,14 +64,17 @@ fn row(denial: Denial) -> (i32, u16, &'static str) {
         | Denial::AudienceMismatch
         | Denial::ClaimMissing
         | Denial::ClaimInvalid => (16, 401, "Bearer realm=\"shop\", error=\"invalid_token\""),
+        Denial::ClaimsInsufficient => (7, 403, "Bearer realm=\"shop\", error=\"insufficient_scope\""),
+        Denial::IssuerNotAccepted | Denial::RuleDenies => (7, 403, ""),
         Denial::KeysUnavailable => (14, 503, ""),
         Denial::RequestMalformed => (3, 400, ""),
+        Denial::RuleUnknown => (13, 500, ""),
     }
 }
 
 /// A request that ends in this denial.
 fn provoke(denial: Denial, iss: &str) -> support::Provocation {
-    use support::Provocation::{Empty, None, Token};
+    use support::Provocation::{Empty, None, Rule, Token};
     let mint = |edit: fn(&mut Value, &mut Value)| Token(key().mint(iss, edit));
     match denial {
         Denial::TokenMissing => None,
@@ -89,6 +92,10 @@ fn provoke(denial: Denial, iss: &str) -> support::Provocation {
         Denial::AudienceMismatch => Token(key().mint("audience", |_, claims| claims["aud"] = json!("web"))),
         Denial::ClaimMissing => mint(|_, claims| claims["sub"] = Value::Null),
         Denial::ClaimInvalid => mint(|_, claims| claims["sub"] = json!("a\r\nx-admin: 1")),
+        Denial::ClaimsInsufficient => Rule("admin", key().mint(iss, |_, _| {})),
+        Denial::IssuerNotAccepted => Rule("dead", key().mint(iss, |_, _| {})),
+        Denial::RuleDenies => Rule("closed", key().mint(iss, |_, _| {})),
+        Denial::RuleUnknown => Rule("unheard-of", key().mint(iss, |_, _| {})),
         Denial::KeysUnavailable => Token(key().mint("dead", |_, _| {})),
         Denial::RequestMalformed => Empty,
     }
@@ -103,7 +110,11 @@ async fn every_denial_is_answered_as_the_contract_says() {
         "deny: {{realm: shop}}\nissuers:\n\
          - {{name: passage, passage: {{app_id: {APP}, base_url: '{}'}}}}\n\
          - {{name: dead, issuer: dead, audiences: [], keys: {{url: '{}'}}}}\n\
-         - {{name: audience, issuer: audience, audiences: [api], keys: {{inline: {inline}}}}}\n",
+         - {{name: audience, issuer: audience, audiences: [api], keys: {{inline: {inline}}}}}\n\
+         rules:\n\
+         - {{name: admin, match: {{hosts: [admin.example]}}, require: {{claims: {{role: admin}}}}}}\n\
+         - {{name: dead, match: {{hosts: [dead.example]}}, require: {{issuers: [dead]}}}}\n\
+         - {{name: closed, match: {{hosts: [closed.example]}}, access: deny}}\n",
         issuer.url(),
         dead.url()
     );
@@ -123,7 +134,13 @@ async fn every_denial_is_answered_as_the_contract_says() {
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
         let body = &answer.body;
         assert_eq!(body["type"], "about:blank");
-        let titles = [(400, "Bad Request"), (401, "Unauthorized"), (503, "Service Unavailable")];
+        let titles = [
+            (400, "Bad Request"),
+            (401, "Unauthorized"),
+            (403, "Forbidden"),
+            (500, "Internal Server Error"),
+            (503, "Service Unavailable"),
+        ];
         assert!(titles.contains(&(http, body["title"].as_str().unwrap())), "{body}");
         assert_eq!((&body["status"], &body["detail"]), (&json!(http), &json!(denial.detail())));
         assert_eq!(body.as_object().unwrap().len(), 5, "{body}");

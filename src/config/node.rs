@@ -33,7 +33,7 @@ enum Value {
     Null,
     Bool(bool),
     Integer(i64),
-    Float,
+    Float(f64),
     String(String),
     List(Vec<Node>),
     Map(Vec<(String, u64, Node)>),
@@ -80,7 +80,8 @@ impl Node {
     /// The node as JSON text: key sets may be written inline as YAML.
     fn json(&self) -> serde_json::Value {
         match &self.value {
-            Value::Null | Value::Float => serde_json::Value::Null,
+            Value::Null => serde_json::Value::Null,
+            Value::Float(value) => (*value).into(),
             Value::Bool(value) => (*value).into(),
             Value::Integer(value) => (*value).into(),
             Value::String(value) => value.clone().into(),
@@ -93,7 +94,7 @@ impl Node {
         match self.value {
             Value::Null => "nothing",
             Value::Bool(_) => "true or false",
-            Value::Integer(_) | Value::Float => "a number",
+            Value::Integer(_) | Value::Float(_) => "a number",
             Value::String(_) => "a text",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
@@ -132,10 +133,12 @@ impl<'de> Deserialize<'de> for Value {
                 Ok(Value::Integer(value))
             }
             fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(i64::try_from(value).map_or(Value::Float, Value::Integer))
+                #[expect(clippy::cast_precision_loss, reason = "no key takes a number that large")]
+                let large = || Value::Float(value as f64);
+                Ok(i64::try_from(value).map_or_else(|_| large(), Value::Integer))
             }
-            fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-                Ok(Value::Float)
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(Value::Float(value))
             }
             fn visit_str<E>(self, value: &str) -> Result<Value, E> {
                 Ok(Value::String(value.to_owned()))
@@ -300,8 +303,8 @@ impl<'n> Place<'n> {
     /// The items of the list here, or the one scalar as its only item.
     pub(super) fn list_or_one(&self, accepted: &str) -> Option<Vec<Self>> {
         match self.node.map(|node| &node.value) {
-            Some(Value::String(_)) => Some(vec![self.clone()]),
-            _ => self.list(accepted),
+            Some(Value::List(_) | Value::Map(_) | Value::Null) | None => self.list(accepted),
+            Some(_) => Some(vec![self.clone()]),
         }
     }
 
@@ -325,6 +328,23 @@ impl<'n> Place<'n> {
             self.fault(format!("{text:?} is not accepted"), accepted);
         }
         value
+    }
+
+    /// A text, a number, or true or false.
+    pub(super) fn scalar(&self, accepted: &str) -> Option<serde_json::Value> {
+        let node = self.node?;
+        match node.value {
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::String(_) => Some(node.json()),
+            Value::Null | Value::List(_) | Value::Map(_) => {
+                self.wrong(node, accepted);
+                None
+            }
+        }
+    }
+
+    /// Whether a list stands here with nothing in it.
+    pub(super) fn is_empty_list(&self) -> bool {
+        matches!(self.node, Some(Node { value: Value::List(items), .. }) if items.is_empty())
     }
 
     /// Whether a text stands here of which this is true; nothing is noted.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::node::{Node, Place, Report, Table};
-use super::{Config, ConfigError, Environment, Server, Tokens};
+use super::{Checking, Config, ConfigError, Environment, Server, Tokens};
+use crate::claims::Claim;
 use crate::denial::Wording;
-use crate::identity::Identity;
+use crate::identity::{Identity, folded};
 use crate::issuer::PassageApp;
 use crate::token::Source;
 
@@ -85,23 +86,29 @@ pub(super) fn from_environment(environment: &Environment) -> Result<Config, Conf
 
 fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
     let config = Place::root(&report, root).table(|root| {
-        let mode = root.at("mode");
-        mode.not_available_yet_if(choice(&mode, &["enforce", "shadow"]) == Some("shadow"), "enforce");
-        let preflight = root.at("cors_preflight");
-        preflight.not_available_yet_if(choice(&preflight, &["deny", "allow"]) == Some("allow"), "deny");
+        let checking = Checking {
+            shadow: choice(&root.at("mode"), &["enforce", "shadow"]) == Some("shadow"),
+            preflight: choice(&root.at("cors_preflight"), &["deny", "allow"]) == Some("allow"),
+        };
         http(&root.at("http"));
-        rules::read(&root.at("rules"));
+        let tokens = root.at("tokens").table(tokens);
+        let issuers = issuers::read(&root.at("issuers"));
+        let names: Vec<_> = issuers.iter().map(|config| config.issuer.name.clone()).collect();
         Config {
             server: root.at("server").table(server),
             admin_listen: root.at("admin").table(|admin| address(&admin.at("listen"), "0.0.0.0:9090")),
-            tokens: root.at("tokens").table(tokens),
-            issuers: issuers::read(&root.at("issuers")),
             key_store: key_store(&root.at("key_store")),
-            identity: root.at("identity").table(identity),
+            identity: root.at("identity").table(|identity_table| identity(identity_table, &tokens.from)),
+            rules: rules::read(&root.at("rules"), &names),
+            checking,
+            tokens,
+            issuers,
             wording: root.at("deny").table(wording),
         }
     });
-    let faults = report.faults.into_inner();
+    let mut faults = report.faults.into_inner();
+    // As they stand in the file, not as they were found.
+    faults.sort_by_key(|fault| fault.line);
     if faults.is_empty() { Ok(config) } else { Err(ConfigError(faults)) }
 }
 
@@ -173,14 +180,13 @@ fn tokens(tokens: &mut Table<'_>) -> Tokens {
             items.iter().filter_map(source).collect()
         }
     };
-    let forward = tokens.at("forward");
-    forward.not_available_yet_if(!forward.bool(true), "true");
+    let forward = tokens.at("forward").bool(true);
     tokens.at("cache").table(|cache| {
         let most = cache.at("max_entries");
         most.not_available_yet_if(most.integer(0..=10_000_000, " tokens", 0) != 0, "0");
     });
     let max_length = tokens.at("max_length").integer(64..=65_536, " bytes", 8192);
-    Tokens { from: sources, max_length: usize::try_from(max_length).unwrap_or_default() }
+    Tokens { from: sources, max_length: usize::try_from(max_length).unwrap_or_default(), forward }
 }
 
 fn source(item: &Place<'_>) -> Option<Source> {
@@ -190,28 +196,69 @@ fn source(item: &Place<'_>) -> Option<Source> {
             item.fault("does not name one source", "exactly one of header: NAME, cookie: NAME, query: NAME");
         }
         let name = "a name of letters, digits and the marks of RFC 9110 section 5.6.2";
-        let header_name = header.parsed(name, token);
-        if header_name.as_ref().is_some_and(|name| !name.eq_ignore_ascii_case("authorization")) {
-            header.fault("another header is not available yet in this version", "header: authorization");
-        }
-        query.parsed(name, token);
-        query.not_available_yet();
+        let header = header.parsed(name, token).map(|name| match name.to_ascii_lowercase() {
+            name if name == "authorization" => Source::Bearer,
+            name => Source::Header(name),
+        });
         let cookie = cookie.parsed(name, token).map(Source::Cookie);
-        header_name.map(|_| Source::Bearer).or(cookie)
+        header.or(cookie).or(query.parsed(name, token).map(Source::Query))
     })
 }
 
-fn identity(identity: &mut Table<'_>) -> Identity {
-    let headers = identity.at("headers");
-    let entries: Vec<_> =
-        headers.entries().iter().map(|(name, claim)| (*name, claim.text("the name of a claim"))).collect();
-    let other = entries != [(Identity::DEFAULT_HEADER, Some("sub"))];
-    headers.not_available_yet_if(other, "{x-passage-user-id: sub}");
-    let metadata = identity.at("metadata");
-    let claims: Vec<_> = metadata.list("a list of claims").unwrap_or_default();
-    let claims: Vec<_> = claims.iter().map(|claim| claim.text("the name of a claim")).collect();
-    metadata.not_available_yet_if(claims != [Some("iss"), Some("sub")], "[iss, sub]");
-    Identity::new(Identity::DEFAULT_HEADER)
+fn identity(identity: &mut Table<'_>, sources: &[Source]) -> Identity {
+    let place = identity.at("headers");
+    let mut headers: Vec<(String, Claim)> = Vec::new();
+    for (name, claim) in place.entries() {
+        let name = identity_header(&claim, name, sources);
+        if let Some(name) = &name
+            && let Some((other, _)) = headers.iter().find(|(other, _)| folded(other) == folded(name))
+        {
+            claim.fault(
+                format!("folds into one spelling with {other}"),
+                "names that differ in more than case, - and _",
+            );
+        }
+        headers.extend(name.zip(claim.parsed(CLAIM, Claim::new)));
+    }
+    if !place.is_written() {
+        headers.extend(Claim::new("sub").map(|sub| (Identity::DEFAULT_HEADER.to_owned(), sub)));
+    }
+    let metadata = match identity.at("metadata").list("a list of claims") {
+        Some(items) => items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new)).collect(),
+        None => ["iss", "sub"].into_iter().filter_map(Claim::new).collect(),
+    };
+    Identity::new(headers, metadata)
+}
+
+const CLAIM: &str = "a claim's top-level name, or a JSON Pointer (RFC 6901)";
+
+/// Headers that frame a message or belong to somebody else, so that no identity may stand in them.
+const NOT_OURS: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn identity_header(place: &Place<'_>, name: &str, sources: &[Source]) -> Option<String> {
+    let accepted = "a header name with at most 5 dashes or underscores that has no other use";
+    let is_name = !name.is_empty() && token(name).is_some();
+    let lower = name.to_ascii_lowercase();
+    let dashes = lower.matches(['-', '_']).count();
+    let is_source = sources
+        .iter()
+        .any(|source| matches!(source, Source::Header(header) if folded(header) == folded(&lower)));
+    if !is_name || dashes > Identity::MAX_DASHES || is_source || NOT_OURS.contains(&folded(&lower).as_str()) {
+        place.fault("cannot be an identity header", accepted);
+        return None;
+    }
+    Some(lower)
 }
 
 fn wording(deny: &mut Table<'_>) -> Wording {

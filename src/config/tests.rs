@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::algorithm::Algorithm;
+use crate::claims::Claim;
 use crate::issuer::{Audience, Audiences, IssuerId};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -13,6 +14,10 @@ fn faults(text: &str) -> Vec<String> {
     parse(text)
         .err()
         .map_or_else(Vec::new, |ConfigError(faults)| faults.iter().map(Fault::to_string).collect())
+}
+
+fn claim(text: &str) -> Claim {
+    Claim::new(text).unwrap()
 }
 
 const APP: &str = "issuers: [{name: passage, passage: {app_id: app1}}]\n";
@@ -45,7 +50,10 @@ fn one_app_id_is_a_whole_configuration() {
     assert_eq!(config.admin_listen, "0.0.0.0:9090");
     assert_eq!(config.tokens.from, [Source::Bearer, Source::Cookie("psg_auth_token".into())]);
     assert_eq!(config.tokens.max_length, 8192);
-    assert_eq!(config.identity.header(), "x-passage-user-id");
+    let user = vec![("x-passage-user-id".into(), claim("sub"))];
+    assert_eq!(config.identity, Identity::new(user, vec![claim("iss"), claim("sub")]));
+    assert_eq!(config.checking, Checking { shadow: false, preflight: false });
+    assert!(config.tokens.forward && config.rules.is_empty());
     assert_eq!(config.wording, denial::Wording { realm: "passage-authz".into(), reasons: true });
 }
 
@@ -103,6 +111,7 @@ issuers:
         faults(text),
         [
             "authz.yaml:1: mode: \"enforced\" is not accepted; accepted: enforce or shadow",
+            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, http, tokens, issuers, server, admin, key_store, identity, rules, deny",
             "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051",
             "authz.yaml:5: server.drain_timeout: 20 is not accepted; accepted: a duration from 0s to 1h, written like 250ms, 10s, 5m or 24h",
             "authz.yaml:7: tokens.max_length: 1 is not accepted; accepted: a whole number from 64 to 65536 bytes",
@@ -110,9 +119,8 @@ issuers:
             "authz.yaml:11: issuers[0].leeway: \"10 minutes\" is not accepted; accepted: a duration from 0s to 5m, written like 250ms, 10s, 5m or 24h",
             "authz.yaml:12: issuers[0].leeway: is doubled; accepted: each key once",
             "authz.yaml:13: issuers[1].audiences: is missing; accepted: a list of audiences; [] says on purpose that aud is not checked",
-            "authz.yaml:15: issuers[1].algorithms[1]: \"HS256\" is not accepted; accepted: a list out of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA",
             "authz.yaml:13: issuers[1].keys: is missing; accepted: exactly one of discovery: true, url, file, inline",
-            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, http, rules, server, admin, tokens, issuers, key_store, identity, deny",
+            "authz.yaml:15: issuers[1].algorithms[1]: \"HS256\" is not accepted; accepted: a list out of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA",
         ]
     );
 }
@@ -226,6 +234,52 @@ fn refuses() {
         (beside("admin: {listen: ':9090'}"), "admin.listen: \":9090\" is not accepted"),
         (beside("admin: {listen: 'h:99999'}"), "admin.listen: \"h:99999\" is not accepted"),
         (beside("rules: [{name: a, acess: public}]"), "rules[0].acess: is not a known key"),
+        (beside("rules: [{access: public}]"), "rules[0].name: is missing"),
+        (beside("rules: [{name: a}, {name: a}]"), "rules[1]: the name \"a\" is taken"),
+        (beside("rules: [{name: a, match: }]"), "rules[0].match: has no value"),
+        (beside("rules: [{name: a, match: {paths: []}}]"), "match.paths: is empty"),
+        (
+            beside("rules: [{name: a, match: {paths: [/a/../b]}}]"),
+            "match.paths[0]: \"/a/../b\" is not accepted",
+        ),
+        (beside("rules: [{name: a, match: {paths: ['/a*']}}]"), "match.paths[0]: \"/a*\" is not accepted"),
+        (beside("rules: [{name: a, match: {paths: /a}}]"), "match.paths: \"/a\" is not accepted"),
+        (beside("rules: [{name: a, match: {hosts: ['a:80']}}]"), "match.hosts[0]: \"a:80\" is not accepted"),
+        (beside("rules: [{name: a, match: {methods: []}}]"), "match.methods: is empty"),
+        (
+            beside("rules: [{name: a, match: {methods: ['G T']}}]"),
+            "match.methods[0]: \"G T\" is not accepted",
+        ),
+        (beside("rules: [{name: a, access: none}]"), "access: \"none\" is not accepted"),
+        (
+            beside("rules: [{name: a, access: public, require: {claims: {a: b}}}]"),
+            "rules[0]: asks something of a token",
+        ),
+        (
+            beside("rules: [{name: a, require: {issuers: [other]}}]"),
+            "issuers[0]: \"other\" is not accepted; accepted: a list out of passage",
+        ),
+        (beside("rules: [{name: a, require: {issuers: []}}]"), "require.issuers: is empty"),
+        (beside("rules: [{name: a, require: {claims: {role: }}}]"), "claims.role: has no value"),
+        (beside("rules: [{name: a, require: {claims: {role: []}}}]"), "claims.role: is empty"),
+        (beside("rules: [{name: a, require: {claims: {role: [[a]]}}}]"), "claims.role[0]: is a list"),
+        (beside("rules: [{name: a, require: {claims: {/a~: b}}}]"), "claims./a~: is no claim"),
+        (beside("rules: [{name: a, require: {claims: {role: a, role: b}}}]"), "claims.role: is doubled"),
+        (
+            beside("identity: {headers: {x-user: sub, X_User: email}}"),
+            "identity.headers.X_User: folds into one spelling with x-user",
+        ),
+        (beside("identity: {headers: {a-b-c-d-e-f-g: sub}}"), "a-b-c-d-e-f-g: cannot be an identity header"),
+        (beside("identity: {headers: {'a b': sub}}"), "a b: cannot be an identity header"),
+        (beside("identity: {headers: {Authorization: sub}}"), "Authorization: cannot be an identity header"),
+        (
+            beside("identity: {headers: {x_api_token: sub}}\ntokens: {from: [{header: x-api-token}]}"),
+            "x_api_token: cannot be an identity header",
+        ),
+        (beside("identity: {headers: {x-user: ''}}"), "x-user: \"\" is not accepted"),
+        (beside("identity: {headers: {x-user: /a~2}}"), "x-user: \"/a~2\" is not accepted"),
+        (beside("identity: {metadata: sub}"), "identity.metadata: \"sub\" is not accepted"),
+        (beside("mode: shadow\nmode: enforce"), "authz.yaml:3: mode: is doubled"),
         (beside("{ - : ]"), "accepted: one YAML document with a map at its top"),
     ] {
         let said = faults(&text).join("\n");
@@ -237,21 +291,13 @@ fn refuses() {
 #[test]
 fn features_to_come_are_refused_by_name_and_their_off_values_are_not() {
     for (off, on) in [
-        ("mode: enforce", "mode: shadow"),
         ("server: {}", "server: {listen: 'unix:/run/authz.sock'}"),
         ("server: {tls: null}", "server: {tls: {cert: a.pem, key: b.pem}}"),
         ("server: {max_connection_age: 0s}", "server: {max_connection_age: 10m}"),
         ("server: {}", "server: {max_connections: 20000}"),
         ("server: {}", "server: {unix_mode: '0660'}"),
         ("http: null", "http: {listen: '0.0.0.0:8080', style: envoy}"),
-        ("tokens: {forward: true}", "tokens: {forward: false}"),
         ("tokens: {cache: {max_entries: 0}}", "tokens: {cache: {max_entries: 100000}}"),
-        ("tokens: {from: [{header: Authorization}]}", "tokens: {from: [{header: x-api-token}]}"),
-        ("tokens: {from: [{cookie: c}]}", "tokens: {from: [{query: access_token}]}"),
-        ("identity: {headers: {x-passage-user-id: sub}}", "identity: {headers: {x-user: sub}}"),
-        ("identity: {metadata: [iss, sub]}", "identity: {metadata: [iss]}"),
-        ("rules: []", "rules: [{name: a, match: {paths: [/healthz]}, access: public}]"),
-        ("cors_preflight: deny", "cors_preflight: allow"),
     ] {
         assert_eq!(faults(&format!("{APP}{off}")), [] as [&str; 0], "{off}");
         let said = faults(&format!("{APP}{on}"));

@@ -196,6 +196,7 @@ fn overwriting(headers: Vec<HeaderValueOption>) -> Vec<(String, String)> {
 pub(crate) enum Provocation {
     None,
     Token(String),
+    Rule(&'static str, String),
     Empty,
 }
 
@@ -204,6 +205,12 @@ impl Provocation {
         match self {
             Self::None => check_request(&[("accept", "*/*")]),
             Self::Token(token) => check_request(&[("authorization", &format!("Bearer {token}"))]),
+            Self::Rule(rule, token) => {
+                let mut request = check_request(&[("authorization", &format!("Bearer {token}"))]);
+                let attributes = request.attributes.as_mut().unwrap();
+                attributes.context_extensions.insert("rule".to_owned(), (*rule).to_owned());
+                request
+            }
             Self::Empty => CheckRequest::default(),
         }
     }
