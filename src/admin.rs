@@ -9,8 +9,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
-use crate::issuer::IssuerName;
-use crate::keys::store::KeyStore;
+use crate::live::Live;
 use crate::metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -18,17 +17,14 @@ const JSON: &str = "application/json";
 
 /// What the admin port shows.
 pub(crate) struct Admin {
-    keys: Arc<KeyStore>,
-    /// The issuers in the configuration's order, each with its source of keys.
-    issuers: Vec<(IssuerName, String)>,
+    live: Arc<Live>,
     registry: Registry,
 }
 
 impl Admin {
-    pub(crate) fn new(keys: Arc<KeyStore>, issuers: Vec<(IssuerName, String)>) -> Self {
-        let names = issuers.iter().map(|(name, _)| name.clone()).collect();
-        let registry = metrics::registry(Arc::clone(&keys), names);
-        Self { keys, issuers, registry }
+    pub(crate) fn new(live: Arc<Live>) -> Self {
+        let registry = metrics::registry(Arc::clone(&live));
+        Self { live, registry }
     }
 
     /// Answers one request.
@@ -40,7 +36,7 @@ impl Admin {
         }
         match request.uri().path() {
             "/livez" => answer(StatusCode::OK, TEXT, "alive\n"),
-            "/readyz" => match (draining, self.keys.is_ready()) {
+            "/readyz" => match (draining, self.live.now().keys.is_ready()) {
                 (true, _) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
                 (false, true) => answer(StatusCode::OK, TEXT, "ready\n"),
                 (false, false) => {
@@ -61,9 +57,10 @@ impl Admin {
 
     /// Every issuer's keys: by name, type and algorithm; the keys themselves are at the issuer's.
     fn all_keys(&self) -> Value {
-        let now = self.keys.now();
-        let issuers = self.issuers.iter().map(|(issuer, source)| {
-            let (set, status) = self.keys.inspect(issuer);
+        let store = Arc::clone(&self.live.now().keys);
+        let now = store.now();
+        let issuers = store.sources().iter().map(|(issuer, source)| {
+            let (set, status) = store.inspect(issuer);
             let keys = set.iter().flat_map(|set| set.keys());
             let keys: Vec<_> = keys
                 .map(|key| {
@@ -74,7 +71,7 @@ impl Admin {
             json!({
                 "issuer": issuer.as_str(),
                 "source": source,
-                "usable": self.keys.snapshot(issuer, now).is_ok(),
+                "usable": store.snapshot(issuer, now).is_ok(),
                 "keys": keys,
                 "age_seconds": set.map(|set| now.since(set.fetched_at()).as_secs()),
                 "last_success": status.last_success.map(UnixTime::rfc3339),

@@ -15,16 +15,12 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tower_service::Service as _;
 
 use crate::admin::Admin;
-use crate::authz::{Authorizer, Service};
+use crate::authz::Service;
 use crate::clock::Clock;
-use crate::config::{Config, Server};
+use crate::config::Config;
+use crate::engine::{BuildError, Engine};
 use crate::health;
-use crate::issuer::{IssuerName, Issuers};
-use crate::keys::fetch::{ClientError, fetcher};
-use crate::keys::kept::Kept;
-use crate::keys::refresh::Refresher;
-use crate::keys::store::KeyStore;
-use crate::policy::Policy;
+use crate::reload::{Reloader, Source};
 use crate::server::{self, BindError, Drained, Protocol};
 use crate::wire::AuthorizationServer;
 
@@ -33,25 +29,19 @@ const MAX_MESSAGE: usize = 64 * 1024;
 
 /// A service that is ready to run, its ports bound.
 pub struct Bound {
-    server: Server,
+    engine: Engine,
+    clock: Clock,
+    source: Option<Source>,
     grpc: (TcpListener, SocketAddr),
     admin: (TcpListener, SocketAddr),
-    authorizer: Arc<Authorizer>,
-    refreshers: Vec<Refresher>,
-    sources: Vec<(IssuerName, String)>,
 }
 
 /// Why the service could not be made ready.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration names something that cannot be used; nothing was bound.
-    #[error("issuer {issuer}: {error}")]
-    Issuer {
-        /// The issuer's name.
-        issuer: String,
-        /// What is wrong with its client.
-        error: ClientError,
-    },
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// A port could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -77,39 +67,16 @@ impl Bound {
     /// # Errors
     /// [`StartError`].
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
-        let Config { server, admin_listen, tokens, issuers, key_store, identity, rules, checking, wording } =
-            config;
-        let names = issuers.iter().map(|config| (&config.issuer.name, &config.refresh));
-        let keys = Arc::new(KeyStore::new(names, clock.clone()));
-        let mut refreshers = Vec::new();
-        for config in &issuers {
-            let named = |error| StartError::Issuer { issuer: config.issuer.name.as_str().to_owned(), error };
-            let source = fetcher(&config.keys, config.refresh.timeout).map_err(named)?;
-            let publisher =
-                keys.publisher(&config.issuer.name).expect("the store was made for these issuers");
-            let algorithms = config.issuer.algorithms.clone();
-            let kept = key_store
-                .as_deref()
-                .map(|folder| Kept::new(folder, &config.issuer.name, config.keys.binding()));
-            let kept = kept.filter(|_| source.can_change());
-            refreshers.push(Refresher::new(publisher, source, kept, algorithms, config.refresh.clone()));
-        }
-        let sources =
-            issuers.iter().map(|config| (config.issuer.name.clone(), config.keys.to_string())).collect();
-        let issuers = Issuers::new(issuers.into_iter().map(|config| config.issuer).collect());
-        let authorizer = Arc::new(Authorizer {
-            tokens,
-            issuers,
-            identity,
-            policy: Policy::new(rules),
-            checking,
-            wording,
-            keys,
-            clock,
-        });
-        let grpc = server::bind(&server.listen).await?;
-        let admin = server::bind(&admin_listen).await?;
-        Ok(Self { server, grpc, admin, authorizer, refreshers, sources })
+        let engine = Engine::build(config, clock.clone())?;
+        let grpc = server::bind(&engine.fixed.server.listen).await?;
+        let admin = server::bind(&engine.fixed.admin_listen).await?;
+        Ok(Self { engine, clock, source: None, grpc, admin })
+    }
+
+    /// The same, reading its configuration again from here when that changes.
+    #[must_use]
+    pub fn reloading(self, source: Source) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// The real address of the gRPC port.
@@ -129,42 +96,39 @@ impl Bound {
     /// # Errors
     /// [`RunError`] if a task ends that should not, or checks were cut off.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { server, grpc, admin, authorizer, refreshers, sources } = self;
-        let keys = Arc::clone(&authorizer.keys);
+        let Self { engine, clock, source, grpc, admin } = self;
+        let timeout = engine.fixed.server.drain_timeout;
+        let (live, reloader) = Reloader::start(engine, clock, source);
         let (reporter, health) = tonic_health::server::health_reporter();
         health::tell(&reporter, false).await;
         let mut tasks = JoinSet::new();
         // What serves the drain itself ends after it.
         let drained = CancellationToken::new();
 
-        for refresher in refreshers {
-            let done = drained.clone();
-            tasks.spawn(async move {
-                refresher.run(done).await;
-                Ended::Quietly("a key refresher")
-            });
-        }
-        let reporting = health::report(reporter, Arc::clone(&keys), stop.clone());
+        let reloading = reloader.run(drained.clone());
+        tasks.spawn(async move {
+            reloading.await;
+            Ended::Quietly("a key refresher")
+        });
+        let reporting = health::report(reporter, Arc::clone(&live), stop.clone());
         tasks.spawn(async move {
             reporting.await;
             Ended::Quietly("the health reporter")
         });
         let respond = {
-            let (stop, shown) = (stop.clone(), Arc::new(Admin::new(keys, sources)));
+            let (stop, shown) = (stop.clone(), Arc::new(Admin::new(Arc::clone(&live))));
             move |request: Request<Incoming>| {
                 let response = shown.respond(&request, stop.is_cancelled());
                 std::future::ready(Ok::<_, Infallible>(response))
             }
         };
-        let timeout = server.drain_timeout;
         let admin = server::serve(admin.0, Protocol::Http1, respond, drained.clone(), timeout);
         tasks.spawn(async move {
             admin.await;
             Ended::Quietly("the admin port")
         });
         let routes = Routes {
-            authorization: AuthorizationServer::new(Service(authorizer))
-                .max_decoding_message_size(MAX_MESSAGE),
+            authorization: AuthorizationServer::new(Service(live)).max_decoding_message_size(MAX_MESSAGE),
             health,
         };
         let service = move |request| routes.clone().call(request);

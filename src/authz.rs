@@ -11,6 +11,7 @@ use crate::identity::Identity;
 use crate::issuer::{IssuerName, Issuers};
 use crate::keys::KeySet;
 use crate::keys::store::{KeyStore, Missing};
+use crate::live::Live;
 use crate::policy::{Access, Policy, Requirement, Rule};
 use crate::request::Request;
 use crate::token::{self, Token, Withheld};
@@ -111,14 +112,16 @@ impl Authorizer {
 
 /// `envoy.service.auth.v3.Authorization`. The call itself succeeds on every verdict.
 #[derive(Debug)]
-pub(crate) struct Service(pub(crate) Arc<Authorizer>);
+pub(crate) struct Service(pub(crate) Arc<Live>);
 
 #[tonic::async_trait]
 impl Authorization for Service {
     async fn check(&self, request: GrpcRequest<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let message = request.into_inner();
+        // One configuration from the first look to the answer.
+        let authorizer = self.0.now();
         let verdict = match wire::view(&message) {
-            Ok(request) => self.0.check(&request).await,
+            Ok(request) => authorizer.check(&request).await,
             Err(denial) => Verdict::Deny(denial),
         };
         match &verdict {
@@ -130,6 +133,6 @@ impl Authorization for Service {
             }
             Verdict::Deny(denial) => tracing::debug!(outcome = "denied", code = denial.code(), "check"),
         }
-        Ok(Response::new(wire::answer(&verdict, &self.0.wording)))
+        Ok(Response::new(wire::answer(&verdict, &authorizer.wording)))
     }
 }

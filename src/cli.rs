@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{Bound, StartError};
 use crate::clock::Clock;
 use crate::config::{Config, Environment};
+use crate::reload::Source;
 use crate::shutdown::Signals;
 use crate::telemetry;
 
@@ -65,9 +66,10 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
             tracing::warn!(name, "ignored: a configuration file is used");
         }
     }
+    let source = Source { file, environment };
     let bound = match Bound::bind(config, Clock::default()).await {
-        Ok(bound) => bound,
-        Err(error @ StartError::Issuer { .. }) => return fail(BAD_CONFIGURATION, &error),
+        Ok(bound) => bound.reloading(source),
+        Err(error @ StartError::Build(_)) => return fail(BAD_CONFIGURATION, &error),
         Err(error @ StartError::Bind(_)) => return fail(1, &error),
     };
     let mut signals = match Signals::listen() {

@@ -39,7 +39,7 @@ pub struct Config {
 }
 
 /// The gRPC port.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// `host:port`.
     pub listen: String,
@@ -79,7 +79,7 @@ pub struct IssuerConfig {
 }
 
 /// Where an issuer's keys come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// Fetched over HTTP.
     Url {
@@ -132,7 +132,7 @@ impl fmt::Display for KeySource {
 }
 
 /// What an issuer's fetches may do.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WebAccess {
     /// Whether plain http is fine for any host. Loopback hosts are always fine.
     pub allow_http: bool,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::keys::store::KeyStore;
+use crate::live::Live;
 
 /// The services that are reported: the server as a whole, and the one that Envoy asks.
 const SERVICES: [&str; 2] = ["", "envoy.service.auth.v3.Authorization"];
@@ -17,12 +17,14 @@ const SERVICES: [&str; 2] = ["", "envoy.service.auth.v3.Authorization"];
 const LOOK: Duration = Duration::from_secs(1);
 
 /// SERVING as long as one issuer has keys and nothing drains; `stop` turns it NOT_SERVING for good.
-pub(crate) async fn report(reporter: HealthReporter, keys: Arc<KeyStore>, stop: CancellationToken) {
-    let mut changes = keys.changes();
+pub(crate) async fn report(reporter: HealthReporter, live: Arc<Live>, stop: CancellationToken) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reported = None;
     while !stop.is_cancelled() {
+        // Subscribed first, so that no change is missed in between; anew each time, for a reload.
+        let keys = Arc::clone(&live.now().keys);
+        let mut changes = keys.changes();
         let ready = keys.is_ready();
         if reported != Some(ready) {
             tell(&reporter, ready).await;

@@ -13,15 +13,15 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::issuer::IssuerName;
-use crate::keys::store::KeyStore;
+use crate::live::Live;
 
 /// The content type of [`render`]'s text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Everything that is counted, under the contract's names.
-pub(crate) fn registry(keys: Arc<KeyStore>, issuers: Vec<IssuerName>) -> Registry {
+pub(crate) fn registry(live: Arc<Live>) -> Registry {
     let mut registry = Registry::with_prefix("passage_authz");
-    registry.register_collector(Box::new(Keys { keys, issuers }));
+    registry.register_collector(Box::new(Counts(live)));
     registry
 }
 
@@ -34,17 +34,16 @@ pub(crate) fn render(registry: &Registry) -> Result<String, fmt::Error> {
 
 /// The key sets and their fetches, by issuer: a configured name, never anything a client sent.
 #[derive(Debug)]
-struct Keys {
-    keys: Arc<KeyStore>,
-    issuers: Vec<IssuerName>,
-}
+struct Counts(Arc<Live>);
 
-impl Collector for Keys {
+impl Collector for Counts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let store = Arc::clone(&self.0.now().keys);
+        let issuers: Vec<_> = store.sources().iter().map(|(issuer, _)| issuer).collect();
         let help = "Fetches of key sets by what they brought";
         let mut fetches = encoder.encode_descriptor("key_fetches", help, None, MetricType::Counter)?;
-        for issuer in &self.issuers {
-            let (_, status) = self.keys.inspect(issuer);
+        for issuer in &issuers {
+            let (_, status) = store.inspect(issuer);
             let counts = status.fetches;
             for (result, count) in
                 [("changed", counts.changed), ("unchanged", counts.unchanged), ("failed", counts.failed)]
@@ -53,19 +52,25 @@ impl Collector for Keys {
                 ConstCounter::new(count).encode(fetches.encode_family(&labels)?)?;
             }
         }
+        let (reloaded, refused) = self.0.reloads();
+        let help = "Reloads of the configuration by how they ended";
+        let mut reloads = encoder.encode_descriptor("config_reloads", help, None, MetricType::Counter)?;
+        for (result, count) in [("ok", reloaded), ("failed", refused)] {
+            ConstCounter::new(count).encode(reloads.encode_family(&[("result", result)])?)?;
+        }
         let help = "Keys at hand";
         let mut count = encoder.encode_descriptor("keys", help, None, MetricType::Gauge)?;
-        for issuer in &self.issuers {
-            let (set, _) = self.keys.inspect(issuer);
+        for issuer in &issuers {
+            let (set, _) = store.inspect(issuer);
             let keys = set.map_or(0, |set| i64::try_from(set.distinct()).unwrap_or(i64::MAX));
             gauge(keys, &mut count, issuer)?;
         }
         let help = "Time since the issuer last confirmed its key set";
         let mut age =
             encoder.encode_descriptor("key_set_age", help, Some(&Unit::Seconds), MetricType::Gauge)?;
-        let now = self.keys.now();
-        for issuer in &self.issuers {
-            if let (Some(set), _) = self.keys.inspect(issuer) {
+        let now = store.now();
+        for issuer in &issuers {
+            if let (Some(set), _) = store.inspect(issuer) {
                 gauge(now.since(set.fetched_at()).as_secs_f64(), &mut age, issuer)?;
             }
         }

@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -45,8 +46,12 @@ impl Running {
     async fn start_with(config: &str, level: &str, drain_timeout: &str) -> Self {
         let server = format!("server: {{listen: '127.0.0.1:0', drain_timeout: {drain_timeout}}}");
         let config = file(&format!("{server}\nadmin: {{listen: '127.0.0.1:0'}}\n{config}"));
+        Self::serve(config.path(), level).await
+    }
+
+    async fn serve(config: &Path, level: &str) -> Self {
         let mut process =
-            binary().args(["serve", "--config"]).arg(config.path()).env("RUST_LOG", level).spawn().unwrap();
+            binary().args(["serve", "--config"]).arg(config).env("RUST_LOG", level).spawn().unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
         loop {
             let line = log.next_line().await.unwrap().expect("the service says where it listens");
@@ -75,6 +80,18 @@ impl Running {
         }
         (self.process.wait().await.unwrap().code(), log)
     }
+}
+
+/// Waits until this is so; a test that waits in vain fails by its name.
+async fn wait_until<F: Future<Output = bool>>(what: &str, is: impl Fn() -> F) {
+    let waiting = async {
+        while !is().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }
 
 async fn run(command: &mut Command) -> (Option<i32>, String) {
@@ -285,6 +302,82 @@ async fn a_proxy_from_the_environment_is_used() {
     drop(process);
     let head = proxy.requests().remove(0);
     assert!(head.starts_with("GET http://passage.test/v1/apps/app1/.well-known/jwks.json "), "{head}");
+}
+
+#[tokio::test]
+async fn a_reload_under_load_loses_no_check_and_a_bad_file_changes_nothing() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let issuer = FakeIssuer::with_keys(&[&key]).await;
+    let config = file("");
+    let write = |server: &str, rules: &str| {
+        let text = format!(
+            "server: {{listen: '{server}'}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
+             issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}}}]\nrules: {rules}\n",
+            issuer.url()
+        );
+        // As an editor saves: a new file under the old name.
+        let fresh = config.path().with_extension("new");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, config.path()).unwrap();
+    };
+    const ANY: &str = "127.0.0.1:0";
+    write(ANY, "[]");
+    let running = Running::serve(config.path(), "info").await;
+    let ready = || async { get(running.admin, "/readyz").await.0 == 200 };
+    wait_until("ready", ready).await;
+    let reloads = |result: &'static str| async move {
+        let (_, text) = get(running.admin, "/metrics").await;
+        let name = format!("passage_authz_config_reloads_total{{result=\"{result}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<u64>().unwrap()
+    };
+    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let bearer = format!("Bearer {}", key.mint("app1", |_, _| {}));
+    let ask = |headers: &[(&str, &str)]| {
+        let (mut client, request) = (client.clone(), check_request(headers));
+        async move {
+            Answer::from(client.check(request).await.expect("no check fails").into_inner()).code().to_owned()
+        }
+    };
+    let stop = tokio_util::sync::CancellationToken::new();
+    let load = {
+        let (client, bearer, stop) = (client.clone(), bearer.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut checks = 0;
+            while !stop.is_cancelled() {
+                let request = check_request(&[("authorization", &bearer)]);
+                let answer = client.clone().check(request).await.expect("no check fails").into_inner();
+                assert_eq!(Answer::from(answer).code(), "allowed");
+                checks += 1;
+            }
+            checks
+        })
+    };
+    assert_eq!(ask(&[]).await, "token_missing");
+
+    // By the file alone, then by SIGHUP.
+    write(ANY, "[{name: all, access: public}]");
+    wait_until("the file is seen", || async { reloads("ok").await == 1 }).await;
+    assert_eq!(ask(&[]).await, "allowed", "from the swap on the new rules count");
+    write(ANY, "[{name: all, access: optional}]");
+    running.signal("-HUP").await;
+    wait_until("SIGHUP is heard", || async { reloads("ok").await == 2 }).await;
+    assert_eq!(ask(&[("authorization", "Bearer x")]).await, "token_malformed");
+
+    // Refused: a bad rule, a file that is none, a change that needs a restart. The rules stay.
+    for (server, rules) in [(ANY, "[{name: all, acess: public}]"), (ANY, "{["), ("127.0.0.1:1", "[]")] {
+        let before = reloads("failed").await;
+        write(server, rules);
+        wait_until("the refusal is counted", || async { reloads("failed").await > before }).await;
+        assert_eq!(ask(&[("authorization", "Bearer x")]).await, "token_malformed");
+        assert_eq!(ask(&[]).await, "allowed");
+    }
+    stop.cancel();
+    assert!(load.await.unwrap() > 0);
+    running.signal("-TERM").await;
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("rules[0].acess: is not a known key"), "{log}");
+    assert!(log.contains("a change of server.listen needs a restart"), "{log}");
 }
 
 #[tokio::test]

@@ -121,6 +121,10 @@ impl Refresher {
     }
 
     async fn restore(&self) {
+        // Keys taken over from before a reload are at least as good.
+        if self.publisher.current().is_some() {
+            return;
+        }
         let Some(kept) = self.kept.clone() else { return };
         let (issuer, now) = (self.publisher.issuer(), self.publisher.now());
         let read = on_disk(move || kept.read(now)).await.map_err(KeptError::from).flatten();

@@ -30,8 +30,21 @@ pub struct KeyStore {
     // No capacity is set: the entries are the configured issuers, and an eviction would be an outage.
     sets: Cache<IssuerName, Arc<KeySet>>,
     slots: HashMap<IssuerName, Arc<Slot>>,
+    /// The issuers in the configuration's order, each with its source of keys for people to read.
+    sources: Vec<(IssuerName, String)>,
     changed: watch::Sender<()>,
     clock: Clock,
+}
+
+/// One issuer that a store is made for.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name.
+    pub issuer: IssuerName,
+    /// Where its keys come from, for people to read.
+    pub source: String,
+    /// When they are fetched.
+    pub refresh: Refresh,
 }
 
 /// What checks and the refresher of one issuer share.
@@ -90,7 +103,7 @@ enum Last {
 impl KeyStore {
     /// A store for these issuers, all of them without keys yet.
     #[must_use]
-    pub fn new<'a>(issuers: impl IntoIterator<Item = (&'a IssuerName, &'a Refresh)>, clock: Clock) -> Self {
+    pub fn new(issuers: impl IntoIterator<Item = Entry>, clock: Clock) -> Self {
         let slot = |refresh: &Refresh| {
             let start =
                 Progress { started: 0, in_flight: false, last: Last::Never, asking_again: Instant::now() };
@@ -103,8 +116,12 @@ impl KeyStore {
                 wait: refresh.wait,
             })
         };
-        let slots = issuers.into_iter().map(|(name, refresh)| (name.clone(), slot(refresh))).collect();
-        Self { sets: Cache::builder().build(), slots, changed: watch::Sender::new(()), clock }
+        let (mut slots, mut sources) = (HashMap::new(), Vec::new());
+        for Entry { issuer, source, refresh } in issuers {
+            slots.insert(issuer.clone(), slot(&refresh));
+            sources.push((issuer, source));
+        }
+        Self { sets: Cache::builder().build(), slots, sources, changed: watch::Sender::new(()), clock }
     }
 
     /// The issuer's keys, if they are young enough.
@@ -176,6 +193,33 @@ impl KeyStore {
     pub fn inspect(&self, issuer: &IssuerName) -> (Option<Arc<KeySet>>, Status) {
         let status = self.slots.get(issuer).map(|slot| slot.status().clone()).unwrap_or_default();
         (self.sets.get(issuer), status)
+    }
+
+    /// The issuers in the configuration's order, each with its source of keys for people to read.
+    #[must_use]
+    pub fn sources(&self) -> &[(IssuerName, String)] {
+        &self.sources
+    }
+
+    /// Takes over what another store has of an issuer.
+    pub fn take_over(&self, issuer: &IssuerName, other: &Self) {
+        let (set, status) = other.inspect(issuer);
+        if let (Some(set), Some(slot)) = (set, self.slots.get(issuer)) {
+            *slot.status() = status;
+            self.sets.insert(issuer.clone(), set);
+        }
+    }
+
+    /// Waits until every issuer has keys, or its first fetch has been answered.
+    pub async fn first_answers(&self) {
+        for (issuer, slot) in &self.slots {
+            let mut progress = slot.progress.subscribe();
+            while self.sets.get(issuer).is_none() && progress.borrow_and_update().last == Last::Never {
+                if progress.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 
     /// The time now, by the store's clock.

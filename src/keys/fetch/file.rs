@@ -2,33 +2,19 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::{BoxFuture, Fetch, FetchError, Fetched, MAX_BYTES, Validator, on_disk};
-
-/// How often the file is looked at. A look is one `stat`, and it follows the symbolic links that
-/// Kubernetes swaps under a mounted ConfigMap, which watching a directory entry would miss.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::mark::{LOOK, Mark};
 
 pub(super) struct KeyFile {
     path: PathBuf,
     read: Mutex<Option<Mark>>,
-}
-
-/// What tells one version of a file from the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
 }
 
 impl KeyFile {
@@ -45,7 +31,7 @@ impl Fetch for KeyFile {
     fn fetch<'a>(&'a self, _: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
         Box::pin(async move {
             let path = self.path.clone();
-            let (mark, body) = on_disk(move || (mark(&path), read(&path))).await?;
+            let (mark, body) = on_disk(move || (Mark::of(&path), read(&path))).await?;
             // The mark is taken before the read: a change in between is seen at the next look.
             *self.read.lock().unwrap_or_else(PoisonError::into_inner) = mark;
             Ok(Fetched { body: Some(body?), validator: None, max_age: None })
@@ -58,7 +44,7 @@ impl Fetch for KeyFile {
                 sleep(LOOK).await;
                 let path = self.path.clone();
                 // A look that fails is no change: the file may be in the middle of a swap.
-                if let Ok(Some(mark)) = on_disk(move || mark(&path)).await
+                if let Ok(Some(mark)) = on_disk(move || Mark::of(&path)).await
                     && self.last() != Some(mark)
                 {
                     return;
@@ -66,12 +52,6 @@ impl Fetch for KeyFile {
             }
         })
     }
-}
-
-fn mark(path: &Path) -> Option<Mark> {
-    let data = fs::metadata(path).ok()?;
-    let modified = (data.mtime(), data.mtime_nsec());
-    Some(Mark { device: data.dev(), inode: data.ino(), size: data.size(), modified })
 }
 
 fn read(path: &Path) -> Result<Bytes, FetchError> {

@@ -9,7 +9,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::issuer::IssuerName;
 use crate::keys::fetch::BoxFuture;
-use crate::keys::store::{KeyStore, Missing};
+use crate::keys::store::{Entry, KeyStore, Missing};
 use crate::testing::{SigningKey, jwks};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -100,7 +100,10 @@ struct House {
 impl House {
     fn new(source: impl Fetch + 'static, refresh: &Refresh) -> Self {
         let (issuer, clock) = (IssuerName::new("issuer"), Clock::stepped(START));
-        let store = Arc::new(KeyStore::new([(&issuer, refresh)], clock.clone()));
+        let store = Arc::new(KeyStore::new(
+            [Entry { issuer: issuer.clone(), source: String::new(), refresh: refresh.clone() }],
+            clock.clone(),
+        ));
         let publisher = store.publisher(&issuer).unwrap();
         let algorithms = vec![Algorithm::Es256];
         let refresher = Refresher::new(publisher, Box::new(source), None, algorithms, refresh.clone());
