@@ -93,7 +93,7 @@ impl Authorizer {
     }
 
     /// The issuer's keys at hand; only a token with an unknown key makes the request wait, and not long.
-    async fn keys_for(&self, token: &Addressed<'_, '_>) -> Result<Arc<KeySet>, Denial> {
+    pub(crate) async fn keys_for(&self, token: &Addressed<'_, '_>) -> Result<Arc<KeySet>, Denial> {
         let issuer = &token.issuer().name;
         match self.keys.snapshot(issuer, self.clock.now()) {
             Ok(keys) if token.has_candidate(&keys) => return Ok(keys),

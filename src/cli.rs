@@ -1,21 +1,27 @@
 //! The verbs and what they print.
 
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{Bound, StartError};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::config::{Config, Environment};
-use crate::reload::Source;
+use crate::engine::Engine;
+use crate::explain::explain;
+use crate::reload::{Reloader, Source};
 use crate::shutdown::Signals;
 use crate::telemetry;
 
 /// A bad configuration; clap uses the same code for a bad command line.
 const BAD_CONFIGURATION: u8 = 2;
+
+/// How long `verify` waits for the issuers' keys.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// External authorization for Envoy: every request carries a valid JSON Web Token or is turned away.
 #[derive(Debug, Parser)]
@@ -36,6 +42,45 @@ enum Verb {
         #[arg(long, value_name = "FILE", env = "PASSAGE_AUTHZ_CONFIG")]
         config: Option<PathBuf>,
     },
+    /// Validate the configuration and print it as it takes effect
+    ///
+    /// What is printed is itself a valid configuration. Exits with 0, or 2 for a bad configuration.
+    #[command(after_help = ENVIRONMENT)]
+    CheckConfig {
+        /// The configuration, YAML; without it the environment alone configures
+        #[arg(long, value_name = "FILE", env = "PASSAGE_AUTHZ_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Verify one token as the server would, and print every step
+    ///
+    /// Exits with 0 if the token is good, 1 if it is not, 2 for a bad configuration.
+    #[command(after_help = ENVIRONMENT)]
+    Verify {
+        /// The configuration, YAML; without it the environment alone configures
+        #[arg(long, value_name = "FILE", env = "PASSAGE_AUTHZ_CONFIG")]
+        config: Option<PathBuf>,
+        /// Verify as of this time: RFC 3339, or Unix seconds
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        at: Option<UnixTime>,
+        /// How to print
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        /// The token; `-` reads it from standard input, which keeps it out of the process list
+        #[arg(value_name = "TOKEN")]
+        token: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For a person, in colour on a terminal
+    Text,
+    /// For a program
+    Json,
+}
+
+fn time(text: &str) -> Result<UnixTime, &'static str> {
+    UnixTime::parse(text).ok_or("accepted: RFC 3339, such as 2026-01-16T12:00:00Z, or Unix seconds")
 }
 
 const ENVIRONMENT: &str = "\
@@ -51,6 +96,8 @@ Environment:
 pub async fn run(cli: Cli) -> ExitCode {
     match cli.verb {
         Verb::Serve { config } => serve(config).await,
+        Verb::CheckConfig { config } => check_config(config.as_deref()),
+        Verb::Verify { config, at, output, token } => verify(config.as_deref(), at, output, token).await,
     }
 }
 
@@ -97,6 +144,74 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
             tracing::error!(%error, "the service ends");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn check_config(file: Option<&Path>) -> ExitCode {
+    let config = match Config::load(file, &Environment::read()) {
+        Ok(config) => config,
+        Err(error) => return fail(BAD_CONFIGURATION, &error),
+    };
+    let yaml = match config.to_yaml() {
+        Ok(yaml) => yaml,
+        Err(error) => return fail(1, &error),
+    };
+    // What would be found only when the clients are built, such as extra roots that are none.
+    match Engine::build(config, Clock::default()) {
+        Ok(_) => print(&yaml),
+        Err(error) => fail(BAD_CONFIGURATION, &error),
+    }
+}
+
+async fn verify(file: Option<&Path>, at: Option<UnixTime>, output: Output, token: String) -> ExitCode {
+    let clock = Clock::default();
+    let config = match Config::load(file, &Environment::read()) {
+        Ok(config) => config,
+        Err(error) => return fail(BAD_CONFIGURATION, &error),
+    };
+    let engine = match Engine::build(config, clock.clone()) {
+        Ok(engine) => engine,
+        Err(error) => return fail(BAD_CONFIGURATION, &error),
+    };
+    let token = if token == "-" { read_token() } else { token };
+    let (live, reloader) = Reloader::start(engine, clock.clone(), None);
+    let (authorizer, stop) = (live.now(), CancellationToken::new());
+    let keys = tokio::spawn(reloader.run(stop.clone()));
+    // Each fetch has its own limit; this one is for all of them together.
+    let _ = tokio::time::timeout(KEYS_TIMEOUT, authorizer.keys.first_answers()).await;
+    let at = at.unwrap_or_else(|| clock.now());
+    let explanation = explain(&authorizer, token.trim().as_bytes(), at).await;
+    stop.cancel();
+    // It was told to stop: how it ended changes nothing any more.
+    let _ = keys.await;
+    let printed = print(&match output {
+        Output::Text => explanation.text(in_colour()),
+        Output::Json => format!("{:#}\n", explanation.json()),
+    });
+    match explanation.fault() {
+        None => printed,
+        Some(_) => ExitCode::FAILURE,
+    }
+}
+
+/// A little more than the longest token that can be configured, so that a longer one is seen as such.
+fn read_token() -> String {
+    let mut token = Vec::new();
+    // What cannot be read is no token, and is denied as such.
+    let _ = std::io::stdin().lock().take(128 * 1024).read_to_end(&mut token);
+    String::from_utf8_lossy(&token).into_owned()
+}
+
+/// Colour for a terminal, unless its owner asks for none (no-color.org).
+fn in_colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Writes to standard output; a reader that has gone away is not our failure.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => fail(1, &error),
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// The end of the year 9999, the last that RFC 3339 can write.
-const LATEST: Duration = Duration::from_secs(253_402_300_799);
+/// The last moment that can be written in every time zone of RFC 3339.
+const LATEST: Duration = Duration::from_secs(253_402_207_200);
 
 /// A moment, as the time since 1970-01-01T00:00:00Z without leap seconds (the `NumericDate` of RFC 7519
 /// section 2, with fractions).
@@ -31,10 +31,21 @@ impl UnixTime {
         self.0.as_secs()
     }
 
+    /// Reads RFC 3339, or whole seconds since the epoch.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(seconds) = text.parse() {
+            return Some(Self::from_secs(seconds));
+        }
+        let time: jiff::Timestamp = text.parse().ok()?;
+        u64::try_from(time.as_second()).ok().map(Self::from_secs)
+    }
+
     /// As RFC 3339 writes it, in UTC to the second; for people.
     #[must_use]
     pub fn rfc3339(self) -> String {
-        humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + self.0.min(LATEST)).to_string()
+        let seconds = i64::try_from(self.0.min(LATEST).as_secs()).unwrap_or_default();
+        jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
     }
 
     /// The moment this much later.
@@ -91,4 +102,26 @@ impl Clock {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_writes_times() {
+        for (text, want) in [
+            ("0", Some("1970-01-01T00:00:00Z")),
+            ("1700000000", Some("2023-11-14T22:13:20Z")),
+            ("2026-11-23T22:00:00Z", Some("2026-11-23T22:00:00Z")),
+            ("2026-11-23T22:00:00+02:00", Some("2026-11-23T20:00:00Z")),
+            ("1969-12-31T23:59:59Z", None),
+            ("yesterday", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(UnixTime::parse(text).map(UnixTime::rfc3339).as_deref(), want, "{text}");
+        }
+        assert_eq!(UnixTime(Duration::MAX).rfc3339(), "9999-12-30T22:00:00Z");
+    }
 }

@@ -12,6 +12,7 @@ use crate::issuer::{Issuer, is_loopback};
 use crate::policy::Rule;
 use crate::token::Source;
 
+mod effective;
 mod node;
 mod raw;
 
@@ -136,8 +137,17 @@ impl fmt::Display for KeySource {
 pub struct WebAccess {
     /// Whether plain http is fine for any host. Loopback hosts are always fine.
     pub allow_http: bool,
-    /// PEM of extra root certificates.
-    pub ca: Option<Vec<u8>>,
+    /// Extra root certificates.
+    pub ca: Option<Certificates>,
+}
+
+/// A file of root certificates, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificates {
+    /// Where it was read.
+    pub file: PathBuf,
+    /// What it held.
+    pub pem: Vec<u8>,
 }
 
 impl WebAccess {

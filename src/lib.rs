@@ -43,6 +43,7 @@ pub mod app;
 pub mod authz;
 pub mod cli;
 pub mod engine;
+pub mod explain;
 mod health;
 pub mod live;
 pub mod mark;

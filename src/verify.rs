@@ -70,6 +70,12 @@ impl<'a, 'i> Addressed<'a, 'i> {
         self.issuer
     }
 
+    /// The algorithm the token says it was signed with: one the issuer allows.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
     /// The key the token says it was signed with.
     #[must_use]
     pub fn kid(&self) -> Option<&str> {

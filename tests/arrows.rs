@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     // The binary.
     ("main", &["cli"]),
-    ("cli", &["app", "clock", "config", "reload", "shutdown", "telemetry"]),
+    ("cli", &["app", "clock", "config", "engine", "explain", "reload", "shutdown", "telemetry"]),
+    ("explain", &["authz", "clock", "denial", "token", "verdict", "verify"]),
     ("app", &["admin", "authz", "clock", "config", "engine", "health", "live", "reload", "server", "wire"]),
     ("reload", &["clock", "config", "engine", "keys::refresh", "live", "mark"]),
     (

@@ -446,7 +446,7 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Writes a duration the way it is read.
-fn written(duration: Duration) -> String {
+pub(super) fn written(duration: Duration) -> String {
     match (duration.as_secs(), duration.subsec_millis()) {
         (0, 0) => "0s".to_owned(),
         (seconds, 0) if seconds % 3600 == 0 => format!("{}h", seconds / 3600),

@@ -357,6 +357,40 @@ fn the_environment_alone() {
 }
 
 #[test]
+fn what_takes_effect_is_itself_a_configuration() {
+    let key = "{kty: EC, crv: P-256, x: f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU, \
+               y: x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0}";
+    let inline = format!(
+        "{{name: in, issuer: '0x10', audiences: ['yes', '1e3'], algorithms: [ES256], keys: {{inline: {{keys: [{key}]}}}}}}"
+    );
+    let discovery =
+        "{name: d, issuer: https://d.example, audiences: [api], keys: {discovery: true}, leeway: 1s}";
+    let web = "{name: w, issuer: w, audiences: [], allow_http: true, keys: {url: 'http://w.example/k?a=b'}, refresh: {wait: 0s}}";
+    let rules = "rules:\n\
+        - {name: '~', match: {hosts: ['*.a.example', b.example], paths: [/x, '/y/*', '*'], methods: [GET]}, access: public}\n\
+        - {name: claims, require: {issuers: [d], claims: {role: [a, 1, 1.5, true, 'null'], /a/b: 'on'}}, shadow: true}\n\
+        - {name: none, match: {paths: [/*]}, access: deny}\n\
+        - {name: maybe, access: optional}\n";
+    for text in [
+        APP.to_owned(),
+        format!("issuers: [{inline}, {discovery}, {web}]\n{rules}"),
+        format!(
+            "{APP}mode: shadow\ncors_preflight: allow\ntokens: {{forward: false, from: [{{query: q}}, {{header: X-T}}, {{cookie: c}}]}}"
+        ),
+        format!(
+            "{APP}identity: {{headers: {{x-a: /a/b, X-B: email}}, metadata: []}}\ndeny: {{realm: \"it's: me\", reasons: false}}"
+        ),
+        format!("{APP}identity: {{headers: {{}}}}\nkey_store: /"),
+    ] {
+        let config = parse(&text).map_err(|error| error.to_string()).unwrap();
+        let yaml = config.to_yaml().unwrap();
+        let again = parse(&yaml).map_err(|error| format!("{error}\n{yaml}")).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{again:?}"), "{yaml}");
+        assert_eq!(again.to_yaml().unwrap(), yaml);
+    }
+}
+
+#[test]
 fn an_unreadable_file_is_named() {
     let said = Config::load(Some(Path::new("/no/such/authz.yaml")), &Environment::default()).unwrap_err();
     assert!(said.to_string().starts_with("/no/such/authz.yaml: cannot be read: "), "{said}");

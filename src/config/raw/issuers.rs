@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::super::node::{Place, Table};
-use super::super::{IssuerConfig, KeySource, Refresh, WebAccess};
+use super::super::{Certificates, IssuerConfig, KeySource, Refresh, WebAccess};
 use super::{HOUR, SECOND};
 use crate::algorithm::Algorithm;
 use crate::clock::UnixTime;
@@ -143,14 +143,15 @@ fn types(place: &Place<'_>) -> Vec<String> {
     types.collect()
 }
 
-fn certificates(place: &Place<'_>) -> Option<Vec<u8>> {
+fn certificates(place: &Place<'_>) -> Option<Certificates> {
     if !place.is_set() {
         return None;
     }
     let accepted = "a readable PEM file of root certificates";
     let file = place.text(accepted)?;
-    let pem = std::fs::read(file);
-    pem.map_err(|error| place.fault(format!("{file} cannot be read: {error}"), accepted)).ok()
+    let read = std::fs::read(file);
+    let pem = read.map_err(|error| place.fault(format!("{file} cannot be read: {error}"), accepted)).ok()?;
+    Some(Certificates { file: file.into(), pem })
 }
 
 fn keys(

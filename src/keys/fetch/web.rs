@@ -98,7 +98,8 @@ struct Web {
 
 impl Web {
     fn new(access: &WebAccess) -> Result<Self, ClientError> {
-        let roots = access.ca.as_deref().map(reqwest::Certificate::from_pem_bundle).transpose()?;
+        let roots =
+            access.ca.as_ref().map(|ca| reqwest::Certificate::from_pem_bundle(&ca.pem)).transpose()?;
         if roots.as_ref().is_some_and(Vec::is_empty) {
             return Err(ClientError::NoCertificate);
         }

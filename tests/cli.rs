@@ -1,0 +1,242 @@
+//! What `verify` and `check-config` print, and how they end.
+
+mod support;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use passage_authz::algorithm::Algorithm;
+use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
+use serde_json::{Value, json};
+
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(arguments: &[&str], input: &str) -> Ran {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_passage-authz"))
+        .env_clear()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Who was told all on the command line does not read.
+    let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = process.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn key() -> std::sync::Arc<SigningKey> {
+    SigningKey::shared("k1", Algorithm::Rs256)
+}
+
+fn config(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+fn inline() -> tempfile::NamedTempFile {
+    let keys = jwks(&[&key()]);
+    config(&format!("issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]"))
+}
+
+fn token() -> String {
+    key().mint("app1", |_, claims| claims["exp"] = json!(1_800_000_000))
+}
+
+const GOOD: &str = "\
+pass  length    457 of at most 8192 bytes
+pass  form
+pass  crit
+pass  iss       issuer passage
+pass  alg       RS256
+pass  typ
+pass  kid       k1
+pass  key       usable keys of the issuer at hand: 1
+pass  signature
+pass  exp, nbf  at 2027-01-15T07:59:59Z
+pass  aud
+pass  claims    x-passage-user-id: user-1
+
+allow
+
+claims:
+{
+  \"iss\": \"app1\",
+  \"sub\": \"user-1\",
+  \"exp\": 1800000000
+}
+";
+
+const EXPIRED: &str = "\
+pass  length    457 of at most 8192 bytes
+pass  form
+pass  crit
+pass  iss       issuer passage
+pass  alg       RS256
+pass  typ
+pass  kid       k1
+pass  key       usable keys of the issuer at hand: 1
+pass  signature
+FAIL  exp, nbf  token_expired: The token has expired.
+  -   aud
+  -   claims
+
+deny 401 token_expired
+
+claims, NOT verified:
+{
+  \"iss\": \"app1\",
+  \"sub\": \"user-1\",
+  \"exp\": 1800000000
+}
+";
+
+const TAMPERED: &str = "\
+pass  length    457 of at most 8192 bytes
+pass  form
+pass  crit
+pass  iss       issuer passage
+pass  alg       RS256
+pass  typ
+pass  kid       k1
+pass  key       usable keys of the issuer at hand: 1
+FAIL  signature signature_invalid: The token's signature does not verify.
+  -   exp, nbf
+  -   aud
+  -   claims
+
+deny 401 signature_invalid
+
+claims, NOT verified:
+{
+  \"iss\": \"app1\",
+  \"sub\": \"user-1\",
+  \"exp\": 1800000000
+}
+";
+
+#[test]
+fn verify_prints_every_step_and_never_the_signature() {
+    let (file, token) = (inline(), token());
+    let forged = tampered(&token);
+    let path = file.path().to_str().unwrap();
+    for (at, token, code, want) in [
+        ("1799999999", &token, 0, GOOD),
+        ("2027-01-15T07:59:59Z", &token, 0, GOOD),
+        ("1800000030", &token, 1, EXPIRED),
+        ("1799999999", &forged, 1, TAMPERED),
+    ] {
+        let ran = run(&["verify", "--config", path, "--at", at, token], "");
+        assert_eq!(ran.stdout, want, "{}", ran.stderr);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(code), ""));
+        let piped = run(&["verify", "--config", path, "--at", at, "-"], &format!("{token}\n"));
+        assert_eq!((piped.code, piped.stdout), (ran.code, ran.stdout));
+    }
+}
+
+#[test]
+fn verify_speaks_json_and_names_every_fault() {
+    let file = inline();
+    let path = file.path().to_str().unwrap();
+    let edit = |edit: fn(&mut Value, &mut Value)| key().mint("app1", edit);
+    for (token, code, failed) in [
+        (edit(|_, _| {}), Value::Null, None),
+        ("x".repeat(9000), json!("token_too_long"), Some("length")),
+        ("a.b".to_owned(), json!("token_malformed"), Some("form")),
+        (String::new(), json!("token_malformed"), Some("form")),
+        (edit(|header, _| header["crit"] = json!([])), json!("critical_header"), Some("crit")),
+        (edit(|_, claims| claims["iss"] = json!(1)), json!("issuer_unknown"), Some("iss")),
+        (edit(|header, _| header["alg"] = json!("none")), json!("algorithm_not_allowed"), Some("alg")),
+        (edit(|header, _| header["typ"] = json!("x")), json!("type_not_allowed"), Some("typ")),
+        (
+            edit(|header, _| drop(header.as_object_mut().unwrap().remove("kid"))),
+            json!("key_id_missing"),
+            Some("kid"),
+        ),
+        (edit(|header, _| header["kid"] = json!("\u{1b}[31m")), json!("key_unknown"), Some("key")),
+        (edit(|_, claims| claims["nbf"] = json!(3e9)), json!("token_not_yet_valid"), Some("exp, nbf")),
+        (edit(|_, claims| claims["sub"] = json!("")), json!("claim_invalid"), Some("claims")),
+    ] {
+        let ran = run(&["verify", "--config", path, "--output", "json", "-"], &token);
+        let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(said["code"], code, "{}", ran.stdout);
+        assert_eq!(ran.code, Some(i32::from(!code.is_null())));
+        assert_eq!(said["verdict"], if code.is_null() { "allow" } else { "deny" });
+        let steps = said["steps"].as_array().unwrap();
+        assert_eq!(steps.len(), 12);
+        let result = |name: &str| steps.iter().filter(|step| step["result"] == name).count();
+        let fails: Vec<_> = steps
+            .iter()
+            .filter(|step| step["result"] == "fail")
+            .map(|step| step["step"].as_str().unwrap())
+            .collect();
+        assert_eq!(fails, failed.into_iter().collect::<Vec<_>>());
+        assert_eq!(result("pass") + result("fail") + result("skipped"), 12);
+        if let Some(signature) = token.rsplit('.').next().filter(|signature| signature.len() > 20) {
+            assert!(!ran.stdout.contains(signature) || token.len() == 9000);
+        }
+        let text = run(&["verify", "--config", path, "-"], &token).stdout;
+        assert!(!text.contains('\u{1b}'), "not a terminal, and no escapes of the token's: {text:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_gets_its_keys_as_the_server_does() {
+    let issuer = FakeIssuer::with_keys(&[&key()]).await;
+    let file =
+        config(&format!("issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}}}]", issuer.url()));
+    let path = file.path().to_str().unwrap().to_owned();
+    let verify = |token: String| {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || {
+            run(&["verify", "--config", &path, "--at", "1700000000", "-"], &token)
+        })
+    };
+    let ran = verify(token()).await.unwrap();
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    issuer.behave(Behavior::Reset);
+    let ran = verify(token()).await.unwrap();
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.contains("FAIL  key       keys_unavailable: "), "{}", ran.stdout);
+}
+
+#[test]
+fn bad_calls_end_with_2() {
+    let (good, bad) = (inline(), config("issuers: 7"));
+    let (good, bad) = (good.path().to_str().unwrap(), bad.path().to_str().unwrap());
+    for (arguments, said) in [
+        (vec!["verify", "--config", bad, "x"], "issuers: 7 is not accepted"),
+        (vec!["verify", "--config", good, "--at", "tomorrow", "x"], "RFC 3339"),
+        (vec!["verify", "--config", good], "TOKEN"),
+        (vec!["check-config", "--config", bad], "issuers: 7 is not accepted"),
+        (vec!["check-config", "--config", "/no/such/file"], "cannot be read"),
+    ] {
+        let ran = run(&arguments, "");
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn check_config_prints_what_it_would_accept() {
+    let file = config(
+        "issuers: [{name: passage, passage: {app_id: app1}}]\nrules: [{name: health, match: {paths: [/healthz]}, access: public}]\n",
+    );
+    let first = run(&["check-config", "--config", file.path().to_str().unwrap()], "");
+    assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""));
+    assert!(
+        first.stdout.contains("url: https://auth.passage.id/v1/apps/app1/.well-known/jwks.json"),
+        "{}",
+        first.stdout
+    );
+    let again = config(&first.stdout);
+    let second = run(&["check-config", "--config", again.path().to_str().unwrap()], "");
+    assert_eq!((second.code, second.stdout), (Some(0), first.stdout));
+}
