@@ -6,6 +6,7 @@ use tonic::{Request as GrpcRequest, Response, Status};
 
 use crate::clock::Clock;
 use crate::config::{Checking, Tokens};
+use crate::counts::Counts;
 use crate::denial::{Denial, Wording};
 use crate::identity::Identity;
 use crate::issuer::{IssuerName, Issuers};
@@ -34,6 +35,8 @@ pub struct Authorizer {
     pub checking: Checking,
     /// How a denial is worded.
     pub wording: Wording,
+    /// What checks came to.
+    pub counts: Counts,
     /// The keys at hand.
     pub keys: Arc<KeyStore>,
     /// The time.
@@ -41,18 +44,35 @@ pub struct Authorizer {
 }
 
 impl Authorizer {
-    /// One check, from the request's rule to the verdict.
+    /// One check, from the request's rule to the verdict: one count, one event.
     pub async fn check(&self, request: &Request<'_>) -> Verdict {
         let rule = match self.policy.select(request) {
             Ok(rule) => rule,
-            Err(denial) => return Verdict::Deny(denial),
+            Err(denial) => return self.deny(denial.into(), ""),
         };
+        let name = rule.name.as_str();
         let grant = match self.apply(rule, request).await {
-            Ok(grant) => grant,
-            Err(denial) if (self.checking.shadow || rule.shadow) && denial.passes_in_shadow() => {
+            Ok(grant) => {
+                let issuer = grant.issuer().map(IssuerName::as_str);
+                tracing::debug!(outcome = "allowed", issuer, rule = name, "check");
+                self.counts.allowed(grant.issuer());
+                grant
+            }
+            Err(Refusal { denial, issuer })
+                if (self.checking.shadow || rule.shadow) && denial.passes_in_shadow() =>
+            {
+                let by = issuer.as_ref().map(IssuerName::as_str);
+                tracing::info!(
+                    outcome = "shadow_denied",
+                    code = denial.code(),
+                    issuer = by,
+                    rule = name,
+                    "check"
+                );
+                self.counts.shadowed(issuer.as_ref(), denial);
                 Grant::in_shadow_of(denial, &self.identity)
             }
-            Err(denial) => return Verdict::Deny(denial),
+            Err(refusal) => return self.deny(refusal, name),
         };
         let withheld = if self.tokens.forward {
             Withheld::default()
@@ -62,33 +82,41 @@ impl Authorizer {
         Verdict::Allow(grant.withholding(withheld))
     }
 
-    async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Result<Grant, Denial> {
+    fn deny(&self, Refusal { denial, issuer }: Refusal, rule: &str) -> Verdict {
+        let by = issuer.as_ref().map(IssuerName::as_str);
+        tracing::debug!(outcome = "denied", code = denial.code(), issuer = by, rule, "check");
+        self.counts.denied(issuer.as_ref(), denial);
+        Verdict::Deny(denial)
+    }
+
+    async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Result<Grant, Refusal> {
         let nobody = || Grant::to_nobody(&self.identity);
         match rule.access {
-            Access::Deny => return Err(Denial::RuleDenies),
+            Access::Deny => return Err(Denial::RuleDenies.into()),
             Access::Public => return Ok(nobody()),
             Access::Optional | Access::Required => {}
         }
         if self.checking.preflight && request.is_preflight() {
             return Ok(nobody());
         }
+        let may_be_nobody = rule.access == Access::Optional && rule.require.is_empty();
         match token::find(&self.tokens.from, request) {
-            Err(Denial::TokenMissing) if rule.access == Access::Optional && rule.require.is_empty() => {
-                Ok(nobody())
-            }
-            Err(denial) => Err(denial),
+            Err(Denial::TokenMissing) if may_be_nobody => Ok(nobody()),
+            Err(denial) => Err(denial.into()),
             Ok(token) => self.bearer_of(token, &rule.require).await,
         }
     }
 
-    async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Result<Grant, Denial> {
+    async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Result<Grant, Refusal> {
         let parts = token.split(self.tokens.max_length)?;
         let addressed = Unverified::peek(&parts)?.address(&self.issuers)?;
-        let keys = self.keys_for(&addressed).await?;
-        let verified = addressed.verify(&keys, self.clock.now())?;
+        let issuer = &addressed.issuer().name;
+        let refusal = |denial| Refusal { denial, issuer: Some(issuer.clone()) };
+        let keys = self.keys_for(&addressed).await.map_err(refusal)?;
+        let verified = addressed.verify(&keys, self.clock.now()).map_err(refusal)?;
         // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
-        let grant = Grant::to(&verified, &self.identity)?;
-        require.judge(&verified)?;
+        let grant = Grant::to(&verified, &self.identity).map_err(refusal)?;
+        require.judge(&verified).map_err(refusal)?;
         Ok(grant)
     }
 
@@ -110,6 +138,18 @@ impl Authorizer {
     }
 }
 
+/// A denial, and whose token it was, as far as that is known.
+struct Refusal {
+    denial: Denial,
+    issuer: Option<IssuerName>,
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self { denial, issuer: None }
+    }
+}
+
 /// `envoy.service.auth.v3.Authorization`. The call itself succeeds on every verdict.
 #[derive(Debug)]
 pub(crate) struct Service(pub(crate) Arc<Live>);
@@ -122,17 +162,8 @@ impl Authorization for Service {
         let authorizer = self.0.now();
         let verdict = match wire::view(&message) {
             Ok(request) => authorizer.check(&request).await,
-            Err(denial) => Verdict::Deny(denial),
+            Err(denial) => authorizer.deny(denial.into(), ""),
         };
-        match &verdict {
-            Verdict::Allow(grant) => {
-                let issuer = grant.issuer().map(IssuerName::as_str);
-                let code = grant.shadow().map(Denial::code);
-                let outcome = if code.is_some() { "shadow_denied" } else { "allowed" };
-                tracing::debug!(outcome, issuer, code, "check");
-            }
-            Verdict::Deny(denial) => tracing::debug!(outcome = "denied", code = denial.code(), "check"),
-        }
         Ok(Response::new(wire::answer(&verdict, &authorizer.wording)))
     }
 }

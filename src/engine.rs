@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::authz::Authorizer;
 use crate::clock::Clock;
 use crate::config::{Config, IssuerConfig, Server};
+use crate::counts::Counts;
 use crate::issuer::Issuers;
 use crate::keys::fetch::{ClientError, fetcher};
 use crate::keys::kept::Kept;
@@ -82,8 +83,17 @@ impl Engine {
         }
         let known = Issuers::new(issuers.iter().map(|config| config.issuer.clone()).collect());
         let policy = Policy::new(rules);
-        let authorizer =
-            Authorizer { tokens, issuers: known, identity, policy, checking, wording, keys, clock };
+        let authorizer = Authorizer {
+            tokens,
+            issuers: known,
+            identity,
+            policy,
+            checking,
+            wording,
+            counts: Counts::default(),
+            keys,
+            clock,
+        };
         Ok(Self { authorizer, refreshers, fixed: Fixed { server, admin_listen }, issuers })
     }
 

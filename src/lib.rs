@@ -42,6 +42,7 @@ mod admin;
 pub mod app;
 pub mod authz;
 pub mod cli;
+pub mod counts;
 pub mod engine;
 pub mod explain;
 mod health;

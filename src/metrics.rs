@@ -21,6 +21,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// Everything that is counted, under the contract's names.
 pub(crate) fn registry(live: Arc<Live>) -> Registry {
     let mut registry = Registry::with_prefix("passage_authz");
+    live.now().counts.register(&mut registry);
     registry.register_collector(Box::new(Counts(live)));
     registry
 }

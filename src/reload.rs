@@ -133,7 +133,8 @@ impl Reloader {
     async fn put_to_work(&mut self, engine: Engine) {
         engine.take_over(&self.issuers, &self.live.now().keys);
         self.issuers = engine.issuers().to_vec();
-        let Engine { authorizer, refreshers, .. } = engine;
+        let Engine { mut authorizer, refreshers, .. } = engine;
+        authorizer.counts = self.live.now().counts.clone();
         let keys = Arc::clone(&authorizer.keys);
         let before = std::mem::replace(&mut self.running, Running::start(refreshers));
         let _ = timeout(FIRST_ANSWERS, keys.first_answers()).await;

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
+            "counts",
             "authz",
             "clock",
             "config",
@@ -30,9 +31,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("live", &["authz"]),
     ("mark", &[]),
     // The ring.
+    ("counts", &["denial", "issuer"]),
     (
         "authz",
         &[
+            "counts",
             "clock",
             "config",
             "denial",

@@ -126,6 +126,20 @@ pub(crate) fn raw_check_request(headers: &[(&str, &[u8])]) -> CheckRequest {
     })
 }
 
+/// The same request as [`check_request`] would make, with its headers as a list of bytes.
+pub(crate) fn header_map_request(
+    method: &str,
+    host: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> CheckRequest {
+    let bytes: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    let mut request = raw_check_request(&bytes);
+    let http = request.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
+    (http.method, http.host, http.path) = (method.to_owned(), host.to_owned(), path.to_owned());
+    request
+}
+
 /// A check's answer, as far as anybody reads it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
@@ -156,7 +170,7 @@ impl From<CheckResponse> for Answer {
             .into_iter()
             .map(|(claim, value)| match value.kind {
                 Some(Kind::StringValue(text)) => (claim, text),
-                other => panic!("{claim}: {other:?}"),
+                other => (claim, format!("{other:?}")),
             })
             .collect();
         metadata.sort();
