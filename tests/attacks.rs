@@ -398,6 +398,41 @@ async fn a_route_may_pick_a_rule_by_name() {
 }
 
 #[tokio::test]
+async fn envoys_routes_pick_rules_by_name() {
+    let service = Service::ready(&config(RULES)).await;
+    let upstream = Upstream::start().await.unwrap();
+    let binary = tokio::task::spawn_blocking(|| support::envoy::find(true)).await.unwrap().unwrap();
+    let picked = |config: String| {
+        let marked = "              - match: {prefix: /}\n";
+        assert!(config.contains(marked));
+        let route = |prefix: &str, rule: &str| {
+            format!(
+                "              - match: {{prefix: {prefix}}}
+                route: {{cluster: protected}}
+                typed_per_filter_config:
+                  envoy.filters.http.ext_authz:
+                    \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
+                    check_settings: {{context_extensions: {{rule: {rule}}}}}\n"
+            )
+        };
+        let routes = [route("/open", "public"), route("/shut", "internal"), route("/odd", "no-such-rule")];
+        config.replace(marked, &format!("{}{marked}", routes.concat()))
+    };
+    let envoy = Envoy::start(&binary, service.grpc, upstream.address, picked).await.unwrap();
+    for (target, status, code) in [
+        ("/open/x", 200, ""),
+        ("/open/%2f", 200, ""),
+        ("/shut/x", 403, "rule_denies"),
+        ("/odd/x", 500, "rule_unknown"),
+        ("/other", 401, "token_missing"),
+    ] {
+        let (got, body) = raw(&envoy, target, &format!("{USER}: admin\r\n")).await;
+        assert_eq!((got, body["code"].as_str().unwrap_or_default()), (status, code), "{target}");
+        assert!(seen(&body, USER).is_empty(), "{target}");
+    }
+}
+
+#[tokio::test]
 async fn claims_and_issuers_that_a_rule_asks_for() {
     let keys = jwks(&[&key()]);
     let text = format!(
