@@ -209,6 +209,11 @@ fn refuses() {
             format!("issuers: [{OTHER}, {}]", OTHER.replace("other", "b")),
             "iss \"https://a.example\" belongs to issuer other already",
         ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {inline: {keys: [{kty: EC, d: secret}]}}}]"
+                .into(),
+            "keys.inline: holds a private key",
+        ),
         (discovery("https://a.example", "false"), "keys.discovery: is off"),
         (
             discovery("[https://a.example, https://b.example]", "true"),

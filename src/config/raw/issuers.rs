@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use url::Url;
 
 use super::super::node::{Place, Table};
@@ -211,6 +212,11 @@ fn discovered(place: &Place<'_>, ids: &[IssuerId], access: WebAccess) -> Option<
 
 fn written_inline(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySource> {
     let text = place.json()?;
+    if holds_private_key(&text) {
+        // Before anything else is said of it: what is read here is printed by check-config.
+        place.fault("holds a private key", "the public half alone: no d, p, q, dp, dq, qi, oth");
+        return None;
+    }
     let (set, skipped) = KeySet::parse(text.as_bytes(), algorithms, UnixTime::from_secs(0));
     for key in &skipped {
         place.fault(format!("key {} cannot be used: {}", key.index, key.reason), "usable keys only");
@@ -219,6 +225,14 @@ fn written_inline(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySour
         place.fault(error.to_string(), "a JWK Set: {keys: [...]}");
     }
     Some(KeySource::Inline(text))
+}
+
+/// Whether a JWK Set has members that only private keys have (RFC 7518 sections 6.2.2 and 6.3.2).
+fn holds_private_key(text: &str) -> bool {
+    let set: Value = serde_json::from_str(text).unwrap_or_default();
+    let keys = set.get("keys").and_then(Value::as_array).into_iter().flatten();
+    let private = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+    keys.into_iter().any(|key| private.iter().any(|member| key.get(member).is_some()))
 }
 
 fn fetchable(place: &Place<'_>, text: &str, access: &WebAccess) -> Option<Url> {
