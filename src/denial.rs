@@ -222,6 +222,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_is_decided_about_a_token_passes_in_shadow() {
+        for denial in Denial::ALL {
+            let decided = [401, 403, 503].contains(&denial.http_status());
+            assert_eq!(denial.passes_in_shadow(), decided, "{denial:?}");
+        }
+    }
+
+    #[test]
     fn labels_are_unique_snake_case_and_texts_are_legal_in_a_challenge() {
         let mut codes: Vec<_> = Denial::ALL.iter().map(|denial| denial.code()).collect();
         codes.sort_unstable();

@@ -44,7 +44,9 @@ fn unescape(path: &[u8]) -> Result<String, Ambiguous> {
             plain_byte => plain.push(plain_byte.into()),
         }
     }
-    Ok(plain)
+    // %252e is %2e to whoever decodes twice, however its digits were written.
+    let escaped_escape = plain.match_indices("%25").any(|(at, _)| escape(plain.as_bytes(), at + 2).is_some());
+    if escaped_escape { Err(Ambiguous) } else { Ok(plain) }
 }
 
 /// The byte that the escape at this place stands for.
@@ -56,11 +58,6 @@ fn escape(path: &[u8], at: usize) -> Option<u8> {
 fn is_ambiguous_escape(path: &[u8], at: usize, escaped: u8) -> bool {
     match escaped {
         b'/' | b'\\' | 0..=0x1f | 0x7f => true,
-        // %252e is %2e to whoever decodes twice.
-        b'%' => {
-            let hex = |at| path.get(at).is_some_and(u8::is_ascii_hexdigit);
-            hex(at + 3) && hex(at + 4)
-        }
         // Longer forms of characters that have a shorter one (RFC 3629 section 3): a lax decoder finds a
         // dot or a slash in them.
         0xc0 | 0xc1 => true,
@@ -191,11 +188,6 @@ mod tests {
             "/%e0%80%af",
             "/%f0%80%80%af",
         ] {
-            if target == "/a%25%32%65" {
-                // An escaped percent sign before an escape, not before two hex digits: one reading.
-                assert!(normalize(target.as_bytes()).is_ok());
-                continue;
-            }
             assert_eq!(normalize(target.as_bytes()), Err(Ambiguous), "{target}");
         }
         assert_eq!(normalize(b"/a\xffb"), Err(Ambiguous));
@@ -203,7 +195,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn what_is_normal_stays_and_never_climbs(

@@ -120,6 +120,8 @@ const NOT_PUBLIC: &[(&str, &[&str])] = &[
             "/public/%252e%252e/secret",
             "/public/%252e./secret",
             "/public/%25%32%65%25/%252f",
+            "/public/%25%32%65%25%32%65/secret",
+            "/public/%25%32e/secret",
             "/public/..%252fsecret",
             "/public/%255c../secret",
             "/public/..;/secret",
@@ -360,6 +362,11 @@ async fn tokens_in_odd_places_and_odd_forms() {
         let raw = service.send(header_map_request("GET", "h", &path, &borrowed)).await;
         assert_eq!(raw, listed, "{headers:?} {path}");
     }
+    let optional = Service::ready(&config(RULES)).await;
+    let bearers = [bearer(&good), bearer(&good)];
+    let doubled = bearers.each_ref().map(|value| ("authorization", value.as_str()));
+    let twice = header_map_request("GET", "h", "/optional/a", &doubled);
+    assert_eq!(optional.send(twice).await.code(), "token_malformed", "optional is no excuse for a bad token");
     for (name, values) in
         [("authorization", [bearer(&good), bearer(&good)]), ("x-api-token", [good.clone(), good.clone()])]
     {
