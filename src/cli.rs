@@ -216,7 +216,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// Says why on stderr, one line for each reason.
-fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+pub fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     for line in error.to_string().lines() {
         // Nobody reads a closed stderr, and there is no other place to say it.

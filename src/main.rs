@@ -1,11 +1,22 @@
 //! The binary: the command line, the runtime, the exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use passage_authz::cli::{self, Cli};
+use tokio::runtime::Runtime;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::run(Cli::parse()).await
+/// What a disk that hangs may still cost once everything else has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::fail(1, &error),
+    };
+    let code = runtime.block_on(cli::run(cli));
+    runtime.shutdown_timeout(LAST_WORDS);
+    code
 }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Environment, IssuerConfig};
+use crate::disk::{LOOK, Mark, on_disk};
 use crate::engine::{Engine, Fixed};
 use crate::keys::refresh::Refresher;
 use crate::live::Live;
-use crate::mark::{LOOK, Mark};
 
 /// New issuers get this long to answer before the new configuration is put to work without their keys.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
@@ -90,14 +90,18 @@ impl Reloader {
                 },
             };
             seen = self.mark().await;
-            self.reload(why).await;
+            // A new issuer that takes its time must not hold up the end.
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.reload(why) => {}
+            }
         }
         self.running.end().await;
     }
 
     async fn mark(&self) -> Option<Mark> {
         let file = self.source.as_ref()?.file.clone()?;
-        spawn_blocking(move || Mark::of(&file)).await.ok().flatten()
+        on_disk(move || Mark::of(&file)).await.ok().flatten()
     }
 
     async fn reload(&mut self, why: &'static str) {
@@ -119,7 +123,7 @@ impl Reloader {
     /// Reads and builds everything before anything is replaced.
     async fn read(&self, source: Source) -> Result<Engine, Vec<String>> {
         let Source { file, environment } = source;
-        let read = spawn_blocking(move || Config::load(file.as_deref(), &environment)).await;
+        let read = on_disk(move || Config::load(file.as_deref(), &environment)).await;
         let config = read
             .map_err(|error| vec![error.to_string()])?
             .map_err(|ConfigError(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;

@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["app", "clock", "config", "engine", "explain", "reload", "shutdown", "telemetry"]),
     ("explain", &["authz", "clock", "denial", "token", "verdict", "verify"]),
     ("app", &["admin", "authz", "clock", "config", "engine", "health", "live", "reload", "server", "wire"]),
-    ("reload", &["clock", "config", "engine", "keys::refresh", "live", "mark"]),
+    ("reload", &["clock", "config", "engine", "keys::refresh", "live", "disk"]),
     (
         "engine",
         &[
@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("live", &["authz"]),
-    ("mark", &[]),
+    ("disk", &[]),
     // The ring.
     ("counts", &["denial", "issuer"]),
     (
@@ -56,10 +56,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("admin", &["clock", "live", "metrics"]),
     ("metrics", &["issuer", "live"]),
     ("health", &["live"]),
-    ("keys::refresh", &["algorithm", "clock", "config", "keys", "keys::fetch", "keys::kept", "keys::store"]),
+    (
+        "keys::refresh",
+        &["disk", "algorithm", "clock", "config", "keys", "keys::fetch", "keys::kept", "keys::store"],
+    ),
     ("keys::kept", &["clock", "issuer"]),
     ("keys::store", &["clock", "config", "issuer", "keys"]),
-    ("keys::fetch", &["config", "json", "mark"]),
+    ("keys::fetch", &["config", "json", "disk"]),
     ("server", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),

@@ -16,9 +16,6 @@ mod web;
 /// The most a document may weigh, unpacked. Real ones weigh a few KiB.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How long a disk may take. Network file systems can hang.
-const DISK_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A future that can stand behind a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -132,19 +129,6 @@ impl Fetch for Inline {
 
     fn can_change(&self) -> bool {
         false
-    }
-}
-
-/// Runs something that waits for a disk, on a thread where that may take its time, and not for ever.
-///
-/// # Errors
-/// The time is up, or the thread panicked.
-pub(super) async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> std::io::Result<T> {
-    match tokio::time::timeout(DISK_TIMEOUT, tokio::task::spawn_blocking(work)).await {
-        Ok(done) => done.map_err(std::io::Error::other),
-        Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the disk does not answer")),
     }
 }
 

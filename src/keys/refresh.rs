@@ -8,13 +8,14 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::fetch::{Fetch, FetchError, Fetched, Validator, on_disk};
+use super::fetch::{Fetch, FetchError, Fetched, Validator};
 use super::kept::{Kept, KeptError};
 use super::store::Publisher;
 use super::{KeyId, KeySet, KeySetError};
 use crate::algorithm::Algorithm;
 use crate::clock::UnixTime;
 use crate::config::Refresh;
+use crate::disk::on_disk;
 
 /// The first pause after a failed fetch; each further one doubles it.
 const FIRST_RETRY: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use std::sync::PoisonError;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use super::{BoxFuture, Fetch, FetchError, Fetched, MAX_BYTES, Validator, on_disk};
-use crate::mark::{LOOK, Mark};
+use super::{BoxFuture, Fetch, FetchError, Fetched, MAX_BYTES, Validator};
+use crate::disk::{LOOK, Mark, on_disk};
 
 pub(super) struct KeyFile {
     path: PathBuf,
