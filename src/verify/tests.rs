@@ -317,3 +317,20 @@ fn stray_bits_in_the_signature_are_another_token() {
         assert_eq!(got, Err(Denial::TokenMalformed));
     }
 }
+
+#[test]
+fn every_single_change_of_a_token_is_noticed() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let keys = set(&jwks(&[&key]), &[Algorithm::Rs256]);
+    let token = key.mint(ISS, |_, claims| claims["aud"] = json!("api"));
+    let judge = |token: &str| verdict(token, issuer(&[Algorithm::Rs256]), &keys);
+    assert_eq!(judge(&token).as_deref(), Ok("user-1"));
+    for at in 0..token.len() {
+        for other in ["A", "b", "-", ".", "=", "", " ", "AA", "\0", "é"] {
+            let changed = format!("{}{other}{}", &token[..at], &token[at + 1..]);
+            if changed != token {
+                assert!(judge(&changed).is_err(), "{other:?} at {at}");
+            }
+        }
+    }
+}
