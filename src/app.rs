@@ -19,7 +19,7 @@ use crate::authz::Service;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::{BuildError, Engine};
-use crate::health;
+use crate::health::{self, Ending};
 use crate::reload::{Reloader, Source};
 use crate::server::{self, BindError, Drained, Protocol};
 use crate::wire::AuthorizationServer;
@@ -110,9 +110,12 @@ impl Bound {
             reloading.await;
             Ended::Quietly("a key refresher")
         });
+        let told = CancellationToken::new();
+        let last_word = told.clone();
         let reporting = health::report(reporter, Arc::clone(&live), stop.clone());
         tasks.spawn(async move {
             reporting.await;
+            last_word.cancel();
             Ended::Quietly("the health reporter")
         });
         let respond = {
@@ -130,6 +133,7 @@ impl Bound {
         let routes = Routes {
             authorization: AuthorizationServer::new(Service(live)).max_decoding_message_size(MAX_MESSAGE),
             health,
+            told,
         };
         let service = move |request| routes.clone().call(request);
         let grpc = server::serve(grpc.0, Protocol::Http2, service, stop.clone(), timeout);
@@ -165,6 +169,8 @@ enum Ended {
 struct Routes<H> {
     authorization: AuthorizationServer<Service>,
     health: H,
+    /// Cancelled when the last health status has been told.
+    told: CancellationToken,
 }
 
 impl<H: Health> Routes<HealthServer<H>> {
@@ -176,7 +182,10 @@ impl<H: Health> Routes<HealthServer<H>> {
             Some(<AuthorizationServer<Service> as NamedService>::NAME) => {
                 self.authorization.call(request).await
             }
-            Some(name) if name == <HealthServer<H> as NamedService>::NAME => self.health.call(request).await,
+            Some(name) if name == <HealthServer<H> as NamedService>::NAME => {
+                let answer = self.health.call(request).await?;
+                Ok(answer.map(|body| Body::new(Ending::new(body, self.told))))
+            }
             _ => Ok(tonic::Status::unimplemented("no such service").into_http()),
         }
     }

@@ -102,6 +102,10 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 async fn serve(file: Option<PathBuf>) -> ExitCode {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(1, &error),
+    };
     let environment = Environment::read();
     let config = match Config::load(file.as_deref(), &environment) {
         Ok(config) => config,
@@ -118,10 +122,6 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
         Ok(bound) => bound.reloading(source),
         Err(error @ StartError::Build(_)) => return fail(BAD_CONFIGURATION, &error),
         Err(error @ StartError::Bind(_)) => return fail(1, &error),
-    };
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return fail(1, &error),
     };
     let (grpc, admin) = (bound.grpc_address(), bound.admin_address());
     tracing::info!(%grpc, %admin, version = env!("CARGO_PKG_VERSION"), "listening");

@@ -1,10 +1,14 @@
 //! What the service says of itself over `grpc.health.v1`, kept in step with the keys at hand.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::body::{Body, Bytes, Frame};
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -38,6 +42,44 @@ pub(crate) async fn report(reporter: HealthReporter, live: Arc<Live>, stop: Canc
         }
     }
     tell(&reporter, false).await;
+}
+
+/// The body of a health answer. A Watch has no end of its own, and an answer without end would hold up every
+/// drain: it ends once the last status has been told.
+pub(crate) struct Ending {
+    body: tonic::body::Body,
+    told: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: bool,
+}
+
+impl Ending {
+    pub(crate) fn new(body: tonic::body::Body, told: CancellationToken) -> Self {
+        Self { body, told: Box::pin(told.cancelled_owned()), ended: false }
+    }
+}
+
+impl Body for Ending {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        // What there is to say comes first.
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Pending if self.told.as_mut().poll(context).is_ready() => {
+                self.ended = true;
+                let status = Status::unavailable("the server is going away").into_http::<()>();
+                Poll::Ready(Some(Ok(Frame::trailers(status.into_parts().0.headers))))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
 }
 
 /// Sets every reported service. tonic-health begins with SERVING: call this before the first connection.

@@ -17,6 +17,8 @@ impl Signals {
     /// # Errors
     /// When the handlers cannot be installed.
     pub fn listen() -> io::Result<Self> {
+        // Whoever reloads listens later; until then SIGHUP must not end the process.
+        drop(signal(SignalKind::hangup())?);
         let terminate = signal(SignalKind::terminate())?;
         Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }

@@ -62,7 +62,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("keys::kept", &["clock", "issuer"]),
     ("keys::store", &["clock", "config", "issuer", "keys"]),
-    ("keys::fetch", &["config", "json", "disk"]),
+    ("keys::fetch", &["issuer", "config", "json", "disk"]),
     ("server", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),

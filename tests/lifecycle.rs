@@ -240,6 +240,27 @@ async fn idle_connections_do_not_hold_up_the_drain() {
 }
 
 #[tokio::test]
+async fn a_watcher_of_the_health_is_told_and_does_not_hold_up_the_drain() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let issuer = FakeIssuer::with_keys(&[&key]).await;
+    let config = format!("issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}}}]", issuer.url());
+    let running = Running::start_with(&config, "info", "15s").await;
+    let channel = Channel::from_shared(format!("http://{}", running.grpc)).unwrap().connect_lazy();
+    let watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await;
+    let mut watched = watched.unwrap().into_inner();
+    wait_until("ready", || async { get(running.admin, "/readyz").await.0 == 200 }).await;
+    running.signal("-TERM").await;
+    let ended = tokio::time::timeout(Duration::from_secs(8), running.end()).await;
+    let (code, log) = ended.expect("well before drain_timeout");
+    assert_eq!(code, Some(0), "{log}");
+    let mut last = None;
+    while let Ok(Some(answer)) = watched.message().await {
+        last = Some(answer.status);
+    }
+    assert_eq!(last, Some(2), "NOT_SERVING is the last that is said");
+}
+
+#[tokio::test]
 async fn the_environment_alone_serves() {
     let issuer = FakeIssuer::with_keys(&[&SigningKey::shared("k1", Algorithm::Rs256)]).await;
     let mut command = binary();
@@ -377,6 +398,23 @@ async fn a_reload_under_load_loses_no_check_and_a_bad_file_changes_nothing() {
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("rules[0].acess: is not a known key"), "{log}");
     assert!(log.contains("a change of server.listen needs a restart"), "{log}");
+}
+
+#[tokio::test]
+async fn what_is_fetched_from_this_machine_goes_through_no_proxy() {
+    let issuer = FakeIssuer::with_keys(&[&SigningKey::shared("k1", Algorithm::Rs256)]).await;
+    let proxy = FakeIssuer::with_keys(&[&SigningKey::shared("evil", Algorithm::Rs256)]).await;
+    let config = file(&format!(
+        "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
+         issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}}}]",
+        issuer.url()
+    ));
+    let mut command = binary();
+    command.args(["serve", "--config"]).arg(config.path());
+    command.env("http_proxy", proxy.url()).env("HTTP_PROXY", proxy.url()).env("all_proxy", proxy.url());
+    let _process = command.spawn().unwrap();
+    wait_until("the issuer is asked", || async { issuer.fetches() + proxy.fetches() > 0 }).await;
+    assert_eq!((issuer.fetches(), proxy.fetches()), (1, 0));
 }
 
 #[tokio::test]

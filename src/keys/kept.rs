@@ -95,8 +95,8 @@ impl Kept {
             fetched_at: fetched_at.as_secs(),
             keys: keys.to_owned(),
         };
-        // One name per process: replicas may share the folder.
-        let fresh = self.path.with_extension(format!("{}.tmp", std::process::id()));
+        // A name of its own for each write: replicas may share the folder, all of them as process 1.
+        let fresh = self.path.with_extension(format!("{:016x}.tmp", fastrand::u64(..)));
         let written =
             write_synced(&fresh, &serde_json::to_vec(&entry)?).and_then(|()| fs::rename(&fresh, &self.path));
         if written.is_err() {
@@ -113,7 +113,7 @@ impl Kept {
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -29,6 +29,9 @@ const LEAST_MAX_AGE: Duration = Duration::from_secs(30);
 /// Thirty years: later than any process lives, and no clock overflows.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
+/// How many of the keys that are not used a log names.
+const MOST_SKIPPED: usize = 20;
+
 /// At start the issuer has this long to answer before the keys kept on disk are used meanwhile.
 const HEAD_START: Duration = Duration::from_millis(250);
 
@@ -114,10 +117,11 @@ impl Refresher {
                 self.restore().await;
                 Err(error)
             }
-            None => {
-                self.restore().await;
-                fetch.await
-            }
+            // The fetch goes on beside it: a slow disk must not cost a live answer.
+            None => tokio::select! {
+                fetched = &mut fetch => fetched,
+                () = self.restore() => fetch.await,
+            },
         }
     }
 
@@ -219,7 +223,14 @@ impl Refresher {
     fn parse(&self, document: &[u8], fetched_at: UnixTime) -> Result<KeySet, KeySetError> {
         let (set, skipped) = KeySet::parse(document, &self.algorithms, fetched_at);
         let issuer = self.publisher.issuer();
-        for key in skipped {
+        if self.failures > 0 {
+            // Said at the first failure already.
+            return set;
+        }
+        if skipped.len() > MOST_SKIPPED {
+            tracing::warn!(%issuer, keys = skipped.len(), "many published keys are not used; the first are named");
+        }
+        for key in skipped.into_iter().take(MOST_SKIPPED) {
             let kid = key.kid.as_ref().map(KeyId::as_str);
             tracing::warn!(%issuer, index = key.index, kid, reason = %key.reason, "a published key is not used");
         }

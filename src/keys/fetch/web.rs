@@ -9,6 +9,7 @@ use url::Url;
 
 use super::{BoxFuture, ClientError, Fetch, FetchError, Fetched, MAX_BYTES, Validator, reasons};
 use crate::config::WebAccess;
+use crate::issuer::is_loopback;
 use crate::json::{Member, Object};
 
 /// The most redirects one request follows.
@@ -93,6 +94,8 @@ async fn within(
 /// A client with the rules that every request to an issuer follows.
 struct Web {
     client: reqwest::Client,
+    /// For this machine itself: past any proxy, for plain http is only safe if it never leaves.
+    direct: reqwest::Client,
     access: WebAccess,
 }
 
@@ -103,18 +106,22 @@ impl Web {
         if roots.as_ref().is_some_and(Vec::is_empty) {
             return Err(ClientError::NoCertificate);
         }
-        let policy = access.clone();
-        let client = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(redirect::Policy::custom(move |attempt| follow(attempt, &policy)))
-            .tls_certs_merge(roots.unwrap_or_default())
-            .build()?;
-        Ok(Self { client, access: access.clone() })
+        let roots = roots.unwrap_or_default();
+        let builder = |loopback: bool| {
+            let policy = access.clone();
+            reqwest::Client::builder()
+                .user_agent(USER_AGENT)
+                .redirect(redirect::Policy::custom(move |attempt| follow(attempt, &policy, loopback)))
+                .tls_certs_merge(roots.clone())
+        };
+        let (client, direct) = (builder(false).build()?, builder(true).no_proxy().build()?);
+        Ok(Self { client, direct, access: access.clone() })
     }
 
     async fn get(&self, url: &Url, known: Option<&Validator>) -> Result<Fetched, FetchError> {
         let known = known.filter(|known| known.url == *url);
-        let mut request = self.client.get(url.clone());
+        let client = if is_loopback(url) { &self.direct } else { &self.client };
+        let mut request = client.get(url.clone());
         request = request.header(header::ACCEPT, "application/jwk-set+json, application/json");
         if let Some(Validator { etag, .. }) = known {
             request = request.header(header::IF_NONE_MATCH, etag);
@@ -157,12 +164,15 @@ async fn body(mut response: reqwest::Response) -> Result<Bytes, FetchError> {
 }
 
 /// Never from https down to http: whoever can tamper with the plain exchange could hand out keys.
-fn follow(attempt: redirect::Attempt<'_>, access: &WebAccess) -> redirect::Action {
+fn follow(attempt: redirect::Attempt<'_>, access: &WebAccess, loopback: bool) -> redirect::Action {
     let from_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
     if attempt.previous().len() > MAX_REDIRECTS {
         attempt.error("more than 3 redirects")
     } else if from_https && attempt.url().scheme() != "https" {
         attempt.error("a redirect from https to http")
+    } else if access.allows(attempt.url()) && is_loopback(attempt.url()) != loopback {
+        // Each has its own client: the one goes through the proxy, the other must not.
+        attempt.error("a redirect between this machine and another")
     } else if access.allows(attempt.url()) {
         attempt.follow()
     } else {
