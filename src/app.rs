@@ -67,7 +67,7 @@ impl Bound {
     /// # Errors
     /// [`StartError`].
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
-        let engine = Engine::build(config, clock.clone())?;
+        let engine = Engine::build(config, clock.clone(), None)?;
         let grpc = server::bind(&engine.fixed.server.listen).await?;
         let admin = server::bind(&engine.fixed.admin_listen).await?;
         Ok(Self { engine, clock, source: None, grpc, admin })

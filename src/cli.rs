@@ -157,7 +157,7 @@ fn check_config(file: Option<&Path>) -> ExitCode {
         Err(error) => return fail(1, &error),
     };
     // What would be found only when the clients are built, such as extra roots that are none.
-    match Engine::build(config, Clock::default()) {
+    match Engine::build(config, Clock::default(), None) {
         Ok(_) => print(&yaml),
         Err(error) => fail(BAD_CONFIGURATION, &error),
     }
@@ -169,7 +169,7 @@ async fn verify(file: Option<&Path>, at: Option<UnixTime>, output: Output, token
         Ok(config) => config,
         Err(error) => return fail(BAD_CONFIGURATION, &error),
     };
-    let engine = match Engine::build(config, clock.clone()) {
+    let engine = match Engine::build(config, clock.clone(), None) {
         Ok(engine) => engine,
         Err(error) => return fail(BAD_CONFIGURATION, &error),
     };

@@ -164,7 +164,7 @@ impl WebAccess {
 }
 
 /// When keys are fetched and how long they are good.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refresh {
     /// Time between fetches.
     pub interval: Duration,

@@ -1,12 +1,13 @@
 //! From a configuration to what works by it: an authorizer, and a refresher for each issuer's keys.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::authz::Authorizer;
 use crate::clock::Clock;
 use crate::config::{Config, IssuerConfig, Server};
 use crate::counts::Counts;
-use crate::issuer::Issuers;
+use crate::issuer::{self, IssuerName};
 use crate::keys::fetch::{ClientError, fetcher};
 use crate::keys::kept::Kept;
 use crate::keys::refresh::Refresher;
@@ -18,10 +19,11 @@ pub struct Engine {
     /// Decides checks.
     pub authorizer: Authorizer,
     /// Keep its keys; not running yet.
-    pub refreshers: Vec<Refresher>,
+    pub refreshers: Vec<(IssuerName, Refresher)>,
     /// What stays for the life of the process.
     pub fixed: Fixed,
-    issuers: Vec<IssuerConfig>,
+    /// Whose keys, and from where.
+    pub issuers: Issuers,
 }
 
 /// Settings that only a restart changes.
@@ -56,12 +58,53 @@ pub struct BuildError {
     error: ClientError,
 }
 
+/// What a configuration that follows may leave running.
+#[derive(Debug, Clone)]
+pub struct Issuers {
+    configs: Vec<IssuerConfig>,
+    key_store: Option<PathBuf>,
+}
+
+impl Issuers {
+    fn get(&self, issuer: &IssuerName) -> Option<&IssuerConfig> {
+        self.configs.iter().find(|config| config.issuer.name == *issuer)
+    }
+
+    /// Whether an issuer gets its keys in the very same way in both.
+    fn refreshes_alike(&self, issuer: &IssuerName, other: &Self) -> bool {
+        self.key_store == other.key_store
+            && self.get(issuer).zip(other.get(issuer)).is_some_and(|(one, other)| {
+                one.keys == other.keys
+                    && one.refresh == other.refresh
+                    && one.issuer.algorithms == other.issuer.algorithms
+            })
+    }
+
+    /// Whether an issuer's keys mean the same in both, wherever else they differ.
+    #[must_use]
+    pub fn same_keys(&self, issuer: &IssuerName, other: &Self) -> bool {
+        self.get(issuer).zip(other.get(issuer)).is_some_and(|(one, other)| {
+            one.keys.binding() == other.keys.binding() && one.issuer.algorithms == other.issuer.algorithms
+        })
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &IssuerName> {
+        self.configs.iter().map(|config| &config.issuer.name)
+    }
+}
+
 impl Engine {
-    /// Builds everything; runs and binds nothing.
+    /// Builds everything; runs and binds nothing. Issuers that get their keys as `before` stay with what
+    /// `before` has running: they have no refresher here.
     ///
     /// # Errors
     /// [`BuildError`].
-    pub fn build(config: Config, clock: Clock) -> Result<Self, BuildError> {
+    pub fn build(
+        config: Config,
+        clock: Clock,
+        before: Option<(&Issuers, &KeyStore)>,
+    ) -> Result<Self, BuildError> {
         let Config { server, admin_listen, tokens, issuers, key_store, identity, rules, checking, wording } =
             config;
         let entries = issuers.iter().map(|config| Entry {
@@ -69,25 +112,34 @@ impl Engine {
             source: config.keys.to_string(),
             refresh: config.refresh.clone(),
         });
-        let keys = Arc::new(KeyStore::new(entries, clock.clone()));
+        let entries: Vec<_> = entries.collect();
+        let issuers = Issuers { configs: issuers, key_store };
+        let stays =
+            |name: &IssuerName| before.is_some_and(|(before, _)| issuers.refreshes_alike(name, before));
+        let keys = Arc::new(match before {
+            Some((_, keys)) => keys.followed_by(entries, stays),
+            None => KeyStore::new(entries, clock.clone()),
+        });
         let mut refreshers = Vec::new();
-        for config in &issuers {
+        for config in issuers.configs.iter().filter(|config| !stays(&config.issuer.name)) {
             let name = &config.issuer.name;
             let named = |error| BuildError { issuer: name.as_str().to_owned(), error };
             let source = fetcher(&config.keys, config.refresh.timeout).map_err(named)?;
             let publisher = keys.publisher(name).expect("the store was made for these issuers");
-            let kept = key_store.as_deref().map(|folder| Kept::new(folder, name, config.keys.binding()));
+            let kept = issuers.key_store.as_deref();
+            let kept = kept.map(|folder| Kept::new(folder, name, config.keys.binding()));
             let kept = kept.filter(|_| source.can_change());
             let algorithms = config.issuer.algorithms.clone();
-            refreshers.push(Refresher::new(publisher, source, kept, algorithms, config.refresh.clone()));
+            let refresher = Refresher::new(publisher, source, kept, algorithms, config.refresh.clone());
+            refreshers.push((name.clone(), refresher));
         }
-        let known = Issuers::new(issuers.iter().map(|config| config.issuer.clone()).collect());
-        let policy = Policy::new(rules);
+        let known =
+            issuer::Issuers::new(issuers.configs.iter().map(|config| config.issuer.clone()).collect());
         let authorizer = Authorizer {
             tokens,
             issuers: known,
             identity,
-            policy,
+            policy: Policy::new(rules),
             checking,
             wording,
             counts: Counts::default(),
@@ -95,26 +147,5 @@ impl Engine {
             clock,
         };
         Ok(Self { authorizer, refreshers, fixed: Fixed { server, admin_listen }, issuers })
-    }
-
-    /// The issuers it was built for.
-    #[must_use]
-    pub fn issuers(&self) -> &[IssuerConfig] {
-        &self.issuers
-    }
-
-    /// Takes over the keys of issuers that get them from the same place in the same way, so that a reload
-    /// leaves no moment without keys.
-    pub fn take_over(&self, before: &[IssuerConfig], keys: &KeyStore) {
-        for config in &self.issuers {
-            let same = |old: &&IssuerConfig| {
-                old.issuer.name == config.issuer.name
-                    && old.keys == config.keys
-                    && old.issuer.algorithms == config.issuer.algorithms
-            };
-            if before.iter().any(|old| same(&old)) {
-                self.authorizer.keys.take_over(&config.issuer.name, keys);
-            }
-        }
     }
 }

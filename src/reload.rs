@@ -1,6 +1,7 @@
 //! The owned task that keeps the keys of the configuration at work, and replaces both when the file changes
 //! or SIGHUP comes: all or nothing, connections kept.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Environment, IssuerConfig};
+use crate::config::{Config, ConfigError, Environment};
 use crate::disk::{LOOK, Mark, on_disk};
-use crate::engine::{Engine, Fixed};
+use crate::engine::{Engine, Fixed, Issuers};
+use crate::issuer::IssuerName;
 use crate::keys::refresh::Refresher;
 use crate::live::Live;
 
@@ -34,28 +36,52 @@ pub struct Reloader {
     live: Arc<Live>,
     clock: Clock,
     fixed: Fixed,
-    issuers: Vec<IssuerConfig>,
+    issuers: Issuers,
     source: Option<Source>,
     running: Running,
 }
 
-/// The refreshers of one configuration.
+/// The refreshers at work. Each says at its end whether it was told to end.
 struct Running {
-    tasks: JoinSet<()>,
+    tasks: JoinSet<bool>,
+    stops: HashMap<IssuerName, CancellationToken>,
     stop: CancellationToken,
 }
 
 impl Running {
-    fn start(refreshers: Vec<Refresher>) -> Self {
-        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
-        for refresher in refreshers {
-            tasks.spawn(refresher.run(stop.clone()));
+    /// Starts these; returns how to end those whose place they take.
+    fn start(&mut self, refreshers: Vec<(IssuerName, Refresher)>) -> Vec<CancellationToken> {
+        let mut replaced = Vec::new();
+        for (issuer, refresher) in refreshers {
+            let stop = self.stop.child_token();
+            replaced.extend(self.stops.insert(issuer, stop.clone()));
+            self.tasks.spawn(async move {
+                refresher.run(stop.clone()).await;
+                stop.is_cancelled()
+            });
         }
-        Self { tasks, stop }
+        replaced
+    }
+
+    /// Takes out those that are not among these; returns how to end them.
+    fn without(&mut self, issuers: &Issuers) -> Vec<CancellationToken> {
+        let gone = self.stops.extract_if(|issuer, _| !issuers.names().any(|name| name == issuer));
+        gone.map(|(_, stop)| stop).collect()
+    }
+
+    /// Ends these after a while, when nobody waits for them any more.
+    fn retire(&mut self, stops: Vec<CancellationToken>, after: Duration) {
+        self.tasks.spawn(async move {
+            sleep(after).await;
+            stops.iter().for_each(CancellationToken::cancel);
+            true
+        });
     }
 
     async fn end(mut self) {
         self.stop.cancel();
+        // Those that only wait to end others have nothing left to do.
+        self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
     }
 }
@@ -65,10 +91,11 @@ impl Reloader {
     /// Returns the authorizer to work with as well.
     #[must_use]
     pub fn start(engine: Engine, clock: Clock, source: Option<Source>) -> (Arc<Live>, Self) {
-        let issuers = engine.issuers().to_vec();
-        let Engine { authorizer, refreshers, fixed, .. } = engine;
+        let Engine { authorizer, refreshers, fixed, issuers } = engine;
         let live = Arc::new(Live::new(authorizer));
-        let running = Running::start(refreshers);
+        let (tasks, stops, stop) = (JoinSet::new(), HashMap::new(), CancellationToken::new());
+        let mut running = Running { tasks, stops, stop };
+        running.start(refreshers);
         (Arc::clone(&live), Self { live, clock, fixed, issuers, source, running })
     }
 
@@ -78,18 +105,29 @@ impl Reloader {
         let mut hangup = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened to"))
             .ok();
-        let mut seen = self.mark().await;
+        let file = self.source.as_ref().and_then(|source| source.file.clone());
+        let mut seen = mark(file.clone()).await;
+        let mut changed = None;
         loop {
             let why = tokio::select! {
                 () = stop.cancelled() => break,
-                _ = self.running.tasks.join_next(), if !self.running.tasks.is_empty() => break,
-                () = hung_up(&mut hangup) => "SIGHUP",
-                () = sleep(LOOK) => match self.mark().await {
-                    mark if mark.is_some() && mark != seen => "the file changed",
-                    _ => continue,
+                Some(ended) = self.running.tasks.join_next() => match ended {
+                    Ok(true) => continue,
+                    Ok(false) | Err(_) => break,
                 },
+                () = hung_up(&mut hangup) => "SIGHUP",
+                mark = look(file.clone()) => {
+                    // Two looks must agree: half a file may read well, and say less than the whole.
+                    let settled = mark == changed;
+                    changed = mark.filter(|_| mark != seen);
+                    if changed.is_none() || !settled {
+                        continue;
+                    }
+                    "the file changed"
+                }
             };
-            seen = self.mark().await;
+            seen = mark(file.clone()).await;
+            changed = None;
             // A new issuer that takes its time must not hold up the end.
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -97,11 +135,6 @@ impl Reloader {
             }
         }
         self.running.end().await;
-    }
-
-    async fn mark(&self) -> Option<Mark> {
-        let file = self.source.as_ref()?.file.clone()?;
-        on_disk(move || Mark::of(&file)).await.ok().flatten()
     }
 
     async fn reload(&mut self, why: &'static str) {
@@ -127,7 +160,9 @@ impl Reloader {
         let config = read
             .map_err(|error| vec![error.to_string()])?
             .map_err(|ConfigError(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let engine = Engine::build(config, self.clock.clone()).map_err(|error| vec![error.to_string()])?;
+        let before = self.live.now();
+        let engine = Engine::build(config, self.clock.clone(), Some((&self.issuers, &before.keys)))
+            .map_err(|error| vec![error.to_string()])?;
         match engine.fixed.differences(&self.fixed).as_slice() {
             [] => Ok(engine),
             keys => Err(vec![format!("a change of {} needs a restart", keys.join(", "))]),
@@ -135,16 +170,33 @@ impl Reloader {
     }
 
     async fn put_to_work(&mut self, engine: Engine) {
-        engine.take_over(&self.issuers, &self.live.now().keys);
-        self.issuers = engine.issuers().to_vec();
-        let Engine { mut authorizer, refreshers, .. } = engine;
-        authorizer.counts = self.live.now().counts.clone();
+        let Engine { mut authorizer, refreshers, issuers, .. } = engine;
+        let before = self.live.now();
+        authorizer.counts = before.counts.clone();
         let keys = Arc::clone(&authorizer.keys);
-        let before = std::mem::replace(&mut self.running, Running::start(refreshers));
+        let mut retired = self.running.start(refreshers);
         let _ = timeout(FIRST_ANSWERS, keys.first_answers()).await;
+        // Last of all, so that nothing older than what is live comes with it.
+        for issuer in issuers.names().filter(|issuer| issuers.same_keys(issuer, &self.issuers)) {
+            keys.take_over(issuer, &before.keys);
+        }
         self.live.swap(authorizer);
-        before.end().await;
+        retired.extend(self.running.without(&issuers));
+        self.issuers = issuers;
+        // Checks that began before the swap may still wait for a key of the old refreshers.
+        self.running.retire(retired, before.keys.longest_wait());
     }
+}
+
+/// The file's version, after a while.
+async fn look(file: Option<PathBuf>) -> Option<Mark> {
+    sleep(LOOK).await;
+    mark(file).await
+}
+
+async fn mark(file: Option<PathBuf>) -> Option<Mark> {
+    let file = file?;
+    on_disk(move || Mark::of(&file)).await.ok().flatten()
 }
 
 async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {

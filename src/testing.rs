@@ -160,6 +160,8 @@ pub enum Behavior {
     Hang,
     /// A good head, then one byte of the body every so often.
     Drip(Duration),
+    /// A good answer with this body, after a while.
+    Late(Duration, Vec<u8>),
     /// A good head, then half of the body that it promised.
     Truncate(Vec<u8>),
 }
@@ -285,6 +287,11 @@ impl Shared {
                     stream.write_all(b" ").await?;
                     tokio::time::sleep(pause).await;
                 }
+            }
+            Behavior::Late(pause, body) => {
+                tokio::time::sleep(pause).await;
+                stream.write_all(&reply(200, &[], body.len())).await?;
+                stream.write_all(&body).await?;
             }
             Behavior::Truncate(body) => {
                 stream.write_all(&reply(200, &[], body.len())).await?;

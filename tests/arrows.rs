@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["app", "clock", "config", "engine", "explain", "reload", "shutdown", "telemetry"]),
     ("explain", &["authz", "clock", "denial", "token", "verdict", "verify"]),
     ("app", &["admin", "authz", "clock", "config", "engine", "health", "live", "reload", "server", "wire"]),
-    ("reload", &["clock", "config", "engine", "keys::refresh", "live", "disk"]),
+    ("reload", &["issuer", "clock", "config", "engine", "keys::refresh", "live", "disk"]),
     (
         "engine",
         &[

@@ -401,6 +401,48 @@ async fn a_reload_under_load_loses_no_check_and_a_bad_file_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_reload_leaves_the_keys_of_other_issuers_and_who_waits_for_them_alone() {
+    let (old, new) = (SigningKey::shared("k1", Algorithm::Rs256), SigningKey::shared("k2", Algorithm::Rs256));
+    let issuer = FakeIssuer::with_keys(&[&old]).await;
+    let config = file("");
+    let write = |rules: &str| {
+        let text = format!(
+            "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\nissuers: [{{name: p, passage: \
+             {{app_id: app1, base_url: '{}'}}, refresh: {{wait: 10s, timeout: 20s, unknown_kid_cooldown: 1h}}}}]\nrules: {rules}\n",
+            issuer.url()
+        );
+        std::fs::write(config.path(), text).unwrap();
+    };
+    write("[]");
+    let running = Running::serve(config.path(), "info").await;
+    wait_until("ready", || async { get(running.admin, "/readyz").await.0 == 200 }).await;
+    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let ask = |token: String| {
+        let mut client = client.clone();
+        async move {
+            let request = check_request(&[("authorization", &format!("Bearer {token}"))]);
+            Answer::from(client.check(request).await.unwrap().into_inner()).code().to_owned()
+        }
+    };
+    // A check waits for a key whose fetch is under way; the reload comes in between.
+    let late = passage_authz::testing::jwks(&[&new]).to_string().into_bytes();
+    issuer.behave(Behavior::Late(Duration::from_millis(1500), late));
+    let before = issuer.fetches();
+    let waiting = tokio::spawn(ask(new.mint("app1", |_, _| {})));
+    wait_until("the fetch is under way", || async { issuer.fetches() == before + 1 }).await;
+    write("[{name: all, match: {paths: [/none]}, access: deny}]");
+    running.signal("-HUP").await;
+    wait_until("reloaded", || async {
+        get(running.admin, "/metrics").await.1.contains("passage_authz_config_reloads_total{result=\"ok\"} 1")
+    })
+    .await;
+    assert!(!waiting.is_finished(), "the reload came while the check waited");
+    assert_eq!(waiting.await.unwrap(), "allowed");
+    assert_eq!(issuer.fetches(), before + 1, "a reload of rules fetches nothing");
+    assert_eq!(ask(old.mint("app1", |_, _| {})).await, "key_unknown", "withdrawn, and not brought back");
+}
+
+#[tokio::test]
 async fn what_is_fetched_from_this_machine_goes_through_no_proxy() {
     let issuer = FakeIssuer::with_keys(&[&SigningKey::shared("k1", Algorithm::Rs256)]).await;
     let proxy = FakeIssuer::with_keys(&[&SigningKey::shared("evil", Algorithm::Rs256)]).await;

@@ -28,7 +28,8 @@ pub enum Missing {
 #[derive(Debug)]
 pub struct KeyStore {
     // No capacity is set: the entries are the configured issuers, and an eviction would be an outage.
-    sets: Cache<IssuerName, Arc<KeySet>>,
+    // By slot and not by name: two configurations may mean different keys by one name for a while.
+    sets: Cache<SlotId, Arc<KeySet>>,
     slots: HashMap<IssuerName, Arc<Slot>>,
     /// The issuers in the configuration's order, each with its source of keys for people to read.
     sources: Vec<(IssuerName, String)>,
@@ -47,9 +48,13 @@ pub struct Entry {
     pub refresh: Refresh,
 }
 
+/// Which slot a key set belongs to; never used twice.
+type SlotId = u64;
+
 /// What checks and the refresher of one issuer share.
 #[derive(Debug)]
 struct Slot {
+    id: SlotId,
     progress: watch::Sender<Progress>,
     status: Mutex<Status>,
     /// The number of fetches that somebody wants to have been started.
@@ -104,24 +109,32 @@ impl KeyStore {
     /// A store for these issuers, all of them without keys yet.
     #[must_use]
     pub fn new(issuers: impl IntoIterator<Item = Entry>, clock: Clock) -> Self {
-        let slot = |refresh: &Refresh| {
-            let start =
-                Progress { started: 0, in_flight: false, last: Last::Never, asking_again: Instant::now() };
-            Arc::new(Slot {
-                progress: watch::Sender::new(start),
-                status: Mutex::default(),
-                wanted: AtomicU64::new(0),
-                wake: Notify::new(),
-                max_stale: refresh.max_stale,
-                wait: refresh.wait,
-            })
+        let empty = Self {
+            sets: Cache::builder().build(),
+            slots: HashMap::new(),
+            sources: Vec::new(),
+            changed: watch::Sender::new(()),
+            clock,
         };
+        empty.followed_by(issuers, |_| false)
+    }
+
+    /// The store of a configuration that follows. Issuers that `stay` keep their keys, their refresher, and
+    /// whoever waits for it; the others begin anew, apart from those of the same name here.
+    #[must_use]
+    pub fn followed_by(
+        &self,
+        issuers: impl IntoIterator<Item = Entry>,
+        stay: impl Fn(&IssuerName) -> bool,
+    ) -> Self {
         let (mut slots, mut sources) = (HashMap::new(), Vec::new());
         for Entry { issuer, source, refresh } in issuers {
-            slots.insert(issuer.clone(), slot(&refresh));
+            let staying = self.slots.get(&issuer).filter(|_| stay(&issuer)).cloned();
+            slots.insert(issuer.clone(), staying.unwrap_or_else(|| Arc::new(Slot::new(&refresh))));
             sources.push((issuer, source));
         }
-        Self { sets: Cache::builder().build(), slots, sources, changed: watch::Sender::new(()), clock }
+        let (sets, changed, clock) = (self.sets.clone(), self.changed.clone(), self.clock.clone());
+        Self { sets, slots, sources, changed, clock }
     }
 
     /// The issuer's keys, if they are young enough.
@@ -130,7 +143,7 @@ impl KeyStore {
     /// [`Missing::Unavailable`] without keys or past `max_stale`.
     pub fn snapshot(&self, issuer: &IssuerName, now: UnixTime) -> Result<Arc<KeySet>, Missing> {
         let slot = self.slots.get(issuer).ok_or(Missing::Unavailable)?;
-        let set = self.sets.get(issuer).ok_or(Missing::Unavailable)?;
+        let set = self.sets.get(&slot.id).ok_or(Missing::Unavailable)?;
         if now.since(set.fetched_at()) <= slot.max_stale { Ok(set) } else { Err(Missing::Unavailable) }
     }
 
@@ -191,8 +204,10 @@ impl KeyStore {
     /// The issuer's set at hand, however old, and what became of its fetches.
     #[must_use]
     pub fn inspect(&self, issuer: &IssuerName) -> (Option<Arc<KeySet>>, Status) {
-        let status = self.slots.get(issuer).map(|slot| slot.status().clone()).unwrap_or_default();
-        (self.sets.get(issuer), status)
+        match self.slots.get(issuer) {
+            Some(slot) => (self.sets.get(&slot.id), slot.status().clone()),
+            None => (None, Status::default()),
+        }
     }
 
     /// The issuers in the configuration's order, each with its source of keys for people to read.
@@ -201,20 +216,27 @@ impl KeyStore {
         &self.sources
     }
 
-    /// Takes over what another store has of an issuer.
+    /// Takes over the keys that another store has of an issuer, unless its own refresher has brought some.
     pub fn take_over(&self, issuer: &IssuerName, other: &Self) {
+        let Some(slot) = self.slots.get(issuer) else { return };
         let (set, status) = other.inspect(issuer);
-        if let (Some(set), Some(slot)) = (set, self.slots.get(issuer)) {
-            *slot.status() = status;
-            self.sets.insert(issuer.clone(), set);
+        if let (Some(set), None) = (set, self.sets.get(&slot.id)) {
+            slot.status().last_success = status.last_success;
+            self.sets.insert(slot.id, set);
         }
+    }
+
+    /// The longest that a check waits here for a key.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        self.slots.values().map(|slot| slot.wait).max().unwrap_or_default()
     }
 
     /// Waits until every issuer has keys, or its first fetch has been answered.
     pub async fn first_answers(&self) {
-        for (issuer, slot) in &self.slots {
+        for slot in self.slots.values() {
             let mut progress = slot.progress.subscribe();
-            while self.sets.get(issuer).is_none() && progress.borrow_and_update().last == Last::Never {
+            while self.sets.get(&slot.id).is_none() && progress.borrow_and_update().last == Last::Never {
                 if progress.changed().await.is_err() {
                     return;
                 }
@@ -249,6 +271,21 @@ impl KeyStore {
 }
 
 impl Slot {
+    fn new(refresh: &Refresh) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let start =
+            Progress { started: 0, in_flight: false, last: Last::Never, asking_again: Instant::now() };
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            progress: watch::Sender::new(start),
+            status: Mutex::default(),
+            wanted: AtomicU64::new(0),
+            wake: Notify::new(),
+            max_stale: refresh.max_stale,
+            wait: refresh.wait,
+        }
+    }
+
     fn status(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -275,9 +312,16 @@ impl Progress {
 pub struct Publisher {
     issuer: IssuerName,
     slot: Arc<Slot>,
-    sets: Cache<IssuerName, Arc<KeySet>>,
+    sets: Cache<SlotId, Arc<KeySet>>,
     changed: watch::Sender<()>,
     clock: Clock,
+}
+
+impl Drop for Publisher {
+    /// Keys that nobody refreshes any more are nobody's.
+    fn drop(&mut self) {
+        self.sets.invalidate(&self.slot.id);
+    }
 }
 
 impl Publisher {
@@ -296,7 +340,7 @@ impl Publisher {
     /// The set at hand, however old.
     #[must_use]
     pub fn current(&self) -> Option<Arc<KeySet>> {
-        self.sets.get(&self.issuer)
+        self.sets.get(&self.slot.id)
     }
 
     /// A fetch begins; until `asking_again` no other is made for an unknown key.
@@ -317,7 +361,7 @@ impl Publisher {
             let fetches = &mut status.fetches;
             *(if changed { &mut fetches.changed } else { &mut fetches.unchanged }) += 1;
         }
-        self.sets.insert(self.issuer.clone(), Arc::new(set));
+        self.sets.insert(self.slot.id, Arc::new(set));
         self.end(Last::Good);
         self.changed.send_replace(());
     }
@@ -335,7 +379,7 @@ impl Publisher {
     /// Puts an older set in place, from before this start. It counts as no fetch.
     pub fn restore(&self, set: KeySet) {
         self.slot.status().last_success = Some(set.fetched_at());
-        self.sets.insert(self.issuer.clone(), Arc::new(set));
+        self.sets.insert(self.slot.id, Arc::new(set));
         self.slot.progress.send_modify(|_| {});
         self.changed.send_replace(());
     }
