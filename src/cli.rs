@@ -106,18 +106,17 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(1, &error),
     };
-    let environment = Environment::read();
-    let config = match Config::load(file.as_deref(), &environment) {
+    let source = Source::new(file, Environment::read());
+    let config = match Config::load(source.file.as_deref(), &source.environment) {
         Ok(config) => config,
         Err(error) => return fail(BAD_CONFIGURATION, &error),
     };
     telemetry::init();
-    if file.is_some() {
-        for name in environment.set() {
+    if source.file.is_some() {
+        for name in source.environment.set() {
             tracing::warn!(name, "ignored: a configuration file is used");
         }
     }
-    let source = Source { file, environment };
     let bound = match Bound::bind(config, Clock::default()).await {
         Ok(bound) => bound.reloading(source),
         Err(error @ StartError::Build(_)) => return fail(BAD_CONFIGURATION, &error),
@@ -169,10 +168,12 @@ async fn verify(file: Option<&Path>, at: Option<UnixTime>, output: Output, token
         Ok(config) => config,
         Err(error) => return fail(BAD_CONFIGURATION, &error),
     };
-    let engine = match Engine::build(config, clock.clone(), None) {
+    let mut engine = match Engine::build(config, clock.clone(), None) {
         Ok(engine) => engine,
         Err(error) => return fail(BAD_CONFIGURATION, &error),
     };
+    // Whoever asks is not the server: what it keeps stays its own.
+    engine.refreshers.iter_mut().for_each(|(_, refresher)| refresher.only_read());
     let token = if token == "-" { read_token() } else { token };
     let (live, reloader) = Reloader::start(engine, clock.clone(), None);
     let (authorizer, stop) = (live.now(), CancellationToken::new());

@@ -5,8 +5,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -36,13 +38,58 @@ impl Mark {
     }
 }
 
-/// Runs something that waits for a disk, on a thread where that may take its time, and not for ever.
-///
-/// # Errors
-/// The time is up, or the thread panicked.
-pub(crate) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    match timeout(DISK_TIMEOUT, spawn_blocking(work)).await {
-        Ok(done) => done.map_err(io::Error::other),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer")),
+/// One owner's way to a disk. A thread that a disk keeps for good cannot be taken back, so each owner has at most
+/// one there.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk(Arc<Semaphore>);
+
+impl Disk {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+
+    /// Runs something that waits for a disk, on a thread where that may take its time, and not for ever.
+    ///
+    /// # Errors
+    /// The time is up, or the thread panicked.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let working = async {
+            let permit = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
+            let work = move || {
+                let done = work();
+                drop(permit);
+                done
+            };
+            spawn_blocking(work).await.map_err(io::Error::other)
+        };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
+        timeout(DISK_TIMEOUT, working).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_keeps_one_thread_and_no_more() {
+        let (disk, (release, hangs)) = (Disk::new(), std::sync::mpsc::channel::<()>());
+        // Paused time does not run by itself while a thread is busy.
+        let late = async {
+            tokio::task::yield_now().await;
+            tokio::time::advance(DISK_TIMEOUT).await;
+        };
+        let (first, ()) = tokio::join!(disk.run(move || hangs.recv()), late);
+        assert_eq!(first.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (began, begun) = std::sync::mpsc::channel::<()>();
+        let late = tokio::time::advance(DISK_TIMEOUT);
+        let (second, ()) = tokio::join!(disk.run(move || began.send(())), late);
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begun.try_recv().is_err(), "the second must not have begun");
+        drop(release);
+        assert_eq!(disk.run(|| 7).await.unwrap(), 7);
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Environment};
-use crate::disk::{LOOK, Mark, on_disk};
+use crate::disk::{Disk, LOOK, Mark};
 use crate::engine::{Engine, Fixed, Issuers};
 use crate::issuer::IssuerName;
 use crate::keys::refresh::Refresher;
@@ -29,6 +29,17 @@ pub struct Source {
     pub file: Option<PathBuf>,
     /// The environment.
     pub environment: Environment,
+    /// The file's version before it was read.
+    read: Option<Mark>,
+}
+
+impl Source {
+    /// Make it before the first reading, so that no change in between is missed.
+    #[must_use]
+    pub fn new(file: Option<PathBuf>, environment: Environment) -> Self {
+        let read = file.as_deref().and_then(Mark::of);
+        Self { file, environment, read }
+    }
 }
 
 /// Runs the refreshers, and replaces them with the configuration.
@@ -39,6 +50,7 @@ pub struct Reloader {
     issuers: Issuers,
     source: Option<Source>,
     running: Running,
+    disk: Disk,
 }
 
 /// The refreshers at work. Each says at its end whether it was told to end.
@@ -96,7 +108,7 @@ impl Reloader {
         let (tasks, stops, stop) = (JoinSet::new(), HashMap::new(), CancellationToken::new());
         let mut running = Running { tasks, stops, stop };
         running.start(refreshers);
-        (Arc::clone(&live), Self { live, clock, fixed, issuers, source, running })
+        (Arc::clone(&live), Self { live, clock, fixed, issuers, source, running, disk: Disk::new() })
     }
 
     /// Runs until `stop`, or until a refresher ends that should not.
@@ -106,7 +118,7 @@ impl Reloader {
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened to"))
             .ok();
         let file = self.source.as_ref().and_then(|source| source.file.clone());
-        let mut seen = mark(file.clone()).await;
+        let mut seen = self.source.as_ref().and_then(|source| source.read);
         let mut changed = None;
         loop {
             let why = tokio::select! {
@@ -116,7 +128,7 @@ impl Reloader {
                     Ok(false) | Err(_) => break,
                 },
                 () = hung_up(&mut hangup) => "SIGHUP",
-                mark = look(file.clone()) => {
+                mark = look(&self.disk, file.clone()) => {
                     // Two looks must agree: half a file may read well, and say less than the whole.
                     let settled = mark == changed;
                     changed = mark.filter(|_| mark != seen);
@@ -126,7 +138,7 @@ impl Reloader {
                     "the file changed"
                 }
             };
-            seen = mark(file.clone()).await;
+            seen = mark(&self.disk, file.clone()).await;
             changed = None;
             // A new issuer that takes its time must not hold up the end.
             tokio::select! {
@@ -155,8 +167,8 @@ impl Reloader {
 
     /// Reads and builds everything before anything is replaced.
     async fn read(&self, source: Source) -> Result<Engine, Vec<String>> {
-        let Source { file, environment } = source;
-        let read = on_disk(move || Config::load(file.as_deref(), &environment)).await;
+        let Source { file, environment, .. } = source;
+        let read = self.disk.run(move || Config::load(file.as_deref(), &environment)).await;
         let config = read
             .map_err(|error| vec![error.to_string()])?
             .map_err(|ConfigError(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
@@ -189,14 +201,14 @@ impl Reloader {
 }
 
 /// The file's version, after a while.
-async fn look(file: Option<PathBuf>) -> Option<Mark> {
+async fn look(disk: &Disk, file: Option<PathBuf>) -> Option<Mark> {
     sleep(LOOK).await;
-    mark(file).await
+    mark(disk, file).await
 }
 
-async fn mark(file: Option<PathBuf>) -> Option<Mark> {
+async fn mark(disk: &Disk, file: Option<PathBuf>) -> Option<Mark> {
     let file = file?;
-    on_disk(move || Mark::of(&file)).await.ok().flatten()
+    disk.run(move || Mark::of(&file)).await.ok().flatten()
 }
 
 async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {

@@ -15,7 +15,7 @@ use super::{KeyId, KeySet, KeySetError};
 use crate::algorithm::Algorithm;
 use crate::clock::UnixTime;
 use crate::config::Refresh;
-use crate::disk::on_disk;
+use crate::disk::Disk;
 
 /// The first pause after a failed fetch; each further one doubles it.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -40,6 +40,8 @@ pub struct Refresher {
     publisher: Publisher,
     source: Box<dyn Fetch>,
     kept: Option<Kept>,
+    disk: Disk,
+    keeping: bool,
     algorithms: Vec<Algorithm>,
     refresh: Refresh,
     /// The document of the set at hand, and what makes the next request for it conditional.
@@ -75,6 +77,8 @@ impl Refresher {
             publisher,
             source,
             kept,
+            disk: Disk::new(),
+            keeping: true,
             algorithms,
             refresh,
             document: None,
@@ -84,18 +88,29 @@ impl Refresher {
         }
     }
 
+    /// Keeps nothing on disk, and still reads what is kept.
+    pub fn only_read(&mut self) {
+        self.keeping = false;
+    }
+
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let running = async {
             self.publisher.begin(self.asking_again);
             let fetched = self.first_fetch().await;
-            let mut pause = self.take(fetched).await;
+            let mut pause = self.take(fetched);
             loop {
                 self.publisher.plan(pause);
-                self.idle(pause.map(|pause| Instant::now() + pause)).await;
+                let keeping = self.keep();
+                let scheduled = pause.map(|pause| Instant::now() + pause);
+                tokio::select! {
+                    () = self.idle(scheduled) => {}
+                    // A slow disk holds up nothing: what it does not get written is written next time.
+                    never = async { keeping.await; std::future::pending().await } => never,
+                }
                 self.publisher.begin(self.asking_again);
                 let fetched = self.source.fetch(self.validator.as_ref()).await;
-                pause = self.take(fetched).await;
+                pause = self.take(fetched);
             }
         };
         tokio::select! {
@@ -132,7 +147,7 @@ impl Refresher {
         }
         let Some(kept) = self.kept.clone() else { return };
         let (issuer, now) = (self.publisher.issuer(), self.publisher.now());
-        let read = on_disk(move || kept.read(now)).await.map_err(KeptError::from).flatten();
+        let read = self.disk.run(move || kept.read(now)).await.map_err(KeptError::from).flatten();
         let (document, fetched_at) = match read {
             Ok(Some(entry)) => entry,
             Ok(None) => return,
@@ -177,7 +192,7 @@ impl Refresher {
     }
 
     /// Publishes what came of a fetch; returns the pause until the next one.
-    async fn take(&mut self, fetched: Result<Fetched, FetchError>) -> Option<Duration> {
+    fn take(&mut self, fetched: Result<Fetched, FetchError>) -> Option<Duration> {
         let issuer = self.publisher.issuer().clone();
         match fetched.map_err(Failure::from).and_then(|fetched| self.accept(fetched)) {
             Ok(max_age) => {
@@ -185,7 +200,6 @@ impl Refresher {
                     tracing::info!(%issuer, failures = self.failures, "keys can be fetched again");
                 }
                 self.failures = 0;
-                self.keep().await;
                 self.source.can_change().then(|| self.pause_after_success(max_age))
             }
             Err(error) => {
@@ -237,14 +251,21 @@ impl Refresher {
         set
     }
 
-    /// Writes the set at hand to disk, if that is wanted.
-    async fn keep(&self) {
-        let (Some(kept), Some(document)) = (self.kept.clone(), self.document.clone()) else { return };
-        let Some(fetched_at) = self.publisher.current().map(|set| set.fetched_at()) else { return };
-        let written = on_disk(move || kept.write(&document, fetched_at)).await;
-        if let Err(error) = written.map_err(KeptError::from).flatten() {
-            let issuer = self.publisher.issuer();
-            tracing::warn!(%issuer, %error, "keys cannot be kept on disk");
+    /// Writes the set that was just confirmed to disk, if that is wanted.
+    fn keep(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (kept, document, disk) = (self.kept.clone(), self.document.clone(), self.disk.clone());
+        let fetched_at = self.publisher.current().map(|set| set.fetched_at());
+        let confirmed = self.keeping && self.failures == 0;
+        let issuer = self.publisher.issuer().clone();
+        async move {
+            let (Some(kept), Some(document), Some(fetched_at)) = (kept, document, fetched_at) else { return };
+            if !confirmed {
+                return;
+            }
+            let written = disk.run(move || kept.write(&document, fetched_at)).await;
+            if let Err(error) = written.map_err(KeptError::from).flatten() {
+                tracing::warn!(%issuer, %error, "keys cannot be kept on disk");
+            }
         }
     }
 

@@ -10,16 +10,17 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::{BoxFuture, Fetch, FetchError, Fetched, MAX_BYTES, Validator};
-use crate::disk::{LOOK, Mark, on_disk};
+use crate::disk::{Disk, LOOK, Mark};
 
 pub(super) struct KeyFile {
     path: PathBuf,
     read: Mutex<Option<Mark>>,
+    disk: Disk,
 }
 
 impl KeyFile {
-    pub(super) const fn new(path: PathBuf) -> Self {
-        Self { path, read: Mutex::new(None) }
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, read: Mutex::new(None), disk: Disk::new() }
     }
 
     fn last(&self) -> Option<Mark> {
@@ -31,7 +32,7 @@ impl Fetch for KeyFile {
     fn fetch<'a>(&'a self, _: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
         Box::pin(async move {
             let path = self.path.clone();
-            let (mark, body) = on_disk(move || (Mark::of(&path), read(&path))).await?;
+            let (mark, body) = self.disk.run(move || (Mark::of(&path), read(&path))).await?;
             // The mark is taken before the read: a change in between is seen at the next look.
             *self.read.lock().unwrap_or_else(PoisonError::into_inner) = mark;
             Ok(Fetched { body: Some(body?), validator: None, max_age: None })
@@ -44,7 +45,7 @@ impl Fetch for KeyFile {
                 sleep(LOOK).await;
                 let path = self.path.clone();
                 // A look that fails is no change: the file may be in the middle of a swap.
-                if let Ok(Some(mark)) = on_disk(move || Mark::of(&path)).await
+                if let Ok(Some(mark)) = self.disk.run(move || Mark::of(&path)).await
                     && self.last() != Some(mark)
                 {
                     return;
