@@ -1,10 +1,17 @@
 //! Generates the trimmed Envoy messages of `proto/`, without needing a `protoc`.
 
 use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(["envoy/service/auth/v3/external_auth.proto"], ["proto"])?;
+    // What reflection shows.
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     // `Bytes` instead of `Vec<u8>`: a decoded field is a slice of the received frame, not a copy.
     // No Debug: these messages hold tokens, and what cannot be printed cannot leak.
     tonic_prost_build::configure()

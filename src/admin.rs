@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
 use crate::live::Live;
-use crate::metrics;
+use crate::metrics::{self, Ports};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -22,8 +22,8 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    pub(crate) fn new(live: Arc<Live>) -> Self {
-        let registry = metrics::registry(Arc::clone(&live));
+    pub(crate) fn new(live: Arc<Live>, ports: Ports) -> Self {
+        let registry = metrics::registry(Arc::clone(&live), ports);
         Self { live, registry }
     }
 

@@ -1,39 +1,41 @@
 //! The composition root: everything is bound before anything runs, and every task has an owner here.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::server::NamedService;
-use tonic_health::pb::health_server::{Health, HealthServer};
-use tower_service::Service as _;
 
 use crate::admin::Admin;
-use crate::authz::Service;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::engine::{BuildError, Engine};
-use crate::health::{self, Ending};
+use crate::health;
+use crate::http::HttpChecks;
+use crate::listen::{Address, BindError, Listener};
+use crate::load::Load;
+use crate::metrics::Ports;
 use crate::reload::{Reloader, Source};
-use crate::server::{self, BindError, Drained, Protocol};
-use crate::wire::AuthorizationServer;
+use crate::rpc;
+use crate::server::{self, Drained, Options, Protocol, Seen};
+use crate::spans::Exporter;
+use crate::tls::{Tls, TlsError};
 
-/// The largest check request that is read: Envoy's own header limit is 60 KiB.
-const MAX_MESSAGE: usize = 64 * 1024;
+/// Connections the admin port takes: a few probes and scrapers.
+const ADMIN_CONNECTIONS: usize = 256;
 
 /// A service that is ready to run, its ports bound.
 pub struct Bound {
     engine: Engine,
     clock: Clock,
     source: Option<Source>,
-    grpc: (TcpListener, SocketAddr),
-    admin: (TcpListener, SocketAddr),
+    exporter: Option<Exporter>,
+    tls: Option<Arc<Tls>>,
+    grpc: Listener,
+    http: Option<Listener>,
+    admin: Listener,
 }
 
 /// Why the service could not be made ready.
@@ -42,6 +44,9 @@ pub enum StartError {
     /// The configuration names something that cannot be used; nothing was bound.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// A certificate cannot be used; nothing was bound.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A port could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -56,6 +61,9 @@ pub enum RunError {
     /// A task panicked.
     #[error("a task failed: {0}")]
     Failed(#[from] JoinError),
+    /// Reflection has nothing to show.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
     /// The drain's time was up.
     #[error("{0} checks were cut off by drain_timeout")]
     Cut(usize),
@@ -68,9 +76,16 @@ impl Bound {
     /// [`StartError`].
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
         let engine = Engine::build(config, clock.clone(), None)?;
-        let grpc = server::bind(&engine.fixed.server.listen).await?;
-        let admin = server::bind(&engine.fixed.admin_listen).await?;
-        Ok(Self { engine, clock, source: None, grpc, admin })
+        let fixed = &engine.fixed;
+        let tls = fixed.server.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+        let tcp = |address: &String| Listen::Tcp(address.clone());
+        let grpc = Listener::bind("server.listen", &fixed.server.listen, fixed.server.unix_mode).await?;
+        let http = match &fixed.http {
+            Some(http) => Some(Listener::bind("http.listen", &tcp(&http.listen), 0).await?),
+            None => None,
+        };
+        let admin = Listener::bind("admin.listen", &tcp(&fixed.admin_listen), 0).await?;
+        Ok(Self { engine, clock, source: None, exporter: None, tls, grpc, http, admin })
     }
 
     /// The same, reading its configuration again from here when that changes.
@@ -79,16 +94,29 @@ impl Bound {
         Self { source: Some(source), ..self }
     }
 
-    /// The real address of the gRPC port.
+    /// The same, with a span for each check.
     #[must_use]
-    pub const fn grpc_address(&self) -> SocketAddr {
-        self.grpc.1
+    pub fn exporting(mut self, exporter: Exporter) -> Self {
+        self.engine.authorizer.observers.spans = exporter.spans();
+        Self { exporter: Some(exporter), ..self }
     }
 
-    /// The real address of the admin port.
+    /// Where the gRPC port really is.
     #[must_use]
-    pub const fn admin_address(&self) -> SocketAddr {
-        self.admin.1
+    pub const fn grpc_address(&self) -> &Address {
+        self.grpc.address()
+    }
+
+    /// Where the HTTP port really is.
+    #[must_use]
+    pub fn http_address(&self) -> Option<&Address> {
+        self.http.as_ref().map(Listener::address)
+    }
+
+    /// Where the admin port really is.
+    #[must_use]
+    pub const fn admin_address(&self) -> &Address {
+        self.admin.address()
     }
 
     /// Runs until `stop`, then drains.
@@ -96,8 +124,8 @@ impl Bound {
     /// # Errors
     /// [`RunError`] if a task ends that should not, or checks were cut off.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { engine, clock, source, grpc, admin } = self;
-        let timeout = engine.fixed.server.drain_timeout;
+        let Self { engine, clock, source, exporter, tls, grpc, http, admin } = self;
+        let fixed = engine.fixed.clone();
         let (live, reloader) = Reloader::start(engine, clock, source);
         let (reporter, health) = tonic_health::server::health_reporter();
         health::tell(&reporter, false).await;
@@ -118,75 +146,80 @@ impl Bound {
             last_word.cancel();
             Ended::Quietly("the health reporter")
         });
-        let respond = {
-            let (stop, shown) = (stop.clone(), Arc::new(Admin::new(Arc::clone(&live))));
-            move |request: Request<Incoming>| {
+        if let Some(tls) = tls.clone() {
+            let following = tls.follow(drained.clone());
+            tasks.spawn(async move {
+                following.await;
+                Ended::Quietly("the watch over the certificates")
+            });
+        }
+
+        let load = Arc::new(Load::default());
+        let ports = Ports { load: Arc::clone(&load), grpc: Arc::default(), http: Arc::default() };
+        let options = Options {
+            protocol: Protocol::Http2,
+            tls,
+            max_connections: fixed.server.max_connections,
+            max_age: fixed.server.max_connection_age,
+            drain_timeout: fixed.server.drain_timeout,
+            lame_duck: true,
+        };
+        let mut draining = 1;
+        if let (Some(listener), Some(http)) = (http, &fixed.http) {
+            draining += 1;
+            let checks = HttpChecks::new(Arc::clone(&live), Arc::clone(&load), http);
+            let service = move |request: Request<Incoming>| {
+                let answer = checks.clone().respond(request.into_parts().0);
+                async move { Ok::<_, Infallible>(answer.await) }
+            };
+            let options = Options { protocol: Protocol::Http, tls: None, ..options.clone() };
+            let http = server::serve(listener, options, Arc::clone(&ports.http), service, stop.clone());
+            tasks.spawn(async move { Ended::Drained("the HTTP port", http.await) });
+        }
+        let admin = {
+            let (stop, shown) = (stop.clone(), Arc::new(Admin::new(Arc::clone(&live), ports.clone())));
+            let respond = move |request: Request<Incoming>| {
                 let response = shown.respond(&request, stop.is_cancelled());
                 std::future::ready(Ok::<_, Infallible>(response))
-            }
+            };
+            let options = Options::plain(Protocol::Http1, ADMIN_CONNECTIONS, fixed.server.drain_timeout);
+            server::serve(admin, options, Arc::<Seen>::default(), respond, drained.clone())
         };
-        let admin = server::serve(admin.0, Protocol::Http1, respond, drained.clone(), timeout);
         tasks.spawn(async move {
             admin.await;
             Ended::Quietly("the admin port")
         });
-        let routes = Routes {
-            authorization: AuthorizationServer::new(Service(live)).max_decoding_message_size(MAX_MESSAGE),
-            health,
-            told,
-        };
-        let service = move |request| routes.clone().call(request);
-        let grpc = server::serve(grpc.0, Protocol::Http2, service, stop.clone(), timeout);
-        tasks.spawn(async move { Ended::Drained(grpc.await) });
+        let routes = Arc::new(rpc::routes(live, load, health, told)?);
+        let service = move |request| routes.call(request);
+        let grpc = server::serve(grpc, options, ports.grpc, service, stop.clone());
+        tasks.spawn(async move { Ended::Drained("the gRPC port", grpc.await) });
 
-        let mut outcome = Ok(());
+        let mut cut = 0;
         while let Some(ended) = tasks.join_next().await {
-            match ended {
-                Ok(Ended::Drained(drain)) if stop.is_cancelled() => {
-                    if let Drained::Cut(checks) = drain {
-                        outcome = Err(RunError::Cut(checks));
+            match ended? {
+                Ended::Drained(_, outcome) if stop.is_cancelled() => {
+                    draining -= 1;
+                    cut += match outcome {
+                        Drained::Clean => 0,
+                        Drained::Cut(checks) => checks,
+                    };
+                    if draining == 0 {
+                        drained.cancel();
                     }
-                    drained.cancel();
                 }
-                Ok(Ended::Quietly(_)) if stop.is_cancelled() => {}
-                Ok(Ended::Drained(_)) => return Err(RunError::Ended("the gRPC port")),
-                Ok(Ended::Quietly(task)) => return Err(RunError::Ended(task)),
-                Err(error) => return Err(error.into()),
+                Ended::Quietly(_) if stop.is_cancelled() => {}
+                Ended::Drained(task, _) | Ended::Quietly(task) => return Err(RunError::Ended(task)),
             }
         }
-        outcome
+        if let Some(exporter) = exporter {
+            spawn_blocking(|| exporter.end()).await?;
+        }
+        if cut == 0 { Ok(()) } else { Err(RunError::Cut(cut)) }
     }
 }
 
 /// How a task of the service ended.
 enum Ended {
     Quietly(&'static str),
-    Drained(Drained),
-}
-
-/// The gRPC services on the one port.
-#[derive(Clone)]
-struct Routes<H> {
-    authorization: AuthorizationServer<Service>,
-    health: H,
-    /// Cancelled when the last health status has been told.
-    told: CancellationToken,
-}
-
-impl<H: Health> Routes<HealthServer<H>> {
-    async fn call(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let path = request.uri().path();
-        let service =
-            path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
-        match service {
-            Some(<AuthorizationServer<Service> as NamedService>::NAME) => {
-                self.authorization.call(request).await
-            }
-            Some(name) if name == <HealthServer<H> as NamedService>::NAME => {
-                let answer = self.health.call(request).await?;
-                Ok(answer.map(|body| Body::new(Ending::new(body, self.told))))
-            }
-            _ => Ok(tonic::Status::unimplemented("no such service").into_http()),
-        }
-    }
+    Drained(&'static str, Drained),
 }

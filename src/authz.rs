@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use tonic::{Request as GrpcRequest, Response, Status};
 
+use crate::claims::Subject;
 use crate::clock::Clock;
 use crate::config::{Checking, Tokens};
-use crate::counts::Counts;
 use crate::denial::{Denial, Wording};
 use crate::identity::Identity;
 use crate::issuer::{IssuerName, Issuers};
 use crate::keys::KeySet;
 use crate::keys::store::{KeyStore, Missing};
 use crate::live::Live;
+use crate::observe::{Decision, Observers, Outcome};
 use crate::policy::{Access, Policy, Requirement, Rule};
 use crate::request::Request;
-use crate::token::{self, Token, Withheld};
+use crate::token::{self, Token};
 use crate::verdict::{Grant, Verdict};
 use crate::verify::{Addressed, Unverified};
 use crate::wire::{self, Authorization, CheckRequest, CheckResponse};
@@ -35,8 +36,8 @@ pub struct Authorizer {
     pub checking: Checking,
     /// How a denial is worded.
     pub wording: Wording,
-    /// What checks came to.
-    pub counts: Counts,
+    /// Who hears of decisions.
+    pub observers: Observers,
     /// The keys at hand.
     pub keys: Arc<KeyStore>,
     /// The time.
@@ -44,49 +45,49 @@ pub struct Authorizer {
 }
 
 impl Authorizer {
-    /// One check, from the request's rule to the verdict: one count, one event.
+    /// One check, from the request's rule to the verdict.
     pub async fn check(&self, request: &Request<'_>) -> Verdict {
-        let rule = match self.policy.select(request) {
-            Ok(rule) => rule,
-            Err(denial) => return self.deny(denial.into(), ""),
+        let begun = self.observers.begin(&self.clock);
+        let (rule, decided) = match self.policy.select(request) {
+            Ok(rule) => (rule.name.as_str(), self.in_shadow(rule, self.apply(rule, request).await)),
+            Err(denial) => ("", Err(denial.into())),
         };
-        let name = rule.name.as_str();
-        let grant = match self.apply(rule, request).await {
+        let (outcome, issuer, subject) = match &decided {
             Ok(grant) => {
-                let issuer = grant.issuer().map(IssuerName::as_str);
-                tracing::debug!(outcome = "allowed", issuer, rule = name, "check");
-                self.counts.allowed(grant.issuer());
-                grant
+                let outcome = grant.shadow().map_or(Outcome::Allowed, Outcome::ShadowDenied);
+                (outcome, grant.issuer(), grant.subject())
             }
-            Err(Refusal { denial, issuer })
-                if (self.checking.shadow || rule.shadow) && denial.passes_in_shadow() =>
-            {
-                let by = issuer.as_ref().map(IssuerName::as_str);
-                tracing::info!(
-                    outcome = "shadow_denied",
-                    code = denial.code(),
-                    issuer = by,
-                    rule = name,
-                    "check"
-                );
-                self.counts.shadowed(issuer.as_ref(), denial);
-                Grant::in_shadow_of(denial, &self.identity)
+            Err(Refusal { denial, issuer, subject }) => {
+                (Outcome::Denied(*denial), issuer.as_ref(), subject.as_ref())
             }
-            Err(refusal) => return self.deny(refusal, name),
         };
-        let withheld = if self.tokens.forward {
-            Withheld::default()
-        } else {
-            token::withheld(&self.tokens.from, request)
-        };
-        Verdict::Allow(grant.withholding(withheld))
+        let subject = subject.map(Subject::as_str);
+        self.observers.end(begun, &Decision { outcome, issuer, subject, rule }, Some(request));
+        match decided {
+            Err(refusal) => Verdict::Deny(refusal.denial),
+            Ok(grant) if self.tokens.forward => Verdict::Allow(grant),
+            Ok(grant) => Verdict::Allow(grant.withholding(token::withheld(&self.tokens.from, request))),
+        }
     }
 
-    fn deny(&self, Refusal { denial, issuer }: Refusal, rule: &str) -> Verdict {
-        let by = issuer.as_ref().map(IssuerName::as_str);
-        tracing::debug!(outcome = "denied", code = denial.code(), issuer = by, rule, "check");
-        self.counts.denied(issuer.as_ref(), denial);
+    /// The verdict on what is no request at all.
+    pub(crate) fn deny_unread(&self, denial: Denial) -> Verdict {
+        let outcome = Outcome::Denied(denial);
+        let decision = Decision { outcome, issuer: None, subject: None, rule: "" };
+        self.observers.end(self.observers.begin(&self.clock), &decision, None);
         Verdict::Deny(denial)
+    }
+
+    /// A shadow rollout lets through what would be denied, and remembers why.
+    fn in_shadow(&self, rule: &Rule, decided: Result<Grant, Refusal>) -> Result<Grant, Refusal> {
+        match decided {
+            Err(Refusal { denial, issuer, subject })
+                if (self.checking.shadow || rule.shadow) && denial.passes_in_shadow() =>
+            {
+                Ok(Grant::in_shadow_of(denial, issuer, subject, &self.identity))
+            }
+            decided => decided,
+        }
     }
 
     async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Result<Grant, Refusal> {
@@ -111,9 +112,10 @@ impl Authorizer {
         let parts = token.split(self.tokens.max_length)?;
         let addressed = Unverified::peek(&parts)?.address(&self.issuers)?;
         let issuer = &addressed.issuer().name;
-        let refusal = |denial| Refusal { denial, issuer: Some(issuer.clone()) };
+        let refusal = |denial| Refusal { denial, issuer: Some(issuer.clone()), subject: None };
         let keys = self.keys_for(&addressed).await.map_err(refusal)?;
         let verified = addressed.verify(&keys, self.clock.now()).map_err(refusal)?;
+        let refusal = |denial| Refusal { subject: Some(verified.subject().clone()), ..refusal(denial) };
         // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
         let grant = Grant::to(&verified, &self.identity).map_err(refusal)?;
         require.judge(&verified).map_err(refusal)?;
@@ -142,11 +144,12 @@ impl Authorizer {
 struct Refusal {
     denial: Denial,
     issuer: Option<IssuerName>,
+    subject: Option<Subject>,
 }
 
 impl From<Denial> for Refusal {
     fn from(denial: Denial) -> Self {
-        Self { denial, issuer: None }
+        Self { denial, issuer: None, subject: None }
     }
 }
 
@@ -157,12 +160,15 @@ pub(crate) struct Service(pub(crate) Arc<Live>);
 #[tonic::async_trait]
 impl Authorization for Service {
     async fn check(&self, request: GrpcRequest<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let message = request.into_inner();
+        let (metadata, _, message) = request.into_parts();
         // One configuration from the first look to the answer.
         let authorizer = self.0.now();
         let verdict = match wire::view(&message) {
-            Ok(request) => authorizer.check(&request).await,
-            Err(denial) => authorizer.deny(denial.into(), ""),
+            Ok(request) => {
+                let trace = metadata.get("traceparent").map(|value| value.as_bytes());
+                authorizer.check(&Request { trace, ..request }).await
+            }
+            Err(denial) => authorizer.deny_unread(denial),
         };
         Ok(Response::new(wire::answer(&verdict, &authorizer.wording)))
     }

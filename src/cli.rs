@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{Bound, StartError};
@@ -13,9 +14,12 @@ use crate::clock::{Clock, UnixTime};
 use crate::config::{Config, Environment};
 use crate::engine::Engine;
 use crate::explain::explain;
+use crate::process;
 use crate::reload::{Reloader, Source};
 use crate::shutdown::Signals;
+use crate::spans::Exporter;
 use crate::telemetry;
+use crate::tls::Tls;
 
 /// A bad configuration; clap uses the same code for a bad command line.
 const BAD_CONFIGURATION: u8 = 2;
@@ -90,7 +94,9 @@ Environment:
   PASSAGE_BASE_URL         without a file: Passage's host [default: https://auth.passage.id]
   PASSAGE_AUTHZ_ISSUER     without a file: accept the tokens of this OpenID Connect issuer
   PASSAGE_AUTHZ_AUDIENCE   without a file: the audience they must be meant for
-  RUST_LOG                 which logs to write [default: info]";
+  RUST_LOG                 which logs to write [default: info]
+  OTEL_EXPORTER_OTLP_ENDPOINT
+                           send a span for each check there; the other OTEL_* variables work, too";
 
 /// Runs the verb.
 pub async fn run(cli: Cli) -> ExitCode {
@@ -111,27 +117,48 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(BAD_CONFIGURATION, &error),
     };
-    telemetry::init();
+    let _flush = telemetry::init();
     if source.file.is_some() {
         for name in source.environment.set() {
             tracing::warn!(name, "ignored: a configuration file is used");
         }
     }
-    let bound = match Bound::bind(config, Clock::default()).await {
+    if let Some(limit) = process::raise_file_limit()
+        && limit < config.server.max_connections as u64
+    {
+        tracing::warn!(limit, "fewer open files are allowed than server.max_connections");
+    }
+    let exporter = match exporter(&source.environment).await {
+        Ok(exporter) => exporter,
+        Err(error) => return fail(BAD_CONFIGURATION, &*error),
+    };
+    let mut bound = match Bound::bind(config, Clock::default()).await {
         Ok(bound) => bound.reloading(source),
-        Err(error @ StartError::Build(_)) => return fail(BAD_CONFIGURATION, &error),
+        Err(error @ (StartError::Build(_) | StartError::Tls(_))) => return fail(BAD_CONFIGURATION, &error),
         Err(error @ StartError::Bind(_)) => return fail(1, &error),
     };
+    if let Some(exporter) = exporter {
+        bound = bound.exporting(exporter);
+    }
     let (grpc, admin) = (bound.grpc_address(), bound.admin_address());
-    tracing::info!(%grpc, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
+    let http = bound.http_address().map(tracing::field::display);
+    tracing::info!(%grpc, http, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
+    tell_systemd(NotifyState::Ready);
     let stop = CancellationToken::new();
     let mut running = std::pin::pin!(bound.run(stop.clone()));
     let outcome = tokio::select! {
         outcome = running.as_mut() => outcome,
         signal = signals.next() => {
-            tracing::info!(signal, "draining");
+            tracing::info!(signal, "draining; a second signal ends at once");
+            tell_systemd(NotifyState::Stopping);
             stop.cancel();
-            running.await
+            tokio::select! {
+                outcome = running => outcome,
+                signal = signals.next() => {
+                    tracing::error!(signal, "a second signal: the service ends without draining");
+                    return ExitCode::FAILURE;
+                }
+            }
         }
     };
     match outcome {
@@ -146,6 +173,22 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
     }
 }
 
+/// Where spans go, if the environment says so.
+async fn exporter(environment: &Environment) -> Result<Option<Exporter>, Box<dyn std::error::Error>> {
+    if !environment.exports_spans {
+        return Ok(None);
+    }
+    let named = environment.has_service_name;
+    Ok(Some(tokio::task::spawn_blocking(move || Exporter::start(named)).await??))
+}
+
+/// Under `Type=notify` systemd waits for it; elsewhere nobody does.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
+}
+
 fn check_config(file: Option<&Path>) -> ExitCode {
     let config = match Config::load(file, &Environment::read()) {
         Ok(config) => config,
@@ -155,7 +198,10 @@ fn check_config(file: Option<&Path>) -> ExitCode {
         Ok(yaml) => yaml,
         Err(error) => return fail(1, &error),
     };
-    // What would be found only when the clients are built, such as extra roots that are none.
+    // What would be found only when things are built, such as extra roots that are none.
+    if let Some(Err(error)) = config.server.tls.clone().map(Tls::load) {
+        return fail(BAD_CONFIGURATION, &error);
+    }
     match Engine::build(config, Clock::default(), None) {
         Ok(_) => print(&yaml),
         Err(error) => fail(BAD_CONFIGURATION, &error),

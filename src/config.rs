@@ -21,7 +21,9 @@ mod raw;
 pub struct Config {
     /// The gRPC port.
     pub server: Server,
-    /// Where `/livez` and `/readyz` are served, as `host:port`.
+    /// The port that answers over plain HTTP, if there is one.
+    pub http: Option<Http>,
+    /// Where `/livez`, `/readyz`, `/metrics` and `/keys` are served, as `host:port`.
     pub admin_listen: String,
     /// Where tokens are looked for.
     pub tokens: Tokens,
@@ -37,15 +39,87 @@ pub struct Config {
     pub checking: Checking,
     /// How a denial is worded.
     pub wording: denial::Wording,
+    /// Which decisions are written to the log.
+    pub decision_log: DecisionLog,
 }
 
 /// The gRPC port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// `host:port`.
-    pub listen: String,
+    /// Where it listens.
+    pub listen: Listen,
+    /// The file mode of a Unix socket.
+    pub unix_mode: u32,
+    /// Its certificates; without them it speaks plaintext.
+    pub tls: Option<TlsFiles>,
+    /// After about this time a connection is asked to go away; `None` is never.
+    pub max_connection_age: Option<Duration>,
+    /// How many connections may be open; further ones are refused.
+    pub max_connections: usize,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+}
+
+/// Where a port listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `host:port`.
+    Tcp(String),
+    /// A Unix socket at this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where the certificates are; read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The roots of client certificates, PEM; if set, a client without a certificate is turned away.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The port that answers over plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// `host:port`.
+    pub listen: String,
+    /// How a request says what it asks for.
+    pub style: Style,
+    /// What stands before each path and is cut off; begins with a slash or is empty.
+    pub path_prefix: String,
+}
+
+/// How an HTTP request says what it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// The request itself is the one to authorize (Envoy's `http_service`).
+    Envoy,
+    /// Headers describe it (nginx, Traefik, Caddy).
+    ForwardAuth,
+}
+
+/// Which decisions are written to the log.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DecisionLog {
+    /// The share of denials, 0 to 1.
+    pub denied: f64,
+    /// The share of requests let through, 0 to 1.
+    pub allowed: f64,
+    /// At most this many lines a second.
+    pub max_per_second: u32,
+    /// Whether a subject is written as it is; if not, its SHA-256 is.
+    pub subject_in_clear: bool,
 }
 
 /// Where tokens are looked for.
@@ -237,6 +311,10 @@ pub struct Environment {
     pub issuer: Option<String>,
     /// `PASSAGE_AUTHZ_AUDIENCE`
     pub audience: Option<String>,
+    /// Whether `OTEL_EXPORTER_OTLP_ENDPOINT`, or the same for traces alone, names where spans go.
+    pub exports_spans: bool,
+    /// Whether `OTEL_SERVICE_NAME` says what they call this service.
+    pub has_service_name: bool,
 }
 
 impl Environment {
@@ -245,11 +323,15 @@ impl Environment {
     #[must_use]
     pub fn read() -> Self {
         let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        // Empty is unset (OpenTelemetry's specification of its environment variables).
+        let has = |name| read(name).is_some_and(|value: String| !value.is_empty());
         Self {
             app_id: read("PASSAGE_APP_ID"),
             base_url: read("PASSAGE_BASE_URL"),
             issuer: read("PASSAGE_AUTHZ_ISSUER"),
             audience: read("PASSAGE_AUTHZ_AUDIENCE"),
+            exports_spans: has("OTEL_EXPORTER_OTLP_ENDPOINT") || has("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+            has_service_name: has("OTEL_SERVICE_NAME"),
         }
     }
 

@@ -1,17 +1,33 @@
 //! What checks came to, counted once per check. Labels are configured names and our own words, never anything
 //! a client sent, so their number is bounded.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 
-use crate::denial::Denial;
 use crate::issuer::IssuerName;
+use crate::observe::Outcome;
+
+/// Seconds: a cached check is in the first ones, a cold one in the next, a wait for a key in the last.
+const BUCKETS: [f64; 12] =
+    [0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.25, 1.0];
 
 /// The checks so far; clones count together.
-#[derive(Debug, Clone, Default)]
-pub struct Counts(Family<Labels, Counter>);
+#[derive(Debug, Clone)]
+pub struct Counts {
+    checks: Family<Labels, Counter>,
+    durations: Histogram,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { checks: Family::default(), durations: Histogram::new(BUCKETS) }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -31,28 +47,17 @@ impl EncodeLabelValue for Issuer {
 }
 
 impl Counts {
-    /// Counts a request that was let through.
-    pub fn allowed(&self, issuer: Option<&IssuerName>) {
-        self.count(issuer, "allowed", "");
-    }
-
-    /// Counts a denial: the caller's fault, or ours.
-    pub fn denied(&self, issuer: Option<&IssuerName>, denial: Denial) {
-        let outcome = if matches!(denial.http_status(), 401 | 403) { "denied" } else { "error" };
-        self.count(issuer, outcome, denial.code());
-    }
-
-    /// Counts a denial that a shadow rollout let through.
-    pub fn shadowed(&self, issuer: Option<&IssuerName>, denial: Denial) {
-        self.count(issuer, "shadow_denied", denial.code());
-    }
-
-    fn count(&self, issuer: Option<&IssuerName>, outcome: &'static str, code: &'static str) {
-        self.0.get_or_create(&Labels { issuer: Issuer(issuer.cloned()), outcome, code }).inc();
+    /// Counts one check.
+    pub fn count(&self, issuer: Option<&IssuerName>, outcome: Outcome, took: Duration) {
+        let (code, outcome) = (outcome.code(), outcome.label());
+        self.checks.get_or_create(&Labels { issuer: Issuer(issuer.cloned()), outcome, code }).inc();
+        self.durations.observe(took.as_secs_f64());
     }
 
     /// Shows them to whoever scrapes this registry.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("checks", "Checks by what they came to", self.0.clone());
+        registry.register("checks", "Checks by what they came to", self.checks.clone());
+        let help = "Time from the request's view to the verdict, waits for keys included";
+        registry.register_with_unit("check_duration", help, Unit::Seconds, self.durations.clone());
     }
 }

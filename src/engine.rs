@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use crate::authz::Authorizer;
 use crate::clock::Clock;
-use crate::config::{Config, IssuerConfig, Server};
+use crate::config::{Config, Http, IssuerConfig, Server};
 use crate::counts::Counts;
+use crate::decisions::Decisions;
 use crate::issuer::{self, IssuerName};
 use crate::keys::fetch::{ClientError, fetcher};
 use crate::keys::kept::Kept;
 use crate::keys::refresh::Refresher;
 use crate::keys::store::{Entry, KeyStore};
+use crate::observe::Observers;
 use crate::policy::Policy;
+use crate::spans::Spans;
 
 /// Everything that a reload replaces, and the settings that it cannot.
 pub struct Engine {
@@ -31,6 +34,8 @@ pub struct Engine {
 pub struct Fixed {
     /// The gRPC port.
     pub server: Server,
+    /// The HTTP port.
+    pub http: Option<Http>,
     /// The admin port's address.
     pub admin_listen: String,
 }
@@ -41,7 +46,12 @@ impl Fixed {
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         [
             ("server.listen", self.server.listen != other.server.listen),
+            ("server.unix_mode", self.server.unix_mode != other.server.unix_mode),
+            ("server.tls", self.server.tls != other.server.tls),
+            ("server.max_connection_age", self.server.max_connection_age != other.server.max_connection_age),
+            ("server.max_connections", self.server.max_connections != other.server.max_connections),
             ("server.drain_timeout", self.server.drain_timeout != other.server.drain_timeout),
+            ("http", self.http != other.http),
             ("admin.listen", self.admin_listen != other.admin_listen),
         ]
         .into_iter()
@@ -105,8 +115,8 @@ impl Engine {
         clock: Clock,
         before: Option<(&Issuers, &KeyStore)>,
     ) -> Result<Self, BuildError> {
-        let Config { server, admin_listen, tokens, issuers, key_store, identity, rules, checking, wording } =
-            config;
+        let Config { server, http, admin_listen, tokens, issuers, key_store, .. } = config;
+        let Config { identity, rules, checking, wording, decision_log, .. } = config;
         let entries = issuers.iter().map(|config| Entry {
             issuer: config.issuer.name.clone(),
             source: config.keys.to_string(),
@@ -142,10 +152,14 @@ impl Engine {
             policy: Policy::new(rules),
             checking,
             wording,
-            counts: Counts::default(),
+            observers: Observers {
+                counts: Counts::default(),
+                decisions: Decisions::new(decision_log),
+                spans: Spans::default(),
+            },
             keys,
             clock,
         };
-        Ok(Self { authorizer, refreshers, fixed: Fixed { server, admin_listen }, issuers })
+        Ok(Self { authorizer, refreshers, fixed: Fixed { server, http, admin_listen }, issuers })
     }
 }

@@ -39,20 +39,30 @@ pub mod verify;
 
 // The ring: everything that waits, listens or logs.
 mod admin;
+pub mod answer;
 pub mod app;
 pub mod authz;
 pub mod cli;
 pub mod counts;
+pub mod decisions;
 pub mod disk;
 pub mod engine;
 pub mod explain;
 mod health;
+mod http;
+pub mod listen;
 pub mod live;
+pub mod load;
 mod metrics;
+pub mod observe;
+pub mod process;
 pub mod reload;
+mod rpc;
 pub mod server;
 pub mod shutdown;
+pub mod spans;
 pub mod telemetry;
+pub mod tls;
 mod wire;
 
 #[cfg(feature = "testing")]

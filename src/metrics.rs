@@ -10,19 +10,36 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::issuer::IssuerName;
 use crate::live::Live;
+use crate::load::Load;
+use crate::process::Process;
+use crate::server::Seen;
 
 /// The content type of [`render`]'s text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What the ports have seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Ports {
+    pub(crate) load: Arc<Load>,
+    pub(crate) grpc: Arc<Seen>,
+    pub(crate) http: Arc<Seen>,
+}
+
 /// Everything that is counted, under the contract's names.
-pub(crate) fn registry(live: Arc<Live>) -> Registry {
-    let mut registry = Registry::with_prefix("passage_authz");
-    live.now().counts.register(&mut registry);
-    registry.register_collector(Box::new(Counts(live)));
+pub(crate) fn registry(live: Arc<Live>, ports: Ports) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Process));
+    let ours = registry.sub_registry_with_prefix("passage_authz");
+    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    ours.register("build", "The version that runs", version);
+    live.now().observers.counts.register(ours);
+    ours.register_collector(Box::new(Counts(live)));
+    ours.register_collector(Box::new(ports));
     registry
 }
 
@@ -74,6 +91,28 @@ impl Collector for Counts {
             if let (Some(set), _) = store.inspect(issuer) {
                 gauge(now.since(set.fetched_at()).as_secs_f64(), &mut age, issuer)?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Ports {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Self { load, grpc, http } = self;
+        let help = "Checks that were refused unseen because too many were under way";
+        let overloaded = encoder.encode_descriptor("overloaded", help, None, MetricType::Counter)?;
+        ConstCounter::new(load.refused()).encode(overloaded)?;
+        let help = "Connections that were refused because there were too many";
+        let mut refused =
+            encoder.encode_descriptor("connections_refused", help, None, MetricType::Counter)?;
+        for (port, seen) in [("grpc", grpc), ("http", http)] {
+            ConstCounter::new(seen.refused()).encode(refused.encode_family(&[("port", port)])?)?;
+        }
+        let help = "Connections that are open";
+        let mut open = encoder.encode_descriptor("connections", help, None, MetricType::Gauge)?;
+        for (port, seen) in [("grpc", grpc), ("http", http)] {
+            let connections = i64::try_from(seen.open()).unwrap_or(i64::MAX);
+            ConstGauge::new(connections).encode(open.encode_family(&[("port", port)])?)?;
         }
         Ok(())
     }

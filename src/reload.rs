@@ -184,7 +184,8 @@ impl Reloader {
     async fn put_to_work(&mut self, engine: Engine) {
         let Engine { mut authorizer, refreshers, issuers, .. } = engine;
         let before = self.live.now();
-        authorizer.counts = before.counts.clone();
+        authorizer.observers.counts = before.observers.counts.clone();
+        authorizer.observers.spans = before.observers.spans.clone();
         let keys = Arc::clone(&authorizer.keys);
         let mut retired = self.running.start(refreshers);
         let _ = timeout(FIRST_ANSWERS, keys.first_answers()).await;

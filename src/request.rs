@@ -11,6 +11,8 @@ pub struct Request<'a> {
     pub path: &'a [u8],
     /// Names and values in the order they came; a name may repeat.
     pub headers: Vec<(&'a [u8], &'a [u8])>,
+    /// The `traceparent` of the call that brought the request (W3C Trace Context), if it has one.
+    pub trace: Option<&'a [u8]>,
     /// The rule that the route picked by name.
     pub rule: Option<&'a [u8]>,
 }

@@ -1,11 +1,12 @@
 //! Accepting connections and letting them go: each connection and each request in a task that is counted,
-//! and a drain that ends.
+//! limits for peers that mean harm, and a drain that ends.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -14,23 +15,61 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::listen::{Listener, Peer, Stream};
+use crate::tls::Tls;
 
 /// After a failed accept (too many open files, as a rule) the listener rests this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A peer that has not sent its request's head after this time is let go.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A TLS handshake, and the head of an HTTP/1.1 request, must be there after this time.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Streams one connection may have open. Envoy opens one per request under way.
-const MAX_STREAMS: u32 = 1024;
+/// A connection on which no request has come after this time is closed: half-open ones, and those that send
+/// the preface byte by byte.
+const FIRST_REQUEST: Duration = Duration::from_secs(20);
+
+/// A connection without a request for this long is asked to go away.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A connection that was asked to go away and stays is cut after this time: long enough for any check.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// A peer that says nothing for this long is sent a PING, and cut if it does not answer in the time after it.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams one connection may have open. Envoy opens one per check under way, and a second connection when it
+/// needs more.
+const MAX_STREAMS: u32 = 256;
+
+/// The most that a request's header list may hold (RFC 9113 section 6.5.2) on the gRPC port, where the
+/// interesting headers are in the message; and over HTTP, where they are the message.
+const GRPC_HEADER_LIST: u32 = 16 * 1024;
+const HTTP_HEADER_LIST: u32 = 64 * 1024;
+
+/// What a peer may send ahead of being read: a whole message per stream, and not many of them at once.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+
+/// Streams that were opened and reset before they were looked at (CVE-2023-44487), and resets that a peer's own
+/// faults made us send: past these the connection is closed.
+const MAX_PENDING_RESETS: usize = 32;
+const MAX_OWN_RESETS: usize = 256;
 
 /// How long connections without a request may linger once the last check of a drain is answered: enough
 /// for a GOAWAY to be read and answered, so that no request that crosses it is lost.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// A drain that sees no new connection for this long closes the port: whoever looks at our health has seen it.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// How long a connection may last that comes in during a drain.
+const LATE_AGE: Duration = Duration::from_millis(250);
 
 /// Which protocol a port speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +78,54 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 with prior knowledge only, as gRPC speaks it.
     Http2,
+    /// Either.
+    Http,
+}
+
+/// How a port treats its connections.
+#[derive(Clone)]
+pub struct Options {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// With which certificates, if any.
+    pub tls: Option<Arc<Tls>>,
+    /// Past this many connections, further ones are closed at once.
+    pub max_connections: usize,
+    /// Connections are asked to go away at this age, a tenth more or less.
+    pub max_age: Option<Duration>,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// Whether a drain goes on accepting while connections come in.
+    pub lame_duck: bool,
+}
+
+impl Options {
+    /// A port in plaintext, whose connections last as long as they are used.
+    #[must_use]
+    pub const fn plain(protocol: Protocol, max_connections: usize, drain_timeout: Duration) -> Self {
+        Self { protocol, tls: None, max_connections, max_age: None, drain_timeout, lame_duck: false }
+    }
+}
+
+/// What a port has seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    connections: TaskTracker,
+    refused: AtomicU64,
+}
+
+impl Seen {
+    /// Connections open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Connections that were refused because there were too many.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
 }
 
 /// How a drain ended.
@@ -50,14 +137,15 @@ pub enum Drained {
     Cut(usize),
 }
 
-/// Serves connections until `stop`, then drains: no new connections, GOAWAY on the old ones, requests
-/// under way are finished, and after `drain_timeout` whatever is left is cut off.
+/// Serves connections until `stop`, then drains: GOAWAY on all connections, requests under way are finished.
+/// New connections are served for as long as they keep coming, up to half of `drain_timeout`: they come from
+/// whoever has not heard yet. After `drain_timeout` whatever is left is cut off.
 pub async fn serve<S, F, B>(
-    listener: TcpListener,
-    protocol: Protocol,
+    listener: Listener,
+    options: Options,
+    seen: Arc<Seen>,
     service: S,
     stop: CancellationToken,
-    drain_timeout: Duration,
 ) -> Drained
 where
     S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -66,29 +154,20 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (connections, requests) = (TaskTracker::new(), TaskTracker::new());
-    let cut = CancellationToken::new();
-    loop {
-        let (stream, peer) = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    rest_after(&error).await;
-                    continue;
-                }
-            },
-        };
-        let connection = connection(stream, peer, protocol, service.clone(), requests.clone(), stop.clone());
-        let cut = cut.clone();
-        connections.spawn(async move {
-            tokio::select! {
-                () = cut.cancelled() => {}
-                () = connection => {}
-            }
-        });
+    let drain_timeout = options.drain_timeout;
+    let (requests, cut) = (TaskTracker::new(), CancellationToken::new());
+    let port = Port { options, seen, service, requests, stop, cut };
+    port.accept(&listener, port.stop.cancelled()).await;
+    let deadline = Instant::now() + drain_timeout;
+    if port.options.lame_duck {
+        // Half the time at most: the other half is for finishing.
+        let _ = timeout(drain_timeout / 2, port.accept_until_quiet(&listener)).await;
     }
+    // Whoever has connected by now is served.
+    port.accept(&listener, std::future::ready(())).await;
     drop(listener);
+    let Port { seen, requests, cut, .. } = port;
+    let connections = &seen.connections;
     connections.close();
     requests.close();
     let quiet = async {
@@ -100,7 +179,7 @@ where
             }
         }
     };
-    let drained = timeout(drain_timeout, async {
+    let drained = timeout_at(deadline, async {
         tokio::select! {
             () = connections.wait() => requests.wait().await,
             () = quiet => {}
@@ -115,53 +194,202 @@ where
     outcome
 }
 
-/// Serves one connection until its peer ends it, or says goodbye when `stop` comes.
-async fn connection<S, F, B>(
-    stream: TcpStream,
-    peer: SocketAddr,
-    protocol: Protocol,
+/// A listener's own things.
+struct Port<S> {
+    options: Options,
+    seen: Arc<Seen>,
     service: S,
     requests: TaskTracker,
     stop: CancellationToken,
-) where
+    cut: CancellationToken,
+}
+
+impl<S, F, B> Port<S>
+where
     S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // Without it every answer waits for the peer's delayed acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "TCP_NODELAY cannot be set");
+    /// Takes in connections until `end`, and those that wait already in any case.
+    async fn accept(&self, listener: &Listener, end: impl Future<Output = ()>) {
+        let mut end = pin!(end);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                () = &mut end => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.take_in(stream, peer),
+                Err(error) => tokio::select! {
+                    () = rest_after(&error) => {}
+                    () = &mut end => return,
+                },
+            }
+        }
     }
-    let mut builder = auto::Builder::new(Counting(requests.clone()));
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-    let builder = match protocol {
+
+    async fn accept_until_quiet(&self, listener: &Listener) {
+        loop {
+            match timeout(QUIET, listener.accept()).await {
+                Ok(Ok((stream, peer))) => self.take_in(stream, peer),
+                Ok(Err(error)) => rest_after(&error).await,
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take_in(&self, stream: Stream, peer: Peer) {
+        if self.seen.open() >= self.options.max_connections {
+            let refused = self.seen.refused.fetch_add(1, Ordering::Relaxed);
+            // One line for the first, and for every doubling.
+            if (refused + 1).is_power_of_two() {
+                let most = self.options.max_connections;
+                tracing::warn!(%peer, most, refused = refused + 1, "too many connections: refused");
+            }
+            return;
+        }
+        let age = self.options.max_age.map(jittered);
+        let age = if self.stop.is_cancelled() { Some(LATE_AGE) } else { age };
+        let goodbye = if self.stop.is_cancelled() { CancellationToken::new() } else { self.stop.clone() };
+        let connection = Connection {
+            peer,
+            protocol: self.options.protocol,
+            service: self.service.clone(),
+            requests: self.requests.clone(),
+            age,
+            goodbye,
+        };
+        let (tls, cut) = (self.options.tls.clone(), self.cut.clone());
+        self.seen.connections.spawn(async move {
+            tokio::select! {
+                () = cut.cancelled() => {}
+                () = connection.secured(stream, tls) => {}
+            }
+        });
+    }
+}
+
+/// One connection's life.
+struct Connection<S> {
+    peer: Peer,
+    protocol: Protocol,
+    service: S,
+    requests: TaskTracker,
+    age: Option<Duration>,
+    goodbye: CancellationToken,
+}
+
+impl<S, F, B> Connection<S>
+where
+    S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    async fn secured(self, stream: Stream, tls: Option<Arc<Tls>>) {
+        let Some(tls) = tls else { return self.serve(stream).await };
+        let peer = self.peer;
+        match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve(stream).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+        }
+    }
+
+    /// Serves until the peer ends it; when it is told to, or has been idle or there for too long, says goodbye.
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let Self { peer, protocol, service, requests, age, goodbye } = self;
+        let builder = builder(protocol, Counting(requests.clone()));
+        let served = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&served);
+        let service = service_fn(move |request| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            // Over HTTP/2 a request is a task already.
+            let version = Request::version(&request);
+            let under_way = (version < http::Version::HTTP_2).then(|| requests.token());
+            let response = service(request);
+            async move {
+                let response = response.await;
+                drop(under_way);
+                response
+            }
+        });
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let aged = async {
+            match age {
+                Some(age) => sleep(age).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            ended = serving.as_mut() => Some(ended),
+            () = goodbye.cancelled() => None,
+            () = aged => None,
+            () = idle(&served) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                serving.as_mut().graceful_shutdown();
+                match timeout(FAREWELL, serving).await {
+                    Ok(ended) => ended,
+                    Err(_) => return tracing::debug!(%peer, "a connection stayed after its goodbye: cut"),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "a connection ended badly");
+        }
+    }
+}
+
+/// Ends when no request has come for too long.
+async fn idle(served: &AtomicU64) {
+    sleep(FIRST_REQUEST).await;
+    let mut before = 0;
+    loop {
+        let now = served.load(Ordering::Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+        sleep(IDLE_TIMEOUT).await;
+    }
+}
+
+fn builder(protocol: Protocol, executor: Counting) -> auto::Builder<Counting> {
+    let mut builder = auto::Builder::new(executor);
+    let most = if protocol == Protocol::Http2 { GRPC_HEADER_LIST } else { HTTP_HEADER_LIST };
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_TIMEOUT)
+        .max_buf_size(HTTP_HEADER_LIST as usize + 8 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(most)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_OWN_RESETS);
+    match protocol {
         Protocol::Http1 => builder.http1_only(),
         Protocol::Http2 => builder.http2_only(),
-    };
-    let service = service_fn(move |request| {
-        // HTTP/2 requests are counted as tasks already.
-        let under_way = (protocol == Protocol::Http1).then(|| requests.token());
-        let response = service(request);
-        async move {
-            let response = response.await;
-            drop(under_way);
-            response
-        }
-    });
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let served = tokio::select! {
-        served = serving.as_mut() => served,
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%peer, %error, "a connection ended badly");
+        Protocol::Http => builder,
     }
+}
+
+/// A tenth more or less, so that connections that came together do not leave together.
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(fastrand::f64().mul_add(0.2, 0.9))
 }
 
 /// Spawns hyper's tasks, one per HTTP/2 stream, where the drain can see them.
@@ -187,23 +415,4 @@ async fn rest_after(error: &io::Error) {
             sleep(ACCEPT_PAUSE).await;
         }
     }
-}
-
-/// Bind failures name what could not be bound.
-///
-/// # Errors
-/// When the address does not resolve or is taken.
-pub async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), BindError> {
-    let named = |error| BindError { address: address.to_owned(), error };
-    let listener = TcpListener::bind(address).await.map_err(named)?;
-    let bound = listener.local_addr().map_err(named)?;
-    Ok((listener, bound))
-}
-
-/// An address that cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {error}")]
-pub struct BindError {
-    address: String,
-    error: io::Error,
 }

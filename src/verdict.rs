@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::claims::Subject;
 use crate::denial::Denial;
 use crate::identity::{Headers, Identity};
 use crate::issuer::IssuerName;
@@ -22,6 +23,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grant {
     issuer: Option<IssuerName>,
+    subject: Option<Subject>,
     headers: Headers,
     metadata: Vec<(String, Value)>,
     withheld: Withheld,
@@ -36,6 +38,7 @@ impl Grant {
     pub fn to(verified: &Verified<'_, '_>, identity: &Identity) -> Result<Self, Denial> {
         Ok(Self {
             issuer: Some(verified.issuer().name.clone()),
+            subject: Some(verified.subject().clone()),
             headers: identity.of(verified.claims())?,
             metadata: identity.told(verified.claims()),
             ..Self::default()
@@ -48,10 +51,15 @@ impl Grant {
         Self { headers: identity.of_nobody(), ..Self::default() }
     }
 
-    /// Lets through what would be denied, for a shadow rollout; without an identity.
+    /// Lets through what would be denied, for a shadow rollout; without an identity. Who it was is for the log.
     #[must_use]
-    pub fn in_shadow_of(denial: Denial, identity: &Identity) -> Self {
-        Self { shadow: Some(denial), ..Self::to_nobody(identity) }
+    pub fn in_shadow_of(
+        denial: Denial,
+        issuer: Option<IssuerName>,
+        subject: Option<Subject>,
+        identity: &Identity,
+    ) -> Self {
+        Self { shadow: Some(denial), issuer, subject, ..Self::to_nobody(identity) }
     }
 
     /// The same, with the request's tokens withheld from the service behind.
@@ -64,6 +72,12 @@ impl Grant {
     #[must_use]
     pub const fn issuer(&self) -> Option<&IssuerName> {
         self.issuer.as_ref()
+    }
+
+    /// The subject of the token; for the log, the service behind reads the headers.
+    #[must_use]
+    pub const fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
     }
 
     /// Headers to set and to remove.

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
-use serde_json::json;
 
+use crate::answer::{self, Denied};
 use crate::denial::{Challenge, Denial, Wording};
 use crate::identity::Headers;
 use crate::request::Request;
@@ -24,6 +24,9 @@ mod proto {
     tonic::include_proto!("envoy.service.auth.v3");
 }
 
+/// The messages' own descriptors, for reflection.
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// `google.rpc.Code`, the few that answers use.
 mod code {
     pub(super) const OK: i32 = 0;
@@ -33,9 +36,6 @@ mod code {
     pub(super) const UNAVAILABLE: i32 = 14;
     pub(super) const UNAUTHENTICATED: i32 = 16;
 }
-
-/// After this many seconds a client may try again when keys cannot be had.
-const RETRY_AFTER: &str = "5";
 
 /// The view of a check request.
 ///
@@ -61,6 +61,7 @@ pub(crate) fn view(check: &CheckRequest) -> Result<Request<'_>, Denial> {
         host: &http.host,
         path: &http.path,
         headers: listed.chain(raw).collect(),
+        trace: None,
         rule,
     })
 }
@@ -93,54 +94,23 @@ fn granted(grant: &Grant) -> CheckResponse {
 }
 
 fn denied(denial: Denial, wording: &Wording) -> CheckResponse {
-    let Wording { realm, reasons } = wording;
-    let challenge = denial.challenge();
-    let told = *reasons || challenge != Challenge::InvalidToken;
-    let (code, extra) = match challenge {
-        Challenge::Credentials => {
-            (code::UNAUTHENTICATED, Some(("www-authenticate", format!("Bearer realm=\"{realm}\""))))
-        }
-        Challenge::InvalidToken => {
-            let mut text = format!("Bearer realm=\"{realm}\", error=\"invalid_token\"");
-            if told {
-                text.push_str(&format!(", error_description=\"{}\"", denial.detail()));
-            }
-            (code::UNAUTHENTICATED, Some(("www-authenticate", text)))
-        }
-        Challenge::Scope => {
-            let text = format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\"");
-            (code::PERMISSION_DENIED, Some(("www-authenticate", text)))
-        }
-        Challenge::Forbidden => (code::PERMISSION_DENIED, None),
-        Challenge::RetryLater => (code::UNAVAILABLE, Some(("retry-after", RETRY_AFTER.to_owned()))),
-        Challenge::Malformed => (code::INVALID_ARGUMENT, None),
-        Challenge::Misconfigured => (code::INTERNAL, None),
+    let code = match denial.challenge() {
+        Challenge::Credentials | Challenge::InvalidToken => code::UNAUTHENTICATED,
+        Challenge::Scope | Challenge::Forbidden => code::PERMISSION_DENIED,
+        Challenge::RetryLater => code::UNAVAILABLE,
+        Challenge::Malformed => code::INVALID_ARGUMENT,
+        Challenge::Misconfigured => code::INTERNAL,
     };
-    let mut headers = vec![header("content-type", "application/problem+json")];
-    headers.extend(extra.map(|(name, value)| header(name, value)));
+    let Denied { status, headers, body } = answer::denied(denial, wording);
     CheckResponse {
         status: Some(proto::Status { code }),
         dynamic_metadata: None,
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
-            status: Some(HttpStatus { code: i32::from(denial.http_status()) }),
-            headers,
-            body: problem(denial, told),
+            status: Some(HttpStatus { code: i32::from(status) }),
+            headers: headers.into_iter().map(|(name, value)| header(name, value)).collect(),
+            body,
         })),
     }
-}
-
-/// RFC 9457, with the denial's code as an extension member.
-fn problem(denial: Denial, told: bool) -> String {
-    let status = denial.http_status();
-    let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    let title = title.unwrap_or_default();
-    if told {
-        let (code, detail) = (denial.code(), denial.detail());
-        json!({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code})
-    } else {
-        json!({"type": "about:blank", "title": title, "status": status, "code": "invalid_token"})
-    }
-    .to_string()
 }
 
 /// A claim's value as Envoy's metadata holds it.

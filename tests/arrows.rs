@@ -9,14 +9,38 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     // The binary.
     ("main", &["cli"]),
-    ("cli", &["app", "clock", "config", "engine", "explain", "reload", "shutdown", "telemetry"]),
+    (
+        "cli",
+        &[
+            "app",
+            "clock",
+            "config",
+            "engine",
+            "explain",
+            "process",
+            "reload",
+            "shutdown",
+            "spans",
+            "telemetry",
+            "tls",
+        ],
+    ),
     ("explain", &["authz", "clock", "denial", "token", "verdict", "verify"]),
-    ("app", &["admin", "authz", "clock", "config", "engine", "health", "live", "reload", "server", "wire"]),
+    (
+        "app",
+        &[
+            "admin", "clock", "config", "engine", "health", "http", "listen", "load", "metrics", "reload",
+            "rpc", "server", "spans", "tls",
+        ],
+    ),
     ("reload", &["issuer", "clock", "config", "engine", "keys::refresh", "live", "disk"]),
     (
         "engine",
         &[
             "counts",
+            "decisions",
+            "observe",
+            "spans",
             "authz",
             "clock",
             "config",
@@ -31,11 +55,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("live", &["authz"]),
     ("disk", &[]),
     // The ring.
-    ("counts", &["denial", "issuer"]),
+    ("counts", &["issuer", "observe"]),
+    ("observe", &["clock", "counts", "decisions", "denial", "issuer", "request", "spans"]),
+    ("decisions", &["config", "issuer", "observe", "request"]),
+    ("spans", &["clock", "issuer", "observe", "request"]),
     (
         "authz",
         &[
-            "counts",
+            "claims",
+            "observe",
             "clock",
             "config",
             "denial",
@@ -52,9 +80,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "wire",
         ],
     ),
-    ("wire", &["denial", "identity", "request", "token", "verdict"]),
+    ("wire", &["answer", "denial", "identity", "request", "token", "verdict"]),
+    ("http", &["answer", "config", "denial", "identity", "live", "load", "request", "token", "verdict"]),
+    ("rpc", &["authz", "health", "live", "load", "wire"]),
+    ("load", &[]),
     ("admin", &["clock", "live", "metrics"]),
-    ("metrics", &["issuer", "live"]),
+    ("metrics", &["issuer", "live", "load", "process", "server"]),
+    ("process", &[]),
     ("health", &["live"]),
     (
         "keys::refresh",
@@ -63,13 +95,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("keys::kept", &["clock", "issuer"]),
     ("keys::store", &["clock", "config", "issuer", "keys"]),
     ("keys::fetch", &["issuer", "config", "json", "disk"]),
-    ("server", &[]),
+    ("server", &["listen", "tls"]),
+    ("listen", &["config"]),
+    ("tls", &["config", "disk"]),
     ("shutdown", &[]),
     ("telemetry", &[]),
     // Between core and ring: it reads, and decides nothing.
     ("config", &["algorithm", "claims", "clock", "denial", "identity", "issuer", "keys", "policy", "token"]),
     // The core.
-    ("verdict", &["denial", "identity", "issuer", "token", "verify"]),
+    ("answer", &["denial"]),
+    ("verdict", &["claims", "denial", "identity", "issuer", "token", "verify"]),
     ("policy", &["claims", "denial", "issuer", "path", "request", "verify"]),
     ("path", &[]),
     ("verify", &["algorithm", "claims", "clock", "denial", "issuer", "json", "keys", "token"]),

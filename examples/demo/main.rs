@@ -67,11 +67,11 @@ async fn demo(keep: bool) -> Result<bool, Box<dyn Error>> {
         issuer.url()
     );
     let bound = Bound::bind(Config::parse(&config, "demo.yaml")?, Clock::default()).await?;
-    let (grpc, admin) = (bound.grpc_address(), bound.admin_address());
+    let (grpc, admin) = (bound.grpc_address().clone(), bound.admin_address().clone());
     let stop = CancellationToken::new();
     let service = tokio::spawn(bound.run(stop.clone()));
     let upstream = Upstream::start().await?;
-    let envoy = Envoy::start(&binary, grpc, upstream.address, |config| config).await?;
+    let envoy = Envoy::start(&binary, grpc.tcp().expect("a port"), upstream.address, |config| config).await?;
     until_ready(&format!("http://{admin}/readyz")).await?;
 
     println!("client -> Envoy {} -> passage-authz {grpc} -> upstream {}", envoy.address, upstream.address);

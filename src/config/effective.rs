@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::node::written;
-use super::{Config, IssuerConfig, KeySource, Refresh};
+use super::{Config, Http, IssuerConfig, KeySource, Refresh, Style, TlsFiles};
 use crate::issuer::{Audiences, IssuerName};
 use crate::policy::{Access, HostPattern, PathPattern, Rule};
 use crate::token::Source;
@@ -20,14 +20,22 @@ impl Config {
     }
 
     fn to_value(&self) -> Value {
-        let Self { server, admin_listen, tokens, issuers, key_store, identity, rules, checking, wording } =
-            self;
+        let Self { server, http, admin_listen, tokens, issuers, key_store, identity, .. } = self;
+        let Self { rules, checking, wording, decision_log, .. } = self;
         let headers: serde_json::Map<_, _> =
             identity.headers().iter().map(|(name, claim)| (name.clone(), claim.as_str().into())).collect();
         let metadata: Vec<_> = identity.metadata().iter().map(|claim| claim.as_str()).collect();
         json!({
             "mode": if checking.shadow { "shadow" } else { "enforce" },
-            "server": {"listen": server.listen, "max_connection_age": "0s", "drain_timeout": time(server.drain_timeout)},
+            "server": {
+                "listen": server.listen.to_string(),
+                "unix_mode": format!("{:04o}", server.unix_mode),
+                "tls": server.tls.as_ref().map(tls),
+                "max_connection_age": time(server.max_connection_age.unwrap_or_default()),
+                "max_connections": server.max_connections,
+                "drain_timeout": time(server.drain_timeout),
+            },
+            "http": http.as_ref().map(port),
             "admin": {"listen": admin_listen},
             "tokens": {
                 "from": tokens.from.iter().map(source).collect::<Vec<_>>(),
@@ -41,8 +49,35 @@ impl Config {
             "rules": rules.iter().map(rule).collect::<Vec<_>>(),
             "deny": {"realm": wording.realm, "reasons": wording.reasons},
             "cors_preflight": if checking.preflight { "allow" } else { "deny" },
+            "decision_log": {
+                "denied": decision_log.denied,
+                "allowed": decision_log.allowed,
+                "max_per_second": decision_log.max_per_second,
+                "subject": if decision_log.subject_in_clear { "clear" } else { "hashed" },
+            },
         })
     }
+}
+
+fn tls(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Value {
+    let mut files = json!({"cert": cert, "key": key});
+    if let (Some(client_ca), Some(files)) = (client_ca, files.as_object_mut()) {
+        files.insert("client_ca".to_owned(), json!(client_ca));
+    }
+    files
+}
+
+fn port(http: &Http) -> Value {
+    let Http { listen, style, path_prefix } = http;
+    let style = match style {
+        Style::Envoy => "envoy",
+        Style::ForwardAuth => "forward_auth",
+    };
+    let mut port = json!({"listen": listen, "style": style});
+    if let (false, Some(port)) = (path_prefix.is_empty(), port.as_object_mut()) {
+        port.insert("path_prefix".to_owned(), json!(path_prefix));
+    }
+    port
 }
 
 fn time(duration: Duration) -> Value {

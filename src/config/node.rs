@@ -215,13 +215,6 @@ impl<'n> Place<'n> {
         self.node.is_some()
     }
 
-    /// Refuses whatever stands here but null: its feature is not built yet.
-    pub(super) fn not_available_yet(&self) {
-        if self.is_set() {
-            self.fault("not available yet in this version", "leaving the key out");
-        }
-    }
-
     /// Like [`Place::not_available_yet`], for a value that was read and turns something on.
     pub(super) fn not_available_yet_if(&self, on: bool, off: &str) {
         if self.is_written() && on {
@@ -371,6 +364,25 @@ impl<'n> Place<'n> {
                 self.wrong(node, &format!("a whole number from {} to {}{unit}", range.start(), range.end()));
                 default
             }
+        }
+    }
+
+    /// A number from 0 to 1.
+    #[expect(clippy::cast_precision_loss, reason = "only 0 and 1 are let through")]
+    pub(super) fn share(&self, default: f64) -> f64 {
+        let value = match self.node.map(|node| &node.value) {
+            None => return default,
+            Some(Value::Integer(value)) => Some(*value as f64),
+            Some(Value::Float(value)) => Some(*value),
+            Some(_) => None,
+        };
+        match (value.filter(|value| (0.0..=1.0).contains(value)), self.node) {
+            (Some(value), _) => value,
+            (None, Some(node)) => {
+                self.wrong(node, "a number from 0 to 1");
+                default
+            }
+            (None, None) => default,
         }
     }
 

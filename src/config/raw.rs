@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::node::{Node, Place, Report, Table};
-use super::{Checking, Config, ConfigError, Environment, Server, Tokens};
+use super::{
+    Checking, Config, ConfigError, DecisionLog, Environment, Http, Listen, Server, Style, TlsFiles, Tokens,
+};
 use crate::claims::Claim;
 use crate::denial::Wording;
 use crate::identity::{Identity, folded};
@@ -34,7 +36,7 @@ pub(super) fn from_yaml(text: &str, name: &str) -> Result<Config, ConfigError> {
 
 /// Builds the tree that the variables stand for, and reads it like a file.
 pub(super) fn from_environment(environment: &Environment) -> Result<Config, ConfigError> {
-    let Environment { app_id, base_url, issuer, audience } = environment.clone();
+    let Environment { app_id, base_url, issuer, audience, .. } = environment.clone();
     let report = Report::default();
     let mut entries = Vec::new();
     if app_id.is_none() && issuer.is_none() {
@@ -90,13 +92,14 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
             shadow: choice(&root.at("mode"), &["enforce", "shadow"]) == Some("shadow"),
             preflight: choice(&root.at("cors_preflight"), &["deny", "allow"]) == Some("allow"),
         };
-        http(&root.at("http"));
         let tokens = root.at("tokens").table(tokens);
+        let http = http(&root.at("http"), &tokens);
         let issuers = issuers::read(&root.at("issuers"));
         let names: Vec<_> = issuers.iter().map(|config| config.issuer.name.clone()).collect();
         Config {
             server: root.at("server").table(server),
-            admin_listen: root.at("admin").table(|admin| address(&admin.at("listen"), "0.0.0.0:9090")),
+            http,
+            admin_listen: root.at("admin").table(|admin| address(&admin.at("listen"), "0.0.0.0:9090", "")),
             key_store: key_store(&root.at("key_store")),
             identity: root.at("identity").table(|identity_table| identity(identity_table, &tokens.from)),
             rules: rules::read(&root.at("rules"), &names),
@@ -104,6 +107,7 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
             tokens,
             issuers,
             wording: root.at("deny").table(wording),
+            decision_log: root.at("decision_log").table(decision_log),
         }
     });
     let mut faults = report.faults.into_inner();
@@ -121,51 +125,92 @@ fn key_store(place: &Place<'_>) -> Option<PathBuf> {
 }
 
 fn server(server: &mut Table<'_>) -> Server {
-    let listen = server.at("listen");
-    if listen.parsed_quietly(|text| text.starts_with("unix:")) {
-        listen.fault("a Unix socket is not available yet in this version", "host:port");
-    }
-    let mode = server.at("unix_mode");
-    mode.parsed("an octal file mode in quotes, such as \"0660\"", octal);
-    mode.not_available_yet();
-    let tls = server.at("tls");
-    if tls.is_set() {
-        tls.table(|tls| {
-            for key in ["cert", "key"] {
-                let file = tls.at(key);
-                file.required("a PEM file");
-                file.text("a PEM file");
-            }
-            tls.at("client_ca").text("a PEM file");
-        });
-    }
-    tls.not_available_yet();
-    let age = server.at("max_connection_age");
-    let lasts = age.duration(Duration::ZERO..=HOUR * 24, Duration::ZERO);
-    age.not_available_yet_if(!lasts.is_zero(), "0s");
-    let most = server.at("max_connections");
-    most.integer(1..=1_000_000, " connections", 20_000);
-    most.not_available_yet();
+    let mode = server.at("unix_mode").parsed("an octal file mode in quotes, such as \"0660\"", octal);
+    let age = server.at("max_connection_age").duration(Duration::ZERO..=HOUR * 24, SECOND * 600);
+    let most = server.at("max_connections").integer(1..=1_000_000, " connections", 20_000);
     Server {
-        listen: address(&listen, "0.0.0.0:50051"),
+        listen: listen(&server.at("listen")),
+        unix_mode: mode.unwrap_or(0o660),
+        tls: tls(&server.at("tls")),
+        max_connection_age: (!age.is_zero()).then_some(age),
+        max_connections: usize::try_from(most).unwrap_or_default(),
         drain_timeout: server.at("drain_timeout").duration(Duration::ZERO..=HOUR, SECOND * 20),
     }
 }
 
-fn http(http: &Place<'_>) {
-    if !http.is_set() {
-        return;
+fn listen(place: &Place<'_>) -> Listen {
+    if !place.parsed_quietly(|text| text.starts_with("unix:")) {
+        return Listen::Tcp(address(place, "0.0.0.0:50051", ", or unix:/path/to.sock"));
     }
-    http.table(|http| {
-        let listen = http.at("listen");
-        listen.required("host:port");
-        address(&listen, "");
-        let style = http.at("style");
-        style.required("envoy or forward_auth");
-        choice(&style, &["envoy", "forward_auth"]);
-        http.at("path_prefix").parsed("a path that begins with /", |path| path.strip_prefix('/').map(drop));
+    let path = place.parsed("host:port, or unix:/path/to.sock", |text| {
+        let path = text.strip_prefix("unix:")?;
+        (path.starts_with('/') && !path.ends_with('/') && !path.contains('\0')).then(|| path.into())
     });
-    http.not_available_yet();
+    Listen::Unix(path.unwrap_or_default())
+}
+
+fn tls(place: &Place<'_>) -> Option<TlsFiles> {
+    if !place.is_set() {
+        return None;
+    }
+    place.table(|tls| {
+        let (cert, key, client_ca) = (tls.at("cert"), tls.at("key"), tls.at("client_ca"));
+        cert.required("a PEM file with the certificate chain");
+        key.required("a PEM file with the private key");
+        let cert = readable(&cert, "a readable PEM file with the certificate chain");
+        let key = readable(&key, "a readable PEM file with the private key");
+        // Left out is no demand for client certificates; null or empty would read like one, and be none.
+        let client_ca = readable(&client_ca, "a readable PEM file with the roots of client certificates");
+        Some(TlsFiles { cert: cert?, key: key?, client_ca })
+    })
+}
+
+fn readable(place: &Place<'_>, accepted: &str) -> Option<PathBuf> {
+    let file = place.text(accepted)?;
+    if let Err(error) = std::fs::File::open(file) {
+        place.fault(format!("{file} cannot be read: {error}"), accepted);
+    }
+    Some(file.into())
+}
+
+fn http(place: &Place<'_>, tokens: &Tokens) -> Option<Http> {
+    if !place.is_set() {
+        return None;
+    }
+    if !tokens.forward && tokens.from.iter().any(|source| matches!(source, Source::Query(_))) {
+        let accepted = "tokens.forward: true, or no query among tokens.from";
+        place.fault("cannot remove a query parameter: no HTTP answer can", accepted);
+    }
+    place.table(|http| {
+        let (listen, style) = (http.at("listen"), http.at("style"));
+        listen.required("host:port");
+        style.required("envoy or forward_auth");
+        let forward_auth = choice(&style, &["envoy", "forward_auth"]) == Some("forward_auth");
+        let prefix = http.at("path_prefix");
+        if forward_auth && prefix.is_written() {
+            prefix.fault("has no meaning in the style forward_auth", "leaving it out");
+        }
+        let accepted = "a path that begins with / and does not end with one";
+        let path_prefix = prefix.parsed(accepted, |path| {
+            let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte));
+            (plain && path.starts_with('/') && !path.ends_with('/')).then(|| path.to_owned())
+        });
+        Some(Http {
+            listen: address(&listen, "", ""),
+            style: if forward_auth { Style::ForwardAuth } else { Style::Envoy },
+            path_prefix: path_prefix.unwrap_or_default(),
+        })
+    })
+}
+
+fn decision_log(log: &mut Table<'_>) -> DecisionLog {
+    let most = log.at("max_per_second").integer(1..=1_000_000, " lines", 100);
+    DecisionLog {
+        denied: log.at("denied").share(1.0),
+        allowed: log.at("allowed").share(0.0),
+        max_per_second: u32::try_from(most).unwrap_or_default(),
+        subject_in_clear: choice(&log.at("subject"), &["hashed", "clear"]) == Some("clear"),
+    }
 }
 
 fn tokens(tokens: &mut Table<'_>) -> Tokens {
@@ -279,17 +324,14 @@ fn choice(place: &Place<'_>, words: &'static [&'static str]) -> Option<&'static 
     place.parsed(&words.join(" or "), |text| words.iter().copied().find(|word| *word == text))
 }
 
-fn address(place: &Place<'_>, default: &str) -> String {
-    let accepted = "host:port, such as 0.0.0.0:50051 or [::1]:50051";
+fn address(place: &Place<'_>, default: &str, or: &str) -> String {
+    let accepted = format!("host:port, such as 0.0.0.0:50051 or [::1]:50051{or}");
     let read = |text: &str| {
         let (host, port) = text.rsplit_once(':')?;
         let bare = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
         (bare && !host.is_empty() && port.parse::<u16>().is_ok()).then(|| text.to_owned())
     };
-    if place.parsed_quietly(|text| text.starts_with("unix:")) {
-        return default.to_owned();
-    }
-    place.parsed(accepted, read).unwrap_or_else(|| default.to_owned())
+    place.parsed(&accepted, read).unwrap_or_else(|| default.to_owned())
 }
 
 fn octal(text: &str) -> Option<u32> {

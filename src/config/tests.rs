@@ -45,7 +45,7 @@ fn one_app_id_is_a_whole_configuration() {
     assert_eq!(issuer.refresh.max_stale, Duration::from_secs(24 * 3600));
     assert_eq!(issuer.refresh.unknown_kid_cooldown, Duration::from_secs(10));
     assert_eq!(issuer.refresh.wait, Duration::from_millis(150));
-    assert_eq!(config.server.listen, "0.0.0.0:50051");
+    assert_eq!(config.server.listen, Listen::Tcp("0.0.0.0:50051".into()));
     assert_eq!(config.server.drain_timeout, Duration::from_secs(20));
     assert_eq!(config.admin_listen, "0.0.0.0:9090");
     assert_eq!(config.tokens.from, [Source::Bearer, Source::Cookie("psg_auth_token".into())]);
@@ -111,8 +111,8 @@ issuers:
         faults(text),
         [
             "authz.yaml:1: mode: \"enforced\" is not accepted; accepted: enforce or shadow",
-            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, http, tokens, issuers, server, admin, key_store, identity, rules, deny",
-            "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051",
+            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, rules, deny, decision_log",
+            "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051, or unix:/path/to.sock",
             "authz.yaml:5: server.drain_timeout: 20 is not accepted; accepted: a duration from 0s to 1h, written like 250ms, 10s, 5m or 24h",
             "authz.yaml:7: tokens.max_length: 1 is not accepted; accepted: a whole number from 64 to 65536 bytes",
             "authz.yaml:10: issuers[0].passage.app_id: \"a/b\" is not accepted; accepted: the app's ID: letters, digits, dashes and underscores",
@@ -295,21 +295,93 @@ fn refuses() {
 
 #[test]
 fn features_to_come_are_refused_by_name_and_their_off_values_are_not() {
-    for (off, on) in [
-        ("server: {}", "server: {listen: 'unix:/run/authz.sock'}"),
-        ("server: {tls: null}", "server: {tls: {cert: a.pem, key: b.pem}}"),
-        ("server: {max_connection_age: 0s}", "server: {max_connection_age: 10m}"),
-        ("server: {}", "server: {max_connections: 20000}"),
-        ("server: {}", "server: {unix_mode: '0660'}"),
-        ("http: null", "http: {listen: '0.0.0.0:8080', style: envoy}"),
-        ("tokens: {cache: {max_entries: 0}}", "tokens: {cache: {max_entries: 100000}}"),
+    let (off, on) = ("tokens: {cache: {max_entries: 0}}", "tokens: {cache: {max_entries: 100000}}");
+    assert_eq!(faults(&format!("{APP}{off}")), [] as [&str; 0], "{off}");
+    let said = faults(&format!("{APP}{on}"));
+    assert!(
+        matches!(said.as_slice(), [one] if one.contains("not available yet in this version")),
+        "{on}: {said:?}"
+    );
+}
+
+#[test]
+fn the_ports_and_the_log() {
+    let config = parse(&format!(
+        "{APP}server: {{listen: 'unix:/run/a.sock', unix_mode: '0600', max_connection_age: 0s, max_connections: 7}}\n\
+         http: {{listen: '127.0.0.1:8080', style: envoy, path_prefix: /check}}\n\
+         decision_log: {{denied: 0.5, allowed: 1, max_per_second: 9, subject: clear}}"
+    ))
+    .unwrap();
+    let Server { listen, unix_mode, tls, max_connection_age, max_connections, .. } = config.server;
+    assert_eq!((listen, unix_mode), (Listen::Unix("/run/a.sock".into()), 0o600));
+    assert_eq!((tls, max_connection_age, max_connections), (None, None, 7));
+    let http = Http { listen: "127.0.0.1:8080".into(), style: Style::Envoy, path_prefix: "/check".into() };
+    assert_eq!(config.http, Some(http));
+    let log = DecisionLog { denied: 0.5, allowed: 1.0, max_per_second: 9, subject_in_clear: true };
+    assert_eq!(config.decision_log, log);
+
+    let config = parse(APP).unwrap();
+    let Server { listen, unix_mode, tls, max_connection_age, max_connections, drain_timeout } = config.server;
+    assert_eq!((listen, unix_mode), (Listen::Tcp("0.0.0.0:50051".into()), 0o660));
+    assert_eq!((tls, max_connection_age), (None, Some(Duration::from_secs(600))));
+    assert_eq!((max_connections, drain_timeout, config.http), (20_000, Duration::from_secs(20), None));
+    let log = DecisionLog { denied: 1.0, allowed: 0.0, max_per_second: 100, subject_in_clear: false };
+    assert_eq!(config.decision_log, log);
+
+    for (text, want) in [
+        (
+            "server: {listen: 'unix:run/a.sock'}",
+            "\"unix:run/a.sock\" is not accepted; accepted: host:port, or unix:/",
+        ),
+        ("server: {listen: 'unix:/run/'}", "\"unix:/run/\" is not accepted"),
+        (
+            "server: {listen: /run/a.sock}",
+            "server.listen: \"/run/a.sock\" is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051, or unix:/",
+        ),
+        ("server: {unix_mode: 660}", "server.unix_mode: 660 is not accepted"),
+        ("server: {unix_mode: '0999'}", "server.unix_mode: \"0999\" is not accepted"),
+        ("server: {unix_mode: '7777'}", "server.unix_mode: \"7777\" is not accepted"),
+        ("server: {tls: {}}", "server.tls.cert: is missing"),
+        (
+            "server: {tls: {cert: /no/such.pem, key: /no/such.key}}",
+            "server.tls.cert: /no/such.pem cannot be read",
+        ),
+        ("server: {tls: {cert: /, key: /, client_ca: }}", "server.tls.client_ca: has no value"),
+        ("server: {tls: {cert: /, key: /, client_ca: ''}}", "server.tls.client_ca: \"\" is not accepted"),
+        ("server: {tls: true}", "server.tls: is true"),
+        ("server: {max_connections: 0}", "server.max_connections: 0 is not accepted"),
+        ("server: {max_connection_age: 10}", "server.max_connection_age: 10 is not accepted"),
+        ("http: {listen: '0.0.0.0:8080'}", "http.style: is missing"),
+        ("http: {style: envoy}", "http.listen: is missing"),
+        (
+            "http: {listen: '0.0.0.0:8080', style: nginx}",
+            "http.style: \"nginx\" is not accepted; accepted: envoy or forward_auth",
+        ),
+        ("http: {listen: 'unix:/a', style: envoy}", "http.listen: \"unix:/a\" is not accepted"),
+        (
+            "http: {listen: 'a:1', style: envoy, path_prefix: check}",
+            "http.path_prefix: \"check\" is not accepted",
+        ),
+        ("http: {listen: 'a:1', style: envoy, path_prefix: /check/}", "http.path_prefix: \"/check/\" is not"),
+        ("http: {listen: 'a:1', style: envoy, path_prefix: '/a?b'}", "http.path_prefix: \"/a?b\" is not"),
+        ("http: {listen: 'a:1', style: forward_auth, path_prefix: /a}", "http.path_prefix: has no meaning"),
+        (
+            "http: {listen: 'a:1', style: envoy}\ntokens: {forward: false, from: [{query: t}]}",
+            "http: cannot remove a query parameter",
+        ),
+        ("decision_log: {denied: 1.5}", "decision_log.denied: is a"),
+        (
+            "decision_log: {denied: 2}",
+            "decision_log.denied: 2 is not accepted; accepted: a number from 0 to 1",
+        ),
+        ("decision_log: {allowed: -0.1}", "decision_log.allowed: is a"),
+        ("decision_log: {allowed: all}", "decision_log.allowed: \"all\" is not accepted"),
+        ("decision_log: {allowed: .nan}", "non-finite float"),
+        ("decision_log: {max_per_second: 0}", "decision_log.max_per_second: 0 is not accepted"),
+        ("decision_log: {subject: plain}", "decision_log.subject: \"plain\" is not accepted"),
     ] {
-        assert_eq!(faults(&format!("{APP}{off}")), [] as [&str; 0], "{off}");
-        let said = faults(&format!("{APP}{on}"));
-        assert!(
-            matches!(said.as_slice(), [one] if one.contains("not available yet in this version")),
-            "{on}: {said:?}"
-        );
+        let said = faults(&format!("{APP}{text}")).join("\n");
+        assert!(said.contains(want), "{text}\n  says: {said}\n  not: {want}");
     }
 }
 
@@ -386,6 +458,11 @@ fn what_takes_effect_is_itself_a_configuration() {
             "{APP}identity: {{headers: {{x-a: /a/b, X-B: email}}, metadata: []}}\ndeny: {{realm: \"it's: me\", reasons: false}}"
         ),
         format!("{APP}identity: {{headers: {{}}}}\nkey_store: /"),
+        format!(
+            "{APP}server: {{listen: 'unix:/a', unix_mode: '0600', tls: {{cert: /, key: /, client_ca: /}}, max_connection_age: 0s}}\n\
+             http: {{listen: 'a:1', style: envoy, path_prefix: /c}}\ndecision_log: {{denied: 0.25, allowed: 1, subject: clear}}"
+        ),
+        format!("{APP}server: {{tls: {{cert: /, key: /}}}}\nhttp: {{listen: 'a:1', style: forward_auth}}"),
     ] {
         let config = parse(&text).map_err(|error| error.to_string()).unwrap();
         let yaml = config.to_yaml().unwrap();

@@ -7,12 +7,15 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use passage_authz::server::{self, Protocol};
+use passage_authz::config::Listen;
+use passage_authz::listen::Listener;
+use passage_authz::server::{self, Options, Protocol};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -144,10 +147,12 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) async fn start() -> io::Result<Self> {
-        let (listener, address) = server::bind("127.0.0.1:0").await.map_err(io::Error::other)?;
+        let listen = Listen::Tcp("127.0.0.1:0".to_owned());
+        let listener = Listener::bind("upstream", &listen, 0).await.map_err(io::Error::other)?;
+        let address = listener.address().tcp().ok_or_else(|| io::Error::other("not TCP"))?;
         let stop = CancellationToken::new();
-        let serving =
-            server::serve(listener, Protocol::Http1, echo, stop.clone(), Duration::from_millis(100));
+        let options = Options::plain(Protocol::Http1, 10_000, Duration::from_millis(100));
+        let serving = server::serve(listener, options, Arc::default(), echo, stop.clone());
         tokio::spawn(serving);
         Ok(Self { address, _stop: stop.drop_guard() })
     }

@@ -40,7 +40,7 @@ impl Service {
         let ports = "server: {listen: '127.0.0.1:0', drain_timeout: 5s}\nadmin: {listen: '127.0.0.1:0'}\n";
         let config = Config::parse(&format!("{ports}{config}"), "test.yaml").unwrap();
         let bound = Bound::bind(config, clock).await.unwrap();
-        let (grpc, admin) = (bound.grpc_address(), bound.admin_address());
+        let (grpc, admin) = (bound.grpc_address().tcp().unwrap(), bound.admin_address().tcp().unwrap());
         let stop = CancellationToken::new();
         let running = tokio::spawn(bound.run(stop.clone()));
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
