@@ -2,97 +2,18 @@
 
 mod support;
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey};
-use serde_json::Value;
+use support::process::{Running, binary, file, wait_until};
 use support::{Answer, check_request, get};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-
-fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_passage-authz"));
-    command.env_clear().kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// A configuration file that goes with the test.
-fn file(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-    std::fs::write(file.path(), text).unwrap();
-    file
-}
-
-struct Running {
-    process: Child,
-    log: Lines<BufReader<ChildStderr>>,
-    grpc: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Running {
-    async fn start(config: &str, level: &str) -> Self {
-        Self::start_with(config, level, "5s").await
-    }
-
-    async fn start_with(config: &str, level: &str, drain_timeout: &str) -> Self {
-        let server = format!("server: {{listen: '127.0.0.1:0', drain_timeout: {drain_timeout}}}");
-        let config = file(&format!("{server}\nadmin: {{listen: '127.0.0.1:0'}}\n{config}"));
-        Self::serve(config.path(), level).await
-    }
-
-    async fn serve(config: &Path, level: &str) -> Self {
-        let mut process =
-            binary().args(["serve", "--config"]).arg(config).env("RUST_LOG", level).spawn().unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
-        loop {
-            let line = log.next_line().await.unwrap().expect("the service says where it listens");
-            let event: Value = serde_json::from_str(&line).expect("logs are JSON lines");
-            if event["message"] == "listening" {
-                let address = |name: &str| event[name].as_str().unwrap().parse().unwrap();
-                let (grpc, admin) = (address("grpc"), address("admin"));
-                return Self { process, log, grpc, admin };
-            }
-        }
-    }
-
-    /// Sends a signal to the process, by its ID.
-    async fn signal(&self, name: &str) {
-        let id = self.process.id().unwrap().to_string();
-        let status = Command::new("kill").args([name, &id]).status().await.unwrap();
-        assert!(status.success());
-    }
-
-    /// The exit code and everything logged until the end.
-    async fn end(mut self) -> (Option<i32>, String) {
-        let mut log = String::new();
-        while let Some(line) = self.log.next_line().await.unwrap() {
-            log.push_str(&line);
-            log.push('\n');
-        }
-        (self.process.wait().await.unwrap().code(), log)
-    }
-}
-
-/// Waits until this is so; a test that waits in vain fails by its name.
-async fn wait_until<F: Future<Output = bool>>(what: &str, is: impl Fn() -> F) {
-    let waiting = async {
-        while !is().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), waiting)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain: {what}"));
-}
 
 async fn run(command: &mut Command) -> (Option<i32>, String) {
     let output = tokio::time::timeout(Duration::from_secs(20), command.output()).await;

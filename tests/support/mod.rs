@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod envoy;
+pub(crate) mod process;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;

@@ -4,12 +4,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use passage_authz::testing::FakeIssuer;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// A certificate authority of its own.
+pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate for this name, and its key.
+pub(crate) fn issued_by(authority: &CertifiedIssuer<'_, KeyPair>, name: &str) -> (Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (own.signed_by(&key, authority).unwrap(), key)
+}
 
 /// A TLS server on `localhost` that passes on to another; it ends when dropped.
 pub(crate) struct Tls {
@@ -21,12 +35,8 @@ pub(crate) struct Tls {
 
 impl Tls {
     pub(crate) async fn in_front_of(issuer: &FakeIssuer) -> Self {
-        let mut authority = CertificateParams::new(Vec::new()).unwrap();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = own.signed_by(&key, &authority).unwrap();
+        let authority = authority();
+        let (certificate, key) = issued_by(&authority, "localhost");
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder()
             .with_no_client_auth()
