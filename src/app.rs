@@ -162,7 +162,7 @@ impl Bound {
             max_connections: fixed.server.max_connections,
             max_age: fixed.server.max_connection_age,
             drain_timeout: fixed.server.drain_timeout,
-            lame_duck: true,
+            lame_duck: Some(Arc::clone(&load)),
         };
         let mut draining = 1;
         if let (Some(listener), Some(http)) = (http, &fixed.http) {

@@ -20,6 +20,7 @@ const LONGEST: Duration = Duration::from_secs(12);
 /// The checks under way.
 #[derive(Debug, Default)]
 pub struct Load {
+    arrived: AtomicU64,
     under_way: AtomicUsize,
     refused: AtomicU64,
 }
@@ -38,8 +39,15 @@ pub enum Refused {
 impl Load {
     /// A check has arrived.
     pub fn begin(self: &Arc<Self>) -> Turn {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
         let fits = self.under_way.fetch_add(1, Ordering::Relaxed) < MOST;
         Turn { load: Arc::clone(self), fits, arrived: Instant::now() }
+    }
+
+    /// Checks that have arrived so far.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
     }
 
     /// Checks that were refused because there were too many.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::listen::{Listener, Peer, Stream};
+use crate::load::Load;
 use crate::tls::Tls;
 
 /// After a failed accept (too many open files, as a rule) the listener rests this long.
@@ -65,8 +66,9 @@ const MAX_OWN_RESETS: usize = 256;
 /// for a GOAWAY to be read and answered, so that no request that crosses it is lost.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// A drain that sees no new connection for this long closes the port: whoever looks at our health has seen it.
-const QUIET: Duration = Duration::from_millis(500);
+/// A drain that sees no check for this long closes the port: whoever looks at our health, once a second in
+/// deploy/, has seen it by then.
+const QUIET: Duration = Duration::from_millis(1500);
 
 /// How long a connection may last that comes in during a drain.
 const LATE_AGE: Duration = Duration::from_millis(250);
@@ -95,15 +97,15 @@ pub struct Options {
     pub max_age: Option<Duration>,
     /// How long a drain may take.
     pub drain_timeout: Duration,
-    /// Whether a drain goes on accepting while connections come in.
-    pub lame_duck: bool,
+    /// If set, a drain goes on accepting connections while checks arrive here.
+    pub lame_duck: Option<Arc<Load>>,
 }
 
 impl Options {
     /// A port in plaintext, whose connections last as long as they are used.
     #[must_use]
     pub const fn plain(protocol: Protocol, max_connections: usize, drain_timeout: Duration) -> Self {
-        Self { protocol, tls: None, max_connections, max_age: None, drain_timeout, lame_duck: false }
+        Self { protocol, tls: None, max_connections, max_age: None, drain_timeout, lame_duck: None }
     }
 }
 
@@ -138,8 +140,8 @@ pub enum Drained {
 }
 
 /// Serves connections until `stop`, then drains: GOAWAY on all connections, requests under way are finished.
-/// New connections are served for as long as they keep coming, up to half of `drain_timeout`: they come from
-/// whoever has not heard yet. After `drain_timeout` whatever is left is cut off.
+/// New connections are served while checks keep coming, up to half of `drain_timeout`: they come from whoever has
+/// not heard yet. After `drain_timeout` whatever is left is cut off.
 pub async fn serve<S, F, B>(
     listener: Listener,
     options: Options,
@@ -159,9 +161,10 @@ where
     let port = Port { options, seen, service, requests, stop, cut };
     port.accept(&listener, port.stop.cancelled()).await;
     let deadline = Instant::now() + drain_timeout;
-    if port.options.lame_duck {
+    if let Some(load) = &port.options.lame_duck {
         // Half the time at most: the other half is for finishing.
-        let _ = timeout(drain_timeout / 2, port.accept_until_quiet(&listener)).await;
+        let quiet = async { timeout(drain_timeout / 2, until_quiet(load)).await.unwrap_or_default() };
+        port.accept(&listener, quiet).await;
     }
     // Whoever has connected by now is served.
     port.accept(&listener, std::future::ready(())).await;
@@ -227,16 +230,6 @@ where
                     () = rest_after(&error) => {}
                     () = &mut end => return,
                 },
-            }
-        }
-    }
-
-    async fn accept_until_quiet(&self, listener: &Listener) {
-        loop {
-            match timeout(QUIET, listener.accept()).await {
-                Ok(Ok((stream, peer))) => self.take_in(stream, peer),
-                Ok(Err(error)) => rest_after(&error).await,
-                Err(_) => return,
             }
         }
     }
@@ -344,6 +337,19 @@ where
         if let Err(error) = ended {
             tracing::debug!(%peer, %error, "a connection ended badly");
         }
+    }
+}
+
+/// Ends when no check has arrived for a while.
+async fn until_quiet(load: &Load) {
+    let mut before = load.arrived();
+    loop {
+        sleep(QUIET).await;
+        let now = load.arrived();
+        if now == before {
+            return;
+        }
+        before = now;
     }
 }
 

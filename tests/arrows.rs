@@ -95,7 +95,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("keys::kept", &["clock", "issuer"]),
     ("keys::store", &["clock", "config", "issuer", "keys"]),
     ("keys::fetch", &["issuer", "config", "json", "disk"]),
-    ("server", &["listen", "tls"]),
+    ("server", &["listen", "load", "tls"]),
     ("listen", &["config"]),
     ("tls", &["config", "disk"]),
     ("shutdown", &[]),

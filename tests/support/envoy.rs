@@ -88,15 +88,20 @@ impl Envoy {
         upstream: SocketAddr,
         edit: impl FnOnce(String) -> String,
     ) -> io::Result<Self> {
-        let folder = tempfile::tempdir()?;
         let config = BOOTSTRAP
-            .replace("port_value: 9901", "port_value: 0")
-            .replace("port_value: 10000", "port_value: 0")
             .replace("port_value: 50051", &format!("port_value: {}", authz.port()))
             .replace("port_value: 8080", &format!("port_value: {}", upstream.port()));
+        Self::run(binary, edit(config)).await
+    }
+
+    /// Starts with this bootstrap, its own ports replaced by free ones.
+    pub(crate) async fn run(binary: &Path, config: String) -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let config =
+            config.replace("port_value: 9901", "port_value: 0").replace("port_value: 10000", "port_value: 0");
         let (file, admin_file) = (folder.path().join("envoy.yaml"), folder.path().join("admin"));
         let log = folder.path().join("envoy.log");
-        fs::write(&file, edit(config))?;
+        fs::write(&file, config)?;
         let mut process = tokio::process::Command::new(binary)
             .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn", "-c"])
             .arg(&file)

@@ -25,6 +25,7 @@ use tonic::transport::Channel;
 /// The service, running in this process.
 pub(crate) struct Service {
     pub(crate) grpc: SocketAddr,
+    pub(crate) http: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) client: AuthorizationClient<Channel>,
     pub(crate) stop: CancellationToken,
@@ -42,10 +43,11 @@ impl Service {
         let config = Config::parse(&format!("{ports}{config}"), "test.yaml").unwrap();
         let bound = Bound::bind(config, clock).await.unwrap();
         let (grpc, admin) = (bound.grpc_address().tcp().unwrap(), bound.admin_address().tcp().unwrap());
+        let http = bound.http_address().and_then(|address| address.tcp());
         let stop = CancellationToken::new();
         let running = tokio::spawn(bound.run(stop.clone()));
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
-        Self { grpc, admin, client: AuthorizationClient::new(channel), stop, running }
+        Self { grpc, http, admin, client: AuthorizationClient::new(channel), stop, running }
     }
 
     /// Starts and waits until the keys are there.

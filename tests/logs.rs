@@ -1,0 +1,134 @@
+//! No token stands in any log, whatever the level and wherever a client puts it. A test of its own process: the
+//! log is the whole process's.
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use passage_authz::algorithm::Algorithm;
+use passage_authz::telemetry;
+use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, tampered};
+use serde_json::{Value, json};
+use support::{Service, get, header_map_request, raw_check_request};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Keeps what is written.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Kept {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn no_token_stands_in_any_log() {
+    let kept = Kept::default();
+    tracing::subscriber::set_global_default(telemetry::json(EnvFilter::new("trace"), kept.clone())).unwrap();
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let issuer = FakeIssuer::with_keys(&[&key]).await;
+    let source =
+        "tokens: {from: [{header: authorization}, {header: x-token}, {cookie: psg_auth_token}, {query: t}]}";
+    let rules = "rules: [{name: admin, match: {paths: ['/admin/*']}, require: {claims: {role: admin}}}, \
+                 {name: trial, match: {paths: ['/trial/*']}, access: deny, shadow: true}]";
+    let service = Service::ready(&format!(
+        "http: {{listen: '127.0.0.1:0', style: forward_auth}}\n{source}\n{rules}\n\
+         decision_log: {{denied: 1, allowed: 1, max_per_second: 1000000, subject: clear}}\n\
+         issuers: [{{name: passage, passage: {{app_id: app1, base_url: '{}'}}}}]",
+        issuer.url()
+    ))
+    .await;
+    let iss = issuer.passage_iss("app1");
+    let mint = |edit: fn(&mut Value, &mut Value)| key.mint(&iss, edit);
+    let good = mint(|_, _| {});
+    let tokens = [
+        good.clone(),
+        tampered(&good),
+        format!("{good}="),
+        mint(|_, claims| claims["exp"] = json!(1)),
+        mint(|_, claims| claims["sub"] = json!("")),
+        mint(|_, claims| claims["aud"] = json!({"a": 1})),
+        mint(|header, _| header["kid"] = json!("unknown")),
+        mint(|header, _| header["alg"] = json!("none")),
+        mint(|header, _| header["crit"] = json!(["x"])),
+        key.mint("stranger", |_, _| {}),
+        mint(|_, claims| claims["padding"] = json!("x".repeat(9000))),
+    ];
+    let client = reqwest::Client::new();
+    let auth = format!("http://{}/auth", service.http.unwrap());
+    for (at, token) in tokens.iter().enumerate() {
+        if at == tokens.len() / 2 {
+            // Half of them are looked at while the issuer fails.
+            issuer.behave(Behavior::Reset);
+        }
+        let bearer = format!("Bearer {token}");
+        let cookie = format!("psg_auth_token={token}");
+        for path in ["/", "/admin/x", "/trial/x"] {
+            for (name, value) in [
+                ("authorization", &bearer),
+                ("Authorization", token),
+                ("x-token", token),
+                ("cookie", &cookie),
+                ("x-request-id", token),
+                ("traceparent", token),
+                ("x-passage-user-id", token),
+                ("x-other", &bearer),
+            ] {
+                let headers = [(name, value.as_str())];
+                service.send(header_map_request("GET", "shop.example", path, &headers)).await;
+            }
+            for target in
+                [format!("{path}?t={token}"), format!("{path}/{token}"), format!("{path}%3Ft={token}/x")]
+            {
+                service.send(header_map_request("GET", "shop.example", &target, &[])).await;
+                let url = format!("http://shop.example{target}");
+                let request = client.get(&auth).header("x-original-method", "GET");
+                let request = request.header("x-original-url", url).header("authorization", &bearer);
+                request.send().await.unwrap();
+            }
+            service.send(header_map_request(token, &format!("{token}.example"), path, &[])).await;
+            service.send(header_map_request("GET", token, path, &[("authorization", &bearer)])).await;
+        }
+        service
+            .send(raw_check_request(&[("authorization", bearer.as_bytes()), ("authorization", b"\xff")]))
+            .await;
+        get(service.admin, &format!("/keys?t={token}")).await;
+    }
+    let admin = service.admin;
+    let (_, metrics) = get(admin, "/metrics").await;
+    let (_, keys) = get(admin, "/keys").await;
+    assert!(service.end().await.is_ok());
+
+    let log = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+    let said: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let decisions = said.iter().filter(|event| event["message"] == "decision").count();
+    assert!(decisions > 400, "{decisions}");
+    assert!(said.iter().any(|event| event["sub"] == "user-1"), "the log is as talkative as it can be");
+    assert!(said.iter().any(|event| event["target"] == "passage_authz::health"));
+    for (at, token) in tokens.iter().enumerate() {
+        let segments: Vec<_> = token.split('.').filter(|segment| segment.len() > 40).collect();
+        assert!(segments.len() >= 2, "{at}");
+        for segment in segments {
+            // Any part of it that is long enough to be of use.
+            let part = &segment[..40];
+            for (name, text) in [("log", &log), ("metrics", &metrics), ("keys", &keys)] {
+                let place = text.find(part).map(|place| &text[place.saturating_sub(300)..place + 40]);
+                assert_eq!(place, None, "token {at} in the {name}");
+            }
+        }
+    }
+}
