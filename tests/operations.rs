@@ -260,7 +260,8 @@ async fn a_connection_that_is_old_goes_away_without_losing_a_check() {
     });
     let (age, ended) = idle.await.unwrap();
     assert_eq!(ended, Ok(()), "a goodbye, not a cut");
-    assert!(age >= Duration::from_millis(900), "{age:?}");
+    // An idle connection is let go after 20 s in any case.
+    assert!((Duration::from_millis(900)..Duration::from_secs(15)).contains(&age), "{age:?}");
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(load.end().await > 100);
     let (_, metrics) = get(running.admin, "/metrics").await;
