@@ -55,9 +55,17 @@ pub fn json<W: for<'a> MakeWriter<'a> + Send + Sync + 'static>(
 }
 
 /// Libraries below us trace frames and headers, hence tokens, whatever `RUST_LOG` asks for: below INFO
-/// only this crate's own events are let through.
+/// only this crate's own events are let through. What they say of a peer's frames is a peer's to repeat without
+/// end, so there only errors are.
 fn may_be_logged(target: &str, level: tracing::Level) -> bool {
-    level <= tracing::Level::INFO || target == "passage_authz" || target.starts_with("passage_authz::")
+    let of =
+        |name: &str| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let most = match target {
+        _ if of("passage_authz") => tracing::Level::TRACE,
+        _ if ["h2", "hyper", "hyper_util", "rustls", "tonic"].into_iter().any(of) => tracing::Level::ERROR,
+        _ => tracing::Level::INFO,
+    };
+    level <= most
 }
 
 #[cfg(test)]
@@ -74,6 +82,8 @@ mod tests {
             ("hyper", tracing::Level::DEBUG, false),
             ("reqwest", tracing::Level::INFO, true),
             ("h2", tracing::Level::ERROR, true),
+            ("h2::proto::streams::recv", tracing::Level::WARN, false),
+            ("h2o", tracing::Level::WARN, true),
         ] {
             assert_eq!(may_be_logged(target, level), want, "{target} {level}");
         }

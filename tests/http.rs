@@ -55,8 +55,11 @@ async fn said(request: reqwest::RequestBuilder) -> Said {
     Said { status, headers, body: response.text().await.unwrap() }
 }
 
-/// What clients try: a path and a host with their headers.
-fn requests() -> Vec<(&'static str, &'static str, Vec<(&'static str, String)>)> {
+/// A path and a host with their headers.
+type Try = (&'static str, &'static str, Vec<(&'static str, String)>);
+
+/// What clients try.
+fn requests() -> Vec<Try> {
     let bearer = |token: String| ("authorization", format!("Bearer {token}"));
     let good = || key().mint("app1", |_, _| {});
     let expired = key().mint("app1", |_, claims| claims["exp"] = json!(1));
@@ -224,7 +227,6 @@ fn nginx() -> Option<PathBuf> {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
 async fn the_real_nginx_with_auth_request() {
     let Some(binary) = nginx() else {
         let text = "nginx is not here: apt-get install nginx-light, or set NGINX_BIN";

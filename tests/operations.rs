@@ -253,16 +253,19 @@ async fn a_connection_that_is_old_goes_away_without_losing_a_check() {
         let ended = connection.await;
         (begun.elapsed(), ended.map_err(|error| error.to_string()))
     });
-    let client = AuthorizationClient::connect(format!("http://{address}")).await.unwrap();
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = Envoy::in_front_of(address, &upstream).await;
+    let (client, url) = (reqwest::Client::new(), format!("http://{}/", envoy.address));
     let load = Constant::load(move || {
-        let client = client.clone();
-        async move { assert_eq!(bearer(&client, &good()).await.expect("no check is lost").code(), "allowed") }
+        let request = client.get(&url).bearer_auth(good());
+        async move { assert_eq!(request.send().await.unwrap().status(), 200, "no check is lost") }
     });
     let (age, ended) = idle.await.unwrap();
     assert_eq!(ended, Ok(()), "a goodbye, not a cut");
     // An idle connection is let go after 20 s in any case.
     assert!((Duration::from_millis(900)..Duration::from_secs(15)).contains(&age), "{age:?}");
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Long enough for Envoy's own connection to be replaced more than once.
+    tokio::time::sleep(Duration::from_millis(3500)).await;
     assert!(load.end().await > 100);
     let (_, metrics) = get(running.admin, "/metrics").await;
     assert!(metrics.contains("passage_authz_connections{port=\"grpc\"} "), "{metrics}");
@@ -298,6 +301,40 @@ async fn past_max_connections_new_ones_are_refused_and_old_ones_served() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn too_many_checks_under_way_are_refused_at_once_and_health_is_not() {
+    let service = Service::ready(&inline()).await;
+    assert_eq!(service.bearer(&good()).await.code(), "allowed");
+    // Checks whose messages never come, 256 on each of 32 connections.
+    let mut held = Vec::new();
+    for _ in 0..32 {
+        let stream = TcpStream::connect(service.grpc).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..256 {
+            let request = http::Request::post("http://a/envoy.service.auth.v3.Authorization/Check")
+                .header("content-type", "application/grpc")
+                .body(())
+                .unwrap();
+            send = send.ready().await.unwrap();
+            held.push(send.send_request(request, false).unwrap());
+        }
+    }
+    let refused =
+        async || service.client.clone().check(check_request(&[])).await.err().map(|status| status.code());
+    wait_until("refused", || async { refused().await == Some(tonic::Code::Unavailable) }).await;
+    let (begun, refusal) = (tokio::time::Instant::now(), refused().await);
+    assert_eq!(refusal, Some(tonic::Code::Unavailable));
+    assert!(begun.elapsed() < Duration::from_secs(2), "at once: {:?}", begun.elapsed());
+    let channel = Channel::from_shared(format!("http://{}", service.grpc)).unwrap().connect_lazy();
+    let health = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(health.into_inner().status, 1, "too much to do is no reason to be restarted");
+    let (_, metrics) = get(service.admin, "/metrics").await;
+    assert!(series(&metrics, "passage_authz_overloaded_total").values().all(|count| *count >= 2.0));
+    drop(held);
+    wait_until("served again", || async { refused().await.is_none() }).await;
 }
 
 #[tokio::test]
@@ -437,6 +474,16 @@ async fn ten_thousand_checks_are_counted_as_the_client_counted_them() {
     ] {
         assert!(metrics.lines().any(|line| line.starts_with(name)), "{name}\n{metrics}");
     }
+    // Every metric stands in the README, and nothing else does.
+    let readme = include_str!("../README.md");
+    let shown =
+        readme.lines().filter_map(|line| line.strip_prefix("| `passage_authz_")?.split(['{', '`']).next());
+    let shown: std::collections::BTreeSet<_> = shown.map(|name| name.trim_end_matches("_total")).collect();
+    let ours =
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE passage_authz_")?.split(' ').next());
+    let ours: std::collections::BTreeSet<_> =
+        ours.map(|name| if name == "build" { "build_info" } else { name }).collect();
+    assert_eq!(shown, ours);
     let start = series(&metrics, "process_start_time_seconds").into_values().next().unwrap();
     let now = passage_authz::clock::Clock::default().now().as_secs_f64();
     assert!((now - 600.0..=now + 1.0).contains(&start), "{start} {now}");
