@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -71,8 +71,10 @@ impl<H: Health, R: ServerReflection> Routes<H, R> {
                 To::Nobody => return Ok(Status::unimplemented("no such service").into_http()),
                 To::Authorization(turn) => {
                     let answer = turn.run(|| authorization.call(request)).await;
-                    return answer
-                        .unwrap_or_else(|refused| Ok(Status::unavailable(refused.to_string()).into_http()));
+                    return match answer {
+                        Ok(answer) => answer.map(of_its_size),
+                        Err(refused) => Ok(Status::unavailable(refused.to_string()).into_http()),
+                    };
                 }
                 To::Health => health.call(request).await?,
                 To::Reflection => reflection.call(request).await?,
@@ -80,6 +82,16 @@ impl<H: Health, R: ServerReflection> Routes<H, R> {
             Ok(without_end.map(|body| Body::new(Ending::new(body, told))))
         }
     }
+}
+
+/// tonic calls a message that is too large out of range; gRPC's own word for it is exhausted (its guide to
+/// status codes: "a message was larger than configured").
+fn of_its_size(mut answer: Response<Body>) -> Response<Body> {
+    const STATUS: &str = "grpc-status";
+    if answer.headers().get(STATUS).is_some_and(|code| *code == "11") {
+        answer.headers_mut().insert(STATUS, HeaderValue::from_static("8"));
+    }
+    answer
 }
 
 enum To {

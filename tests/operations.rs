@@ -342,7 +342,7 @@ async fn a_message_that_is_too_large_is_refused_and_the_connection_lives() {
     let service = Service::ready(&inline()).await;
     let large = raw_check_request(&[("x-large", &[b'a'; 64 * 1024])]);
     let refused = service.client.clone().check(large).await.unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused:?}");
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
     let fits = raw_check_request(&[("x-large", &[b'a'; 60 * 1024])]);
     assert_eq!(service.send(fits).await.code(), "token_missing");
 }
