@@ -22,6 +22,7 @@ use crate::rpc;
 use crate::server::{self, Drained, Options, Protocol, Seen};
 use crate::spans::Exporter;
 use crate::tls::{Tls, TlsError};
+use crate::workers::Workers;
 
 /// Connections the admin port takes: a few probes and scrapers.
 const ADMIN_CONNECTIONS: usize = 256;
@@ -33,6 +34,7 @@ pub struct Bound {
     source: Option<Source>,
     exporter: Option<Exporter>,
     tls: Option<Arc<Tls>>,
+    workers: Workers,
     grpc: Listener,
     http: Option<Listener>,
     admin: Listener,
@@ -85,7 +87,17 @@ impl Bound {
             None => None,
         };
         let admin = Listener::bind("admin.listen", &tcp(&fixed.admin_listen), 0).await?;
-        Ok(Self { engine, clock, source: None, exporter: None, tls, grpc, http, admin })
+        Ok(Self {
+            engine,
+            clock,
+            source: None,
+            exporter: None,
+            tls,
+            workers: Workers::here(),
+            grpc,
+            http,
+            admin,
+        })
     }
 
     /// The same, reading its configuration again from here when that changes.
@@ -99,6 +111,12 @@ impl Bound {
     pub fn exporting(mut self, exporter: Exporter) -> Self {
         self.engine.authorizer.observers.spans = exporter.spans();
         Self { exporter: Some(exporter), ..self }
+    }
+
+    /// The same, with its connections served there.
+    #[must_use]
+    pub fn on(self, workers: Workers) -> Self {
+        Self { workers, ..self }
     }
 
     /// Where the gRPC port really is.
@@ -124,7 +142,7 @@ impl Bound {
     /// # Errors
     /// [`RunError`] if a task ends that should not, or checks were cut off.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { engine, clock, source, exporter, tls, grpc, http, admin } = self;
+        let Self { engine, clock, source, exporter, tls, workers, grpc, http, admin } = self;
         let fixed = engine.fixed.clone();
         let (live, reloader) = Reloader::start(engine, clock, source);
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -162,6 +180,7 @@ impl Bound {
             max_connections: fixed.server.max_connections,
             max_age: fixed.server.max_connection_age,
             drain_timeout: fixed.server.drain_timeout,
+            workers,
             lame_duck: Some(Arc::clone(&load)),
         };
         let mut draining = 1;

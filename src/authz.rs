@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request as GrpcRequest, Response, Status};
 
+use crate::cache;
 use crate::claims::Subject;
 use crate::clock::Clock;
 use crate::config::{Checking, Tokens};
@@ -18,7 +19,7 @@ use crate::policy::{Access, Policy, Requirement, Rule};
 use crate::request::Request;
 use crate::token::{self, Token};
 use crate::verdict::{Grant, Verdict};
-use crate::verify::{Addressed, Unverified};
+use crate::verify::{Addressed, Read, Remembered, Unverified, Verified};
 use crate::wire::{self, Authorization, CheckRequest, CheckResponse};
 
 /// Decides checks. Everything it needs is at hand; it never fetches.
@@ -40,6 +41,10 @@ pub struct Authorizer {
     pub observers: Observers,
     /// The keys at hand.
     pub keys: Arc<KeyStore>,
+    /// The tokens that were verified already.
+    pub cache: cache::Tokens,
+    /// Which of their claims anybody reads.
+    pub read: Read,
     /// The time.
     pub clock: Clock,
 }
@@ -109,16 +114,49 @@ impl Authorizer {
     }
 
     async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Result<Grant, Refusal> {
+        // Before anything is done with all of its bytes.
+        let token = token.of_at_most(self.tokens.max_length)?;
+        let place = self.cache.place(token);
+        if let Some(remembered) = place.and_then(|place| self.cache.get(&place))
+            && let Some(grant) = self.remembered(&remembered, require)
+        {
+            self.observers.counts.hit();
+            return grant;
+        }
+        self.observers.counts.missed();
         let parts = token.split(self.tokens.max_length)?;
         let addressed = Unverified::peek(&parts)?.address(&self.issuers)?;
-        let issuer = &addressed.issuer().name;
-        let refusal = |denial| Refusal { denial, issuer: Some(issuer.clone()), subject: None };
+        let issuer = addressed.issuer();
+        let refusal = |denial| Refusal::of(&issuer.name, denial);
         let keys = self.keys_for(&addressed).await.map_err(refusal)?;
         let verified = addressed.verify(&keys, self.clock.now()).map_err(refusal)?;
-        let refusal = |denial| Refusal { subject: Some(verified.subject().clone()), ..refusal(denial) };
+        if let Some(place) = place
+            && let Some(remembered) = verified.remember(&keys, &self.issuers, &self.read)
+        {
+            self.cache.put(place, remembered);
+        }
+        self.granted(&verified, require)
+    }
+
+    /// A token that was verified before, judged again: its key, its time, what the rule asks. `None` if its issuer's
+    /// keys are not what they were.
+    fn remembered(&self, token: &Remembered, require: &Requirement) -> Option<Result<Grant, Refusal>> {
+        let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
+        let keys = self.keys.snapshot(&issuer.name, now).ok()?;
+        Some(match token.recall(issuer, &keys, now)? {
+            Ok(verified) => self.granted(&verified, require),
+            Err(denial) => Err(Refusal::of(&issuer.name, denial)),
+        })
+    }
+
+    fn granted(&self, token: &Verified<'_, '_>, require: &Requirement) -> Result<Grant, Refusal> {
+        let refusal = |denial| Refusal {
+            subject: Some(token.subject().clone()),
+            ..Refusal::of(&token.issuer().name, denial)
+        };
         // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
-        let grant = Grant::to(&verified, &self.identity).map_err(refusal)?;
-        require.judge(&verified).map_err(refusal)?;
+        let grant = Grant::to(token, &self.identity).map_err(refusal)?;
+        require.judge(token).map_err(refusal)?;
         Ok(grant)
     }
 
@@ -145,6 +183,12 @@ struct Refusal {
     denial: Denial,
     issuer: Option<IssuerName>,
     subject: Option<Subject>,
+}
+
+impl Refusal {
+    fn of(issuer: &IssuerName, denial: Denial) -> Self {
+        Self { denial, issuer: Some(issuer.clone()), subject: None }
+    }
 }
 
 impl From<Denial> for Refusal {

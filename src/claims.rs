@@ -60,6 +60,11 @@ impl Claim {
         &self.written
     }
 
+    /// The top-level member that it stands in or under.
+    pub(crate) fn member(&self) -> &str {
+        &self.member
+    }
+
     /// Its value; `None` if it is missing or cannot be represented.
     pub(crate) fn of(&self, claims: &Object<'_>) -> Option<Value> {
         let member: Value = serde_json::from_str(claims.raw(&self.member)?.get()).ok()?;
@@ -114,6 +119,20 @@ fn legal_header_value(text: &str) -> bool {
 pub(crate) fn check(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<Subject, Denial> {
     time(claims, issuer, now)?;
     audience(claims, &issuer.audiences)?;
+    subject(claims)
+}
+
+/// Checks again what time alone can change.
+///
+/// # Errors
+/// [`Denial::TokenExpired`] or [`Denial::TokenNotYetValid`]; others only if the claims were never checked.
+pub(crate) fn check_again(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<Subject, Denial> {
+    time(claims, issuer, now)?;
+    subject(claims)
+}
+
+/// RFC 7519 section 4.1.2; always required here.
+fn subject(claims: &Object<'_>) -> Result<Subject, Denial> {
     match claims.member("sub") {
         Member::Absent | Member::Null => Err(Denial::ClaimMissing),
         Member::String(sub) => Subject::new(&sub).ok_or(Denial::ClaimInvalid),

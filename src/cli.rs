@@ -20,6 +20,7 @@ use crate::shutdown::Signals;
 use crate::spans::Exporter;
 use crate::telemetry;
 use crate::tls::Tls;
+use crate::workers::Workers;
 
 /// A bad configuration; clap uses the same code for a bad command line.
 const BAD_CONFIGURATION: u8 = 2;
@@ -137,6 +138,13 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
         Err(error @ (StartError::Build(_) | StartError::Tls(_))) => return fail(BAD_CONFIGURATION, &error),
         Err(error @ StartError::Bind(_)) => return fail(1, &error),
     };
+    let threads = match Workers::start().await {
+        Ok((workers, threads)) => {
+            bound = bound.on(workers);
+            threads
+        }
+        Err(error) => return fail(1, &error),
+    };
     if let Some(exporter) = exporter {
         bound = bound.exporting(exporter);
     }
@@ -161,6 +169,8 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
             }
         }
     };
+    // Nothing runs on them any more.
+    let _ = tokio::task::spawn_blocking(|| threads.end()).await;
     match outcome {
         Ok(()) => {
             tracing::info!("drained");

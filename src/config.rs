@@ -131,6 +131,8 @@ pub struct Tokens {
     pub max_length: usize,
     /// Whether the service behind sees the token.
     pub forward: bool,
+    /// How many verified tokens are remembered; 0 is none.
+    pub cached: u64,
 }
 
 /// What goes for all rules.

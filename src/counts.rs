@@ -21,11 +21,18 @@ const BUCKETS: [f64; 12] =
 pub struct Counts {
     checks: Family<Labels, Counter>,
     durations: Histogram,
+    hits: Counter,
+    misses: Counter,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { checks: Family::default(), durations: Histogram::new(BUCKETS) }
+        Self {
+            checks: Family::default(),
+            durations: Histogram::new(BUCKETS),
+            hits: Counter::default(),
+            misses: Counter::default(),
+        }
     }
 }
 
@@ -52,6 +59,21 @@ impl Counts {
         let (code, outcome) = (outcome.code(), outcome.label());
         self.checks.get_or_create(&Labels { issuer: Issuer(issuer.cloned()), outcome, code }).inc();
         self.durations.observe(took.as_secs_f64());
+    }
+
+    /// Counts a token that was verified before.
+    pub fn hit(&self) {
+        self.hits.inc();
+    }
+
+    /// Counts a token that was not.
+    pub fn missed(&self) {
+        self.misses.inc();
+    }
+
+    /// Hits and misses of the token cache.
+    pub(crate) fn cached(&self) -> [(&'static str, u64); 2] {
+        [("hit", self.hits.get()), ("miss", self.misses.get())]
     }
 
     /// Shows them to whoever scrapes this registry.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::authz::Authorizer;
+use crate::cache;
 use crate::clock::Clock;
 use crate::config::{Config, Http, IssuerConfig, Server};
 use crate::counts::Counts;
@@ -16,6 +17,7 @@ use crate::keys::store::{Entry, KeyStore};
 use crate::observe::Observers;
 use crate::policy::Policy;
 use crate::spans::Spans;
+use crate::verify::Read;
 
 /// Everything that a reload replaces, and the settings that it cannot.
 pub struct Engine {
@@ -145,11 +147,15 @@ impl Engine {
         }
         let known =
             issuer::Issuers::new(issuers.configs.iter().map(|config| config.issuer.clone()).collect());
+        let policy = Policy::new(rules);
+        let named = identity.headers().iter().map(|(_, claim)| claim).chain(identity.metadata());
         let authorizer = Authorizer {
+            cache: cache::Tokens::new(tokens.cached),
+            read: Read::and(named.chain(policy.claims())),
             tokens,
             issuers: known,
             identity,
-            policy: Policy::new(rules),
+            policy,
             checking,
             wording,
             observers: Observers {

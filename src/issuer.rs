@@ -101,6 +101,17 @@ impl Issuers {
         self.by_id.get(iss).and_then(|at| self.all.get(*at))
     }
 
+    /// Where an issuer stands in the configuration's order.
+    pub(crate) fn place(&self, issuer: &Issuer) -> Option<u32> {
+        let at = self.by_id.get(issuer.ids.first()?)?;
+        u32::try_from(*at).ok()
+    }
+
+    /// The issuer that stands there.
+    pub(crate) fn at(&self, place: u32) -> Option<&Issuer> {
+        self.all.get(usize::try_from(place).ok()?)
+    }
+
     /// Every issuer, in the configuration's order.
     pub fn iter(&self) -> impl Iterator<Item = &Issuer> {
         self.all.iter()

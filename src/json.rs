@@ -65,6 +65,20 @@ impl<'a> Object<'a> {
         self.0.get(at).map(|(_, value)| *value)
     }
 
+    /// The object with these members alone, as JSON text without spaces.
+    pub(crate) fn only<'n>(&self, names: impl Iterator<Item = &'n str>) -> String {
+        let mut text = String::from("{");
+        for name in names {
+            if let Some(value) = self.raw(name) {
+                let comma = if text.len() > 1 { "," } else { "" };
+                // Names are escaped as JSON strings; the raw value is the token's own text.
+                text.push_str(&format!("{comma}{}:{}", serde_json::Value::from(name), value.get()));
+            }
+        }
+        text.push('}');
+        text
+    }
+
     /// Whether there is such a member, whatever its value.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

@@ -5,15 +5,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
 use serde_json::value::RawValue;
 
 use crate::algorithm::Algorithm;
 use crate::clock::UnixTime;
 use crate::json::{Member, Object};
+use crate::verifier::{Material, Verifier};
 
 pub mod fetch;
 pub mod kept;
@@ -55,7 +56,7 @@ impl KeyId {
 pub struct VerifyingKey {
     id: Option<KeyId>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    verifier: Verifier,
 }
 
 impl VerifyingKey {
@@ -71,10 +72,9 @@ impl VerifyingKey {
         self.algorithm
     }
 
-    /// Whether the signature (base64url) over the message is this key's. Any error is a no.
-    pub(crate) fn verifies(&self, message: &str, signature: &str) -> bool {
-        let algorithm = self.algorithm.jsonwebtoken();
-        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, algorithm).unwrap_or(false)
+    /// Whether the signature over the message is this key's. Any error is a no.
+    pub(crate) fn verifies(&self, message: &str, signature: &Vec<u8>) -> bool {
+        self.verifier.verifies(message.as_bytes(), signature)
     }
 }
 
@@ -84,10 +84,22 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
+/// Tells one set of keys from every other of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation(u64);
+
+impl Generation {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// The keys of one issuer at one time: immutable, swapped whole.
 #[derive(Debug, Clone)]
 pub struct KeySet {
     keys: Arc<[VerifyingKey]>,
+    generation: Generation,
     distinct: usize,
     fetched_at: UnixTime,
 }
@@ -130,6 +142,9 @@ pub enum Unusable {
     /// RSA modulus outside 2048 to 8192 bits.
     #[error("its RSA modulus is not of 2048 to 8192 bits")]
     Modulus,
+    /// The numbers are no key.
+    #[error("its numbers are no key of its kind")]
+    NoKey,
     /// RSA exponent even, below 65537, or over 33 bits.
     #[error("its RSA exponent is even, below 65537 or over 33 bits")]
     Exponent,
@@ -174,12 +189,12 @@ impl KeySet {
             });
             let usable = object.map_err(|_| Unusable::NotAnObject).and_then(|jwk| usable(&jwk, algorithms));
             match usable {
-                Ok((key, fitting)) => {
+                Ok(fitting) => {
                     distinct += 1;
-                    keys.extend(fitting.into_iter().map(|algorithm| VerifyingKey {
+                    keys.extend(fitting.into_iter().map(|(algorithm, verifier)| VerifyingKey {
                         id: kid.clone(),
                         algorithm,
-                        key: key.clone(),
+                        verifier,
                     }));
                 }
                 Err(reason) => skipped.push(Skipped { index, kid, reason }),
@@ -188,7 +203,7 @@ impl KeySet {
         let set = if keys.is_empty() {
             Err(KeySetError::NoneUsable)
         } else {
-            Ok(Self { keys: keys.into(), distinct, fetched_at })
+            Ok(Self { keys: keys.into(), generation: Generation::next(), distinct, fetched_at })
         };
         (set, skipped)
     }
@@ -196,7 +211,13 @@ impl KeySet {
     /// The same keys, confirmed by the issuer at another time.
     #[must_use]
     pub fn confirmed_at(&self, fetched_at: UnixTime) -> Self {
-        Self { keys: Arc::clone(&self.keys), distinct: self.distinct, fetched_at }
+        Self { keys: Arc::clone(&self.keys), fetched_at, ..*self }
+    }
+
+    /// Which keys these are: the same for as long as the issuer confirms them.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// When the issuer last said that these are its keys.
@@ -236,8 +257,8 @@ fn elements(bytes: &[u8]) -> Result<Vec<&RawValue>, KeySetError> {
     serde_json::from_str(keys.get()).map_err(|_| KeySetError::NoKeys)
 }
 
-/// The key of a JWK and the algorithms it may verify for this issuer; never an empty list.
-fn usable(jwk: &Object<'_>, algorithms: &[Algorithm]) -> Result<(DecodingKey, Vec<Algorithm>), Unusable> {
+/// What a JWK may verify for this issuer, by algorithm; never an empty list.
+fn usable(jwk: &Object<'_>, algorithms: &[Algorithm]) -> Result<Vec<(Algorithm, Verifier)>, Unusable> {
     match jwk.member("use") {
         Member::Absent => {}
         Member::String(purpose) if purpose == "sig" => {}
@@ -253,7 +274,7 @@ fn usable(jwk: &Object<'_>, algorithms: &[Algorithm]) -> Result<(DecodingKey, Ve
         Member::String(kid) if !kid.is_empty() => {}
         _ => return Err(Unusable::Kid),
     }
-    let (key, family) = match text(jwk, "kty").as_deref() {
+    let (material, family) = match text(jwk, "kty").as_deref() {
         Some("RSA") => (rsa(jwk)?, RSA),
         Some("EC") => match text(jwk, "crv").as_deref() {
             Some("P-256") => (ec(jwk, 32)?, P256),
@@ -271,7 +292,11 @@ fn usable(jwk: &Object<'_>, algorithms: &[Algorithm]) -> Result<(DecodingKey, Ve
     let fits =
         |algorithm: &Algorithm| algorithms.contains(algorithm) && own.is_none_or(|own| own == *algorithm);
     let fitting: Vec<_> = family.iter().copied().filter(fits).collect();
-    if fitting.is_empty() { Err(Unusable::Algorithm) } else { Ok((key, fitting)) }
+    if fitting.is_empty() {
+        return Err(Unusable::Algorithm);
+    }
+    let verifier = |algorithm| Some((algorithm, Verifier::new(&material, algorithm)?));
+    fitting.into_iter().map(|algorithm| verifier(algorithm).ok_or(Unusable::NoKey)).collect()
 }
 
 const RSA: &[Algorithm] = &[
@@ -299,7 +324,7 @@ fn octets(jwk: &Object<'_>, name: &str) -> Result<Vec<u8>, Unusable> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| Unusable::Parameter)
 }
 
-fn rsa(jwk: &Object<'_>) -> Result<DecodingKey, Unusable> {
+fn rsa(jwk: &Object<'_>) -> Result<Material, Unusable> {
     let (n, e) = (octets(jwk, "n")?, octets(jwk, "e")?);
     let (n, e) = (without_leading_zeros(&n), without_leading_zeros(&e));
     if !RSA_BITS.contains(&bits(n)) {
@@ -310,22 +335,22 @@ fn rsa(jwk: &Object<'_>) -> Result<DecodingKey, Unusable> {
     if !odd || !(17..=MAX_EXPONENT_BITS).contains(&bits(e)) {
         return Err(Unusable::Exponent);
     }
-    Ok(DecodingKey::from_rsa_raw_components(n, e))
+    Ok(Material::Rsa(n.to_vec(), e.to_vec()))
 }
 
-fn ec(jwk: &Object<'_>, coordinate: usize) -> Result<DecodingKey, Unusable> {
+fn ec(jwk: &Object<'_>, coordinate: usize) -> Result<Material, Unusable> {
     let (x, y) = (octets(jwk, "x")?, octets(jwk, "y")?);
     // RFC 7518 section 6.2.1.2: always the full length of the curve's coordinates.
     if x.len() != coordinate || y.len() != coordinate {
         return Err(Unusable::Parameter);
     }
-    let components = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-    DecodingKey::from_ec_components(&components.0, &components.1).map_err(|_| Unusable::Parameter)
+    // SEC 1 section 2.3.3: 4 says that both coordinates follow.
+    Ok(Material::Ec([&[4][..], &x, &y].concat()))
 }
 
-fn ed25519(jwk: &Object<'_>) -> Result<DecodingKey, Unusable> {
+fn ed25519(jwk: &Object<'_>) -> Result<Material, Unusable> {
     let x = octets(jwk, "x")?;
-    if x.len() == 32 { Ok(DecodingKey::from_ed_der(&x)) } else { Err(Unusable::Parameter) }
+    if x.len() == 32 { Ok(Material::Ed25519(x)) } else { Err(Unusable::Parameter) }
 }
 
 /// Some issuers write the sign byte of ASN.1 integers; it does not change the number.
@@ -355,6 +380,10 @@ mod tests {
         let (n, e) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(exponent));
         format!(r#"{{"kty":"RSA","n":"{n}","e":"{e}"{more}}}"#)
     }
+
+    /// Any points on their curves.
+    const P256_JWK: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+    const P384_JWK: &str = r#"{"kty":"EC","crv":"P-384","alg":"ES384","x":"p0C8MlbEYKZW8HwK_y8md5QqkQZM78_ehpp2tsYgnvP5rEwIjMB1UCogMfgfK4Ps","y":"RYYj7m0yl8iuIfHBE1hZU4-vdSc1HdrrY0hswC-h1z6u2ZgHjNNzFZVLjwYg9XfO"}"#;
 
     fn coordinate(length: usize) -> String {
         URL_SAFE_NO_PAD.encode(vec![7; length])
@@ -391,8 +420,10 @@ mod tests {
             (rsa_jwk(2048, &f4, r#","e":"AQAB""#), Err(Unusable::NotAnObject)),
             (r#"{"kty":"RSA","n":"AQ==","e":"AQAB"}"#.into(), Err(Unusable::Parameter)),
             (r#"{"kty":"RSA","e":"AQAB"}"#.into(), Err(Unusable::Parameter)),
-            (ec("P-256", 32, 32, ""), Ok(1)),
-            (ec("P-384", 48, 48, r#","alg":"ES384""#), Ok(1)),
+            (P256_JWK.into(), Ok(1)),
+            (P384_JWK.into(), Ok(1)),
+            (ec("P-256", 32, 32, ""), Err(Unusable::NoKey)),
+            (ec("P-384", 48, 48, r#","alg":"ES384""#), Err(Unusable::NoKey)),
             (ec("P-256", 31, 32, ""), Err(Unusable::Parameter)),
             (ec("P-256", 32, 48, ""), Err(Unusable::Parameter)),
             (ec("P-256", 32, 32, r#","alg":"ES384""#), Err(Unusable::Algorithm)),

@@ -35,6 +35,7 @@ pub mod policy;
 pub mod request;
 pub mod token;
 pub mod verdict;
+mod verifier;
 pub mod verify;
 
 // The ring: everything that waits, listens or logs.
@@ -42,6 +43,7 @@ mod admin;
 pub mod answer;
 pub mod app;
 pub mod authz;
+pub mod cache;
 pub mod cli;
 pub mod counts;
 pub mod decisions;
@@ -64,6 +66,7 @@ pub mod spans;
 pub mod telemetry;
 pub mod tls;
 mod wire;
+pub mod workers;
 
 #[cfg(feature = "testing")]
 pub mod testing;

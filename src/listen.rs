@@ -189,6 +189,33 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
+/// A connection that no runtime drives yet.
+#[derive(Debug)]
+pub(crate) enum Idle {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Stream {
+    /// Takes it off the runtime that accepted it.
+    pub(crate) fn idle(self) -> io::Result<Idle> {
+        Ok(match self {
+            Self::Tcp(stream) => Idle::Tcp(stream.into_std()?),
+            Self::Unix(stream) => Idle::Unix(stream.into_std()?),
+        })
+    }
+}
+
+impl Idle {
+    /// Puts it on the runtime that runs this.
+    pub(crate) fn here(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,

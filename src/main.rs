@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use passage_authz::cli::{self, Cli};
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 
 /// What a disk that hangs may still cost once everything else has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match Runtime::new() {
+    // Connections have threads of their own; here is what happens now and then.
+    let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(1, &error),
     };

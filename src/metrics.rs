@@ -70,6 +70,11 @@ impl Collector for Counts {
                 ConstCounter::new(count).encode(fetches.encode_family(&labels)?)?;
             }
         }
+        let help = "Tokens by whether they had been verified before";
+        let mut cached = encoder.encode_descriptor("token_cache", help, None, MetricType::Counter)?;
+        for (result, count) in self.0.now().observers.counts.cached() {
+            ConstCounter::new(count).encode(cached.encode_family(&[("result", result)])?)?;
+        }
         let (reloaded, refused) = self.0.reloads();
         let help = "Reloads of the configuration by how they ended";
         let mut reloads = encoder.encode_descriptor("config_reloads", help, None, MetricType::Counter)?;

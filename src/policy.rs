@@ -131,6 +131,11 @@ impl Policy {
         Self { rules, by_name, looks_at_paths, otherwise: Rule::default() }
     }
 
+    /// The claims that rules ask for.
+    pub fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.rules.iter().flat_map(|rule| rule.require.claims.iter().map(|(claim, _)| claim))
+    }
+
     /// The rule of a request: the one that the route names, else the first that matches, else the one that
     /// demands a token.
     ///

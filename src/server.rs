@@ -20,9 +20,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::listen::{Listener, Peer, Stream};
+use crate::listen::{Idle, Listener, Peer, Stream};
 use crate::load::Load;
 use crate::tls::Tls;
+use crate::workers::Workers;
 
 /// After a failed accept (too many open files, as a rule) the listener rests this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -97,6 +98,8 @@ pub struct Options {
     pub max_age: Option<Duration>,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// Where connections are served.
+    pub workers: Workers,
     /// If set, a drain goes on accepting connections while checks arrive here.
     pub lame_duck: Option<Arc<Load>>,
 }
@@ -104,8 +107,9 @@ pub struct Options {
 impl Options {
     /// A port in plaintext, whose connections last as long as they are used.
     #[must_use]
-    pub const fn plain(protocol: Protocol, max_connections: usize, drain_timeout: Duration) -> Self {
-        Self { protocol, tls: None, max_connections, max_age: None, drain_timeout, lame_duck: None }
+    pub fn plain(protocol: Protocol, max_connections: usize, drain_timeout: Duration) -> Self {
+        let workers = Workers::here();
+        Self { protocol, tls: None, max_connections, max_age: None, drain_timeout, workers, lame_duck: None }
     }
 }
 
@@ -255,13 +259,20 @@ where
             age,
             goodbye,
         };
-        let (tls, cut) = (self.options.tls.clone(), self.cut.clone());
-        self.seen.connections.spawn(async move {
+        let (tls, cut, place) = (self.options.tls.clone(), self.cut.clone(), self.options.workers.place());
+        let (runtime, stream) = (place.runtime(), stream.idle());
+        let served = async move {
+            let _place = place;
+            let stream = match stream.and_then(Idle::here) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%peer, %error, "a connection cannot be served"),
+            };
             tokio::select! {
                 () = cut.cancelled() => {}
                 () = connection.secured(stream, tls) => {}
             }
-        });
+        };
+        self.seen.connections.spawn_on(served, &runtime);
     }
 }
 

@@ -26,16 +26,28 @@ impl<'a> Token<'a> {
     /// [`Denial::TokenTooLong`] over `max_length` bytes, before anything is parsed;
     /// [`Denial::TokenMalformed`] for any other form.
     pub fn split(self, max_length: usize) -> Result<Parts<'a>, Denial> {
-        if self.0.len() > max_length {
-            return Err(Denial::TokenTooLong);
-        }
-        let text = str::from_utf8(self.0).map_err(|_| Denial::TokenMalformed)?;
+        let text = str::from_utf8(self.of_at_most(max_length)?.0).map_err(|_| Denial::TokenMalformed)?;
         let (signing_input, signature) = text.rsplit_once('.').ok_or(Denial::TokenMalformed)?;
         let (header, payload) = signing_input.split_once('.').ok_or(Denial::TokenMalformed)?;
         // A second dot in the payload (a JWE, say) is no base64url and fails here.
         let decode = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| Denial::TokenMalformed);
-        decode(signature)?;
+        let signature = decode(signature)?;
         Ok(Parts { signing_input, signature, header: decode(header)?, payload: decode(payload)? })
+    }
+}
+
+impl<'a> Token<'a> {
+    /// The token, if it is not longer than this.
+    ///
+    /// # Errors
+    /// [`Denial::TokenTooLong`].
+    pub(crate) const fn of_at_most(self, max_length: usize) -> Result<Self, Denial> {
+        if self.0.len() > max_length { Err(Denial::TokenTooLong) } else { Ok(self) }
+    }
+
+    /// The bytes, for a digest of them.
+    pub(crate) const fn bytes(self) -> &'a [u8] {
+        self.0
     }
 }
 
@@ -45,10 +57,10 @@ impl fmt::Debug for Token<'_> {
     }
 }
 
-/// A token taken apart, its header and payload decoded but not read.
+/// A token taken apart, its segments decoded but not read.
 pub struct Parts<'a> {
     pub(crate) signing_input: &'a str,
-    pub(crate) signature: &'a str,
+    pub(crate) signature: Vec<u8>,
     pub(crate) header: Vec<u8>,
     pub(crate) payload: Vec<u8>,
 }

@@ -4,12 +4,12 @@
 use std::borrow::Cow;
 
 use crate::algorithm::Algorithm;
-use crate::claims::{self, Subject};
+use crate::claims::{self, Claim, Subject};
 use crate::clock::UnixTime;
 use crate::denial::Denial;
 use crate::issuer::{Issuer, Issuers};
 use crate::json::{Member, Object};
-use crate::keys::KeySet;
+use crate::keys::{Generation, KeySet};
 use crate::token::Parts;
 
 /// A token that is well formed and nothing more. It may choose an issuer and a key, nothing else.
@@ -126,6 +126,69 @@ impl<'a, 'i> Verified<'a, 'i> {
     }
 }
 
+/// The claims that anybody reads once a token is verified: for the time, the identity and the rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read(Vec<String>);
+
+impl Read {
+    /// Those that are always read, and these.
+    #[must_use]
+    pub fn and<'c>(claims: impl Iterator<Item = &'c Claim>) -> Self {
+        let always = ["exp", "nbf", "sub"].into_iter();
+        let mut names: Vec<_> = always.chain(claims.map(Claim::member)).map(str::to_owned).collect();
+        names.sort_unstable();
+        names.dedup();
+        Self(names)
+    }
+}
+
+/// What is kept of a token that was verified: enough to judge it again, and not the token. Its only maker is
+/// [`Verified::remember`].
+#[derive(Clone)]
+pub struct Remembered {
+    keys: Generation,
+    issuer: u32,
+    claims: Box<str>,
+}
+
+/// Longer claims are not kept: memory per token is bounded.
+const MAX_REMEMBERED: usize = 1024;
+
+impl Verified<'_, '_> {
+    /// What to keep of it; `None` if that would be too much.
+    #[must_use]
+    pub fn remember(&self, keys: &KeySet, issuers: &Issuers, read: &Read) -> Option<Remembered> {
+        let claims = self.claims.only(read.0.iter().map(String::as_str));
+        let issuer = issuers.place(self.issuer)?;
+        let fits = claims.len() <= MAX_REMEMBERED;
+        fits.then(|| Remembered { keys: keys.generation(), issuer, claims: claims.into() })
+    }
+}
+
+impl Remembered {
+    /// The issuer that vouched for the token.
+    #[must_use]
+    pub fn issuer<'i>(&self, issuers: &'i Issuers) -> Option<&'i Issuer> {
+        issuers.at(self.issuer)
+    }
+
+    /// The token once more: its key is still at hand, and its time is judged again. `None` if the keys have changed
+    /// since, so that everything must be verified anew.
+    pub fn recall<'a, 'i>(
+        &'a self,
+        issuer: &'i Issuer,
+        keys: &KeySet,
+        now: UnixTime,
+    ) -> Option<Result<Verified<'a, 'i>, Denial>> {
+        if keys.generation() != self.keys {
+            return None;
+        }
+        let claims = Object::parse(self.claims.as_bytes()).ok()?;
+        let subject = claims::check_again(&claims, issuer, now);
+        Some(subject.map(|subject| Verified { issuer, subject, claims }))
+    }
+}
+
 fn key_id<'a>(header: &Object<'a>) -> Result<Option<Cow<'a, str>>, Denial> {
     match header.member("kid") {
         Member::Absent => Ok(None),
@@ -152,7 +215,7 @@ fn signature(
     if candidates.peek().is_none() {
         return Err(Denial::KeyUnknown);
     }
-    let verified = candidates.any(|key| key.verifies(parts.signing_input, parts.signature));
+    let verified = candidates.any(|key| key.verifies(parts.signing_input, &parts.signature));
     if verified { Ok(()) } else { Err(Denial::SignatureInvalid) }
 }
 

@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "spans",
             "telemetry",
             "tls",
+            "workers",
         ],
     ),
     ("explain", &["authz", "clock", "denial", "token", "verdict", "verify"]),
@@ -30,13 +31,15 @@ const ARROWS: &[(&str, &[&str])] = &[
         "app",
         &[
             "admin", "clock", "config", "engine", "health", "http", "listen", "load", "metrics", "reload",
-            "rpc", "server", "spans", "tls",
+            "rpc", "server", "spans", "tls", "workers",
         ],
     ),
     ("reload", &["issuer", "clock", "config", "engine", "keys::refresh", "live", "disk"]),
     (
         "engine",
         &[
+            "cache",
+            "verify",
             "counts",
             "decisions",
             "observe",
@@ -53,6 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("live", &["authz"]),
+    ("cache", &["token", "verify"]),
     ("disk", &[]),
     // The ring.
     ("counts", &["issuer", "observe"]),
@@ -62,6 +66,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "authz",
         &[
+            "cache",
             "claims",
             "observe",
             "clock",
@@ -95,7 +100,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("keys::kept", &["clock", "issuer"]),
     ("keys::store", &["clock", "config", "issuer", "keys"]),
     ("keys::fetch", &["issuer", "config", "json", "disk"]),
-    ("server", &["listen", "load", "tls"]),
+    ("server", &["listen", "load", "tls", "workers"]),
+    ("workers", &[]),
     ("listen", &["config"]),
     ("tls", &["config", "disk"]),
     ("shutdown", &[]),
@@ -110,7 +116,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("verify", &["algorithm", "claims", "clock", "denial", "issuer", "json", "keys", "token"]),
     ("identity", &["claims", "denial", "json"]),
     ("claims", &["clock", "denial", "issuer", "json"]),
-    ("keys", &["algorithm", "clock", "json"]),
+    ("keys", &["algorithm", "clock", "json", "verifier"]),
+    ("verifier", &["algorithm"]),
     ("token", &["denial", "request"]),
     ("issuer", &["algorithm"]),
     ("request", &[]),
@@ -123,6 +130,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 const CORE: &[&str] = &[
+    "verifier",
     "verdict",
     "policy",
     "path",

@@ -41,7 +41,7 @@ impl Config {
                 "from": tokens.from.iter().map(source).collect::<Vec<_>>(),
                 "max_length": tokens.max_length,
                 "forward": tokens.forward,
-                "cache": {"max_entries": 0},
+                "cache": {"max_entries": tokens.cached},
             },
             "issuers": issuers.iter().map(issuer).collect::<Vec<_>>(),
             "key_store": key_store,

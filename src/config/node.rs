@@ -215,13 +215,6 @@ impl<'n> Place<'n> {
         self.node.is_some()
     }
 
-    /// Like [`Place::not_available_yet`], for a value that was read and turns something on.
-    pub(super) fn not_available_yet_if(&self, on: bool, off: &str) {
-        if self.is_written() && on {
-            self.fault("not available yet in this version", &format!("{off}, or leaving the key out"));
-        }
-    }
-
     pub(super) fn required(&self, accepted: &str) {
         if !self.is_written() {
             self.fault("is missing", accepted);

@@ -226,12 +226,11 @@ fn tokens(tokens: &mut Table<'_>) -> Tokens {
         }
     };
     let forward = tokens.at("forward").bool(true);
-    tokens.at("cache").table(|cache| {
-        let most = cache.at("max_entries");
-        most.not_available_yet_if(most.integer(0..=10_000_000, " tokens", 0) != 0, "0");
-    });
+    let cached =
+        tokens.at("cache").table(|cache| cache.at("max_entries").integer(0..=10_000_000, " tokens", 100_000));
+    let cached = u64::try_from(cached).unwrap_or_default();
     let max_length = tokens.at("max_length").integer(64..=65_536, " bytes", 8192);
-    Tokens { from: sources, max_length: usize::try_from(max_length).unwrap_or_default(), forward }
+    Tokens { from: sources, max_length: usize::try_from(max_length).unwrap_or_default(), forward, cached }
 }
 
 fn source(item: &Place<'_>) -> Option<Source> {

@@ -54,6 +54,7 @@ fn one_app_id_is_a_whole_configuration() {
     assert_eq!(config.identity, Identity::new(user, vec![claim("iss"), claim("sub")]));
     assert_eq!(config.checking, Checking { shadow: false, preflight: false });
     assert!(config.tokens.forward && config.rules.is_empty());
+    assert_eq!(config.tokens.cached, 100_000);
     assert_eq!(config.wording, denial::Wording { realm: "passage-authz".into(), reasons: true });
 }
 
@@ -294,17 +295,6 @@ fn refuses() {
 }
 
 #[test]
-fn features_to_come_are_refused_by_name_and_their_off_values_are_not() {
-    let (off, on) = ("tokens: {cache: {max_entries: 0}}", "tokens: {cache: {max_entries: 100000}}");
-    assert_eq!(faults(&format!("{APP}{off}")), [] as [&str; 0], "{off}");
-    let said = faults(&format!("{APP}{on}"));
-    assert!(
-        matches!(said.as_slice(), [one] if one.contains("not available yet in this version")),
-        "{on}: {said:?}"
-    );
-}
-
-#[test]
 fn the_ports_and_the_log() {
     let config = parse(&format!(
         "{APP}server: {{listen: 'unix:/run/a.sock', unix_mode: '0600', max_connection_age: 0s, max_connections: 7}}\n\
@@ -369,6 +359,8 @@ fn the_ports_and_the_log() {
             "http: {listen: 'a:1', style: envoy}\ntokens: {forward: false, from: [{query: t}]}",
             "http: cannot remove a query parameter",
         ),
+        ("tokens: {cache: 10}", "tokens.cache: 10 is not accepted; accepted: a map"),
+        ("tokens: {cache: {max_entries: -1}}", "tokens.cache.max_entries: -1 is not accepted"),
         ("decision_log: {denied: 1.5}", "decision_log.denied: is a"),
         (
             "decision_log: {denied: 2}",
@@ -457,7 +449,7 @@ fn what_takes_effect_is_itself_a_configuration() {
         format!(
             "{APP}identity: {{headers: {{x-a: /a/b, X-B: email}}, metadata: []}}\ndeny: {{realm: \"it's: me\", reasons: false}}"
         ),
-        format!("{APP}identity: {{headers: {{}}}}\nkey_store: /"),
+        format!("{APP}identity: {{headers: {{}}}}\nkey_store: /\ntokens: {{cache: {{max_entries: 0}}}}"),
         format!(
             "{APP}server: {{listen: 'unix:/a', unix_mode: '0600', tls: {{cert: /, key: /, client_ca: /}}, max_connection_age: 0s}}\n\
              http: {{listen: 'a:1', style: envoy, path_prefix: /c}}\ndecision_log: {{denied: 0.25, allowed: 1, subject: clear}}"

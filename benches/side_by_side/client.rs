@@ -1,0 +1,172 @@
+//! A lean client over h2: a few connections, some streams on each, and nothing else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use h2::client::SendRequest;
+use prost::Message as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval};
+
+/// A check as a real Envoy sends it: 15 headers, peers, a time, about 1,770 bytes with a token of 675.
+pub(crate) fn check(token: &str) -> Bytes {
+    let peer = |address: &str, port| {
+        use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+        use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address::Address as Kind};
+        let socket = SocketAddress {
+            address: address.to_owned(),
+            port_specifier: Some(PortSpecifier::PortValue(port)),
+            ..SocketAddress::default()
+        };
+        Peer { address: Some(Address { address: Some(Kind::SocketAddress(socket)) }), ..Peer::default() }
+    };
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        (":authority", "shop.example.com"),
+        (":method", "GET"),
+        (":path", "/api/v1/orders?page=2&size=50"),
+        (":scheme", "https"),
+        ("accept", "application/json, text/plain, */*"),
+        ("accept-encoding", "gzip, deflate, br"),
+        ("accept-language", "en-US,en;q=0.9,de;q=0.8"),
+        ("authorization", &bearer),
+        ("cookie", "theme=dark; session_hint=3f9d0c6a; consent=all"),
+        ("referer", "https://shop.example.com/orders"),
+        (
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0 Safari/537.36",
+        ),
+        ("x-envoy-internal", "true"),
+        ("x-forwarded-for", "10.11.12.13"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "4e0bba31-5c2d-4f0e-9a57-0d4b6f6f8a01"),
+    ];
+    let http = HttpRequest {
+        id: "1234567890123456789".to_owned(),
+        method: "GET".to_owned(),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        path: "/api/v1/orders?page=2&size=50".to_owned(),
+        host: "shop.example.com".to_owned(),
+        scheme: "https".to_owned(),
+        protocol: "HTTP/2".to_owned(),
+        ..HttpRequest::default()
+    };
+    let request = CheckRequest {
+        attributes: Some(AttributeContext {
+            source: Some(peer("10.11.12.13", 54321)),
+            destination: Some(peer("10.11.12.14", 8443)),
+            request: Some(Request { http: Some(http), ..Request::default() }),
+            ..AttributeContext::default()
+        }),
+    };
+    let message = request.encode_to_vec();
+    let length = u32::try_from(message.len()).expect("a small message").to_be_bytes();
+    [&[0][..], &length, &message].concat().into()
+}
+
+/// One call: the HTTP status that Envoy would answer with, 200 for an allow.
+async fn call(send: &SendRequest<Bytes>, uri: &http::Uri, body: Bytes) -> i32 {
+    let request = http::Request::post(uri.clone())
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .expect("a legal request");
+    let mut send = send.clone().ready().await.expect("the server is there");
+    let (response, mut stream) = send.send_request(request, false).expect("a stream is free");
+    stream.send_data(body, true).expect("the message fits");
+    let mut body = response.await.expect("an answer").into_body();
+    let mut message = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.expect("a whole answer");
+        let _ = body.flow_control().release_capacity(data.len());
+        message.extend_from_slice(&data);
+    }
+    body.trailers().await.expect("trailers");
+    let answer = CheckResponse::decode(message.get(5..).unwrap_or_default()).expect("a CheckResponse");
+    use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+    match answer.http_response {
+        Some(HttpResponse::OkResponse(_)) => 200,
+        Some(HttpResponse::DeniedResponse(denied)) => denied.status.map_or(0, |status| status.code),
+        _ => 0,
+    }
+}
+
+pub(crate) struct Client {
+    connections: Vec<SendRequest<Bytes>>,
+    uri: http::Uri,
+    _tasks: JoinSet<()>,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr, connections: usize) -> Self {
+        let (mut made, mut tasks) = (Vec::new(), JoinSet::new());
+        for _ in 0..connections {
+            let stream = TcpStream::connect(address).await.expect("the server listens");
+            stream.set_nodelay(true).expect("a TCP socket");
+            let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+            tasks.spawn(async move { drop(connection.await) });
+            made.push(send);
+        }
+        let uri = format!("http://{address}/envoy.service.auth.v3.Authorization/Check");
+        Self { connections: made, uri: uri.parse().expect("a URI"), _tasks: tasks }
+    }
+
+    /// As many as it can for this long, on so many streams each; how many were answered. All must be answered
+    /// with this status.
+    pub(crate) async fn closed(
+        &self,
+        streams: usize,
+        time: Duration,
+        checks: &Arc<[Bytes]>,
+        status: i32,
+    ) -> usize {
+        let (end, next) = (Instant::now() + time, Arc::new(AtomicUsize::new(0)));
+        let mut tasks = JoinSet::new();
+        for send in &self.connections {
+            for _ in 0..streams {
+                let (send, uri, checks, next) =
+                    (send.clone(), self.uri.clone(), Arc::clone(checks), Arc::clone(&next));
+                tasks.spawn(async move {
+                    let mut answered = 0;
+                    while Instant::now() < end {
+                        let at = next.fetch_add(1, Ordering::Relaxed) % checks.len();
+                        let got = call(&send, &uri, checks[at].clone()).await;
+                        assert_eq!(got, status, "an answer that was not expected");
+                        answered += 1;
+                    }
+                    answered
+                });
+            }
+        }
+        tasks.join_all().await.into_iter().sum()
+    }
+
+    /// So many a second, whatever the server does; how long each took from when it was due.
+    pub(crate) async fn open(&self, rate: u32, time: Duration, check: &Bytes) -> Vec<Duration> {
+        let mut pace = interval(Duration::from_secs(1) / rate);
+        let mut tasks = JoinSet::new();
+        let end = Instant::now() + time;
+        for at in 0.. {
+            let due = pace.tick().await;
+            if due > end {
+                break;
+            }
+            let send = self.connections[at % self.connections.len()].clone();
+            let (uri, check) = (self.uri.clone(), check.clone());
+            tasks.spawn(async move {
+                call(&send, &uri, check).await;
+                due.elapsed()
+            });
+        }
+        let mut took = tasks.join_all().await;
+        took.sort();
+        took
+    }
+}

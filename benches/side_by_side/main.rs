@@ -1,0 +1,254 @@
+//! The real binary beside what everybody writes first, over loopback, in one interleaved run: CPU time of the
+//! server per check, and latency.
+//!
+//! `cargo bench --bench side_by_side` prints the table; `-- --draw` writes docs/side_by_side.svg as well;
+//! `-- --quick` takes fewer rounds. The servers run on the first core and the client on the second.
+
+#![expect(clippy::print_stdout, reason = "it prints a table")]
+
+mod client;
+mod stock;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use client::{Client, check};
+use passage_authz::algorithm::Algorithm;
+use passage_authz::testing::{SigningKey, jwks, tampered};
+use serde_json::{Value, json};
+
+/// Enough that none of them is still in a cache of ten when it comes again.
+const TOKENS: usize = 3000;
+
+struct Server {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// On these cores only.
+fn pinned(cores: &str, program: &std::path::Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", cores]).arg(program).stdin(Stdio::null());
+    command
+}
+
+impl Server {
+    fn stock(jwk: Option<&Value>) -> Self {
+        let own = std::env::current_exe().expect("this program");
+        let mut command = pinned("0", &own);
+        command.arg("--stock");
+        if let Some(jwk) = jwk {
+            command.arg(jwk.to_string());
+        }
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("taskset is there");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let address = line.trim().parse().expect("an address");
+        // It says its port before it listens.
+        while std::net::TcpStream::connect(address).is_err() {
+            std::thread::yield_now();
+        }
+        Self { process, address }
+    }
+
+    fn ours(cores: &str, config: &str) -> Self {
+        let mut file = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
+        file.write_all(config.as_bytes()).expect("written");
+        let mut process = pinned(cores, env!("CARGO_BIN_EXE_passage-authz").as_ref())
+            .args(["serve", "--config"])
+            .arg(file.path())
+            .env("RUST_LOG", "info")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("taskset is there");
+        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
+        let address = loop {
+            let line = lines.next().expect("it says where it listens").expect("text");
+            let event: Value = serde_json::from_str(&line).expect("JSON");
+            if event["message"] == "listening" {
+                break event["grpc"].as_str().expect("an address").parse().expect("an address");
+            }
+        };
+        // The decision log must be read, as it is in production.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, address }
+    }
+
+    /// CPU time of all its threads so far.
+    fn cpu(&self) -> Duration {
+        let folder = format!("/proc/{}/task", self.process.id());
+        let threads = std::fs::read_dir(folder).expect("it runs");
+        let nanos = threads.map(|thread| {
+            let text = std::fs::read_to_string(thread.expect("a thread").path().join("schedstat"));
+            text.ok().and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0)
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+
+    /// Resident memory in KiB.
+    fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+        line.split_whitespace().nth(1).and_then(|size| size.parse().ok()).expect("a number")
+    }
+}
+
+/// One row of the table.
+struct Row {
+    name: &'static str,
+    server: Arc<Server>,
+    checks: Arc<[Bytes]>,
+    status: i32,
+    cpu: Vec<f64>,
+    latency: Vec<[Duration; 2]>,
+}
+
+impl Row {
+    fn new(name: &'static str, server: &Arc<Server>, checks: Arc<[Bytes]>, status: i32) -> Self {
+        Self { name, server: Arc::clone(server), checks, status, cpu: Vec::new(), latency: Vec::new() }
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn one(token: &str) -> Arc<[Bytes]> {
+    vec![check(token)].into()
+}
+
+/// One verification with aws-lc-rs and a key parsed once, CPU µs, on the servers' core.
+fn verify_cost(jwk: &Value, token: &str) -> f64 {
+    let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().expect("a parameter")).expect("base64");
+    let components = aws_lc_rs::rsa::PublicKeyComponents { n: part("n"), e: part("e") };
+    let key = components.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).expect("a key");
+    let (message, signature) = token.rsplit_once('.').expect("a token");
+    let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64");
+    let clock = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let begun = clock();
+    for _ in 0..2000 {
+        key.verify_sig(message.as_bytes(), &signature).expect("it holds");
+    }
+    (clock() - begun).as_secs_f64() * 1e6 / 2000.0
+}
+
+fn pin(core: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(core);
+    rustix::thread::sched_setaffinity(None, &set).expect("the core is ours");
+}
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "--stock") {
+        return stock::serve(arguments.get(1).cloned());
+    }
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let rounds = if has("--quick") { 3 } else { 9 };
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let keys = jwks(&[&key]);
+    let config = |more: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
+             issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]\n{more}"
+        )
+    };
+    // Padded to the 675 bytes of a Passage token.
+    let mint = |at: usize| {
+        key.mint("app1", |_, claims| {
+            claims["sub"] = json!(format!("user-{at:08}"));
+            claims["aud"] = json!(["https://shop.example.com"]);
+            claims["iat"] = json!(1_790_000_000);
+            claims["jti"] = json!("0f8f0a6e-6a1c-4c3f-9d58-1f3a5c7e9b0d-0f8f0a6e");
+        })
+    };
+    println!("signing {TOKENS} tokens");
+    let tokens: Vec<_> = (0..TOKENS).map(mint).collect();
+    let token = tokens.first().expect("some").clone();
+    println!("a token of {} bytes, a check of {}", token.len(), check(&token).len() - 5);
+
+    let stock = Arc::new(Server::stock(None));
+    let decoding = Arc::new(Server::stock(Some(&key.jwk())));
+    let ours = Arc::new(Server::ours("0", &config("")));
+    let cold = Arc::new(Server::ours("0", &config("tokens: {cache: {max_entries: 10}}\n")));
+    let rules: String = (0..999)
+        .map(|at| format!("  - {{name: r{at}, match: {{paths: [/r{at}/*], hosts: [h{at}.example.com]}}, access: public}}\n"))
+        .collect();
+    let ruled = Arc::new(Server::ours("0", &config(&format!("rules:\n{rules}  - {{name: last}}\n"))));
+    let one_rule =
+        Arc::new(Server::ours("0", &config("rules: [{name: r, match: {paths: [/r/*]}, access: public}]\n")));
+    let new: Arc<[Bytes]> = tokens.iter().map(|token| check(token)).collect();
+    let forged: Arc<[Bytes]> = tokens.iter().map(|token| check(&tampered(token))).collect();
+    let mut rows = vec![
+        Row::new("stock: verifies nothing", &stock, one(&token), 200),
+        Row::new("stock + jsonwebtoken::decode", &decoding, one(&token), 200),
+        Row::new("cached token", &ours, one(&token), 200),
+        Row::new("every token new", &cold, new, 200),
+        Row::new("forged signature", &ours, forged, 401),
+        Row::new("malformed token", &ours, one("not.a.token"), 401),
+        Row::new("oversized token", &ours, one(&"x".repeat(9000)), 401),
+        Row::new("cached, 1 rule", &one_rule, one(&token), 200),
+        Row::new("cached, 1,000 rules", &ruled, one(&token), 200),
+    ];
+    pin(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut verifies = Vec::new();
+    runtime.block_on(async {
+        let mut clients = Vec::new();
+        for row in &rows {
+            let client = Client::connect(row.server.address, 2).await;
+            client.closed(16, Duration::from_millis(300), &row.checks, row.status).await;
+            clients.push(client);
+        }
+        for _ in 0..rounds {
+            for (row, client) in rows.iter_mut().zip(&clients) {
+                let before = row.server.cpu();
+                let answered = client.closed(16, Duration::from_millis(700), &row.checks, row.status).await;
+                let took = row.server.cpu().saturating_sub(before);
+                row.cpu.push(took.as_secs_f64() * 1e6 / answered as f64);
+            }
+            pin(0);
+            verifies.push(verify_cost(&key.jwk(), &token));
+            pin(1);
+        }
+        for _ in 0..rounds.min(3) {
+            for (row, client) in rows.iter_mut().zip(&clients) {
+                let Some(check) = row.checks.first() else { continue };
+                let took = client.open(5000, Duration::from_millis(500), check).await;
+                row.latency.push([took[took.len() / 2], took[took.len() * 99 / 100]]);
+            }
+        }
+    });
+    let base = median(&rows.first().expect("the stock server").cpu);
+    let verify = median(&verifies);
+    println!("\n{:<30} {:>9} {:>6} {:>9} {:>9}", "", "CPU µs", "ratio", "p50 µs", "p99 µs");
+    for row in &rows {
+        let cpu = median(&row.cpu);
+        let micros = |at: usize| {
+            let values: Vec<_> = row.latency.iter().map(|pair| pair[at].as_secs_f64() * 1e6).collect();
+            median(&values)
+        };
+        println!("{:<30} {cpu:>9.1} {:>6.2} {:>9.0} {:>9.0}", row.name, cpu / base, micros(0), micros(1));
+    }
+    println!("one verify, key parsed once     {verify:>8.1} {:>6.2}", verify / base);
+    println!("resident, ours after the run: {} KiB", ours.resident());
+}

@@ -1,0 +1,124 @@
+//! Where connections are served: a thread with a runtime of its own for each core, so that a check never changes
+//! threads. Envoy's connections are few and long; they are spread over the threads by count.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// The threads, or the runtime that is there already.
+#[derive(Debug, Clone)]
+pub struct Workers(Arc<Vec<Worker>>);
+
+#[derive(Debug)]
+struct Worker {
+    runtime: Handle,
+    connections: AtomicUsize,
+}
+
+/// Ends the threads and waits for them.
+#[derive(Debug)]
+pub struct Threads {
+    stop: CancellationToken,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Everything on the runtime that runs this.
+    #[must_use]
+    pub fn here() -> Self {
+        Self(Arc::new(vec![Worker { runtime: Handle::current(), connections: AtomicUsize::new(0) }]))
+    }
+
+    /// One thread for each core that the process may use, by its affinity and its control group.
+    ///
+    /// # Errors
+    /// When a thread or its runtime cannot be made.
+    pub async fn start() -> io::Result<(Self, Threads)> {
+        let (stop, mut threads, mut workers) = (CancellationToken::new(), Vec::new(), Vec::new());
+        for at in 0..thread::available_parallelism().map_or(1, Into::into) {
+            let (tell, told) = oneshot::channel();
+            let stop = stop.clone();
+            let work = move || {
+                // Made where it runs; dropped there too, with whatever is left on it.
+                match Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => {
+                        let _ = tell.send(Ok(runtime.handle().clone()));
+                        runtime.block_on(stop.cancelled());
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
+            };
+            threads.push(thread::Builder::new().name(format!("passage-authz-{at}")).spawn(work)?);
+            let runtime = told.await.map_err(io::Error::other)??;
+            workers.push(Worker { runtime, connections: AtomicUsize::new(0) });
+        }
+        Ok((Self(Arc::new(workers)), Threads { stop, threads }))
+    }
+
+    /// A place for one connection, where there are the fewest.
+    pub(crate) fn place(&self) -> Place {
+        let count =
+            |at: &usize| self.0.get(*at).map_or(usize::MAX, |it| it.connections.load(Ordering::Relaxed));
+        let at = (0..self.0.len()).min_by_key(count).unwrap_or_default();
+        let place = Place { workers: self.clone(), at };
+        place.worker().connections.fetch_add(1, Ordering::Relaxed);
+        place
+    }
+}
+
+/// One connection's place; it is free again when dropped.
+pub(crate) struct Place {
+    workers: Workers,
+    at: usize,
+}
+
+impl Place {
+    fn worker(&self) -> &Worker {
+        self.workers.0.get(self.at).expect("there is at least one worker, and none goes")
+    }
+
+    pub(crate) fn runtime(&self) -> Handle {
+        self.worker().runtime.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.worker().connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Threads {
+    /// Ends the threads; blocks until they have.
+    pub fn end(self) {
+        self.stop.cancel();
+        for thread in self.threads {
+            // A panic in a task is caught by its runtime; there is nothing more to say here.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_are_spread_by_count() {
+        let (workers, threads) = Workers::start().await.unwrap();
+        let count = workers.0.len();
+        let places: Vec<_> = (0..count * 3).map(|_| workers.place()).collect();
+        let counts = || workers.0.iter().map(|worker| worker.connections.load(Ordering::Relaxed));
+        assert!(counts().all(|connections| connections == 3));
+        let name = places[0].runtime().spawn(async { thread::current().name().map(str::to_owned) });
+        assert_eq!(name.await.unwrap().as_deref(), Some("passage-authz-0"));
+        drop(places);
+        assert!(counts().all(|connections| connections == 0));
+        tokio::task::spawn_blocking(|| threads.end()).await.unwrap();
+    }
+}
