@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // No Debug: these messages hold tokens, and what cannot be printed cannot leak.
     tonic_prost_build::configure()
         .build_client(false)
+        .build_server(false)
         .bytes(".")
         .skip_debug(["."])
         .compile_fds(descriptors)?;

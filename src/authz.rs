@@ -1,8 +1,9 @@
-//! The hot path: one check from the request's view to the verdict, and the gRPC service around it.
+//! The hot path: one check from the request's view to the verdict, and the gRPC call around it.
 
 use std::sync::Arc;
 
-use tonic::{Request as GrpcRequest, Response, Status};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 
 use crate::cache;
 use crate::claims::Subject;
@@ -20,7 +21,7 @@ use crate::request::Request;
 use crate::token::{self, Token};
 use crate::verdict::{Grant, Verdict};
 use crate::verify::{Addressed, Read, Remembered, Unverified, Verified};
-use crate::wire::{self, Authorization, CheckRequest, CheckResponse};
+use crate::wire::{self, Answers};
 
 /// Decides checks. Everything it needs is at hand; it never fetches.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Authorizer {
     pub checking: Checking,
     /// How a denial is worded.
     pub wording: Wording,
+    /// How verdicts read in gRPC.
+    pub answers: Answers,
     /// Who hears of decisions.
     pub observers: Observers,
     /// The keys at hand.
@@ -197,23 +200,16 @@ impl From<Denial> for Refusal {
     }
 }
 
-/// `envoy.service.auth.v3.Authorization`. The call itself succeeds on every verdict.
-#[derive(Debug)]
-pub(crate) struct Service(pub(crate) Arc<Live>);
-
-#[tonic::async_trait]
-impl Authorization for Service {
-    async fn check(&self, request: GrpcRequest<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        // One configuration from the first look to the answer.
-        let authorizer = self.0.now();
-        let verdict = match wire::view(&message) {
-            Ok(request) => {
-                let trace = metadata.get("traceparent").map(|value| value.as_bytes());
-                authorizer.check(&Request { trace, ..request }).await
-            }
-            Err(denial) => authorizer.deny_unread(denial),
-        };
-        Ok(Response::new(wire::answer(&verdict, &authorizer.wording)))
-    }
+/// `envoy.service.auth.v3.Authorization/Check`. The call itself succeeds on every verdict.
+pub(crate) async fn check(live: &Live, headers: &HeaderMap, message: &[u8]) -> Bytes {
+    // One configuration from the first look to the answer.
+    let authorizer = live.now();
+    let verdict = match wire::view(message) {
+        Ok(request) => {
+            let trace = headers.get("traceparent").map(HeaderValue::as_bytes);
+            authorizer.check(&Request { trace, ..request }).await
+        }
+        Err(denial) => authorizer.deny_unread(denial),
+    };
+    authorizer.answers.of(&verdict)
 }

@@ -18,6 +18,7 @@ use crate::observe::Observers;
 use crate::policy::Policy;
 use crate::spans::Spans;
 use crate::verify::Read;
+use crate::wire::Answers;
 
 /// Everything that a reload replaces, and the settings that it cannot.
 pub struct Engine {
@@ -150,6 +151,7 @@ impl Engine {
         let policy = Policy::new(rules);
         let named = identity.headers().iter().map(|(_, claim)| claim).chain(identity.metadata());
         let authorizer = Authorizer {
+            answers: Answers::new(&wording, &identity),
             cache: cache::Tokens::new(tokens.cached),
             read: Read::and(named.chain(policy.claims())),
             tokens,

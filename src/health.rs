@@ -13,9 +13,10 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::live::Live;
+use crate::wire;
 
 /// The services that are reported: the server as a whole, and the one that Envoy asks.
-const SERVICES: [&str; 2] = ["", "envoy.service.auth.v3.Authorization"];
+const SERVICES: [&str; 2] = ["", wire::SERVICE];
 
 /// Keys can grow too old without anything happening, so their age is looked at this often as well.
 const LOOK: Duration = Duration::from_secs(1);

@@ -12,7 +12,6 @@ use hyper::body::Bytes;
 use crate::answer::{self, Denied};
 use crate::config::{Http, Style};
 use crate::denial::{Denial, Wording};
-use crate::identity::Headers;
 use crate::live::Live;
 use crate::load::{Load, Refused};
 use crate::request::Request;
@@ -150,15 +149,15 @@ fn all(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
 
 /// 200 with the identity. An HTTP answer cannot remove a header, so what is to be removed is sent empty.
 fn granted(grant: &Grant) -> Option<Response<Full<Bytes>>> {
-    let Headers { set, remove } = grant.headers();
+    let headers_of = grant.headers();
     // The configuration refuses query sources that are withheld over HTTP.
     let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
     let mut response = bare(StatusCode::OK);
     let headers = response.headers_mut();
-    for (name, value) in set {
+    for (name, value) in &headers_of.set {
         headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
     }
-    for name in remove.iter().chain(tokens) {
+    for name in headers_of.removed().chain(tokens) {
         headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
     }
     if let Some(rest) = cookie {

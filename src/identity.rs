@@ -1,6 +1,8 @@
 //! What the service behind may believe: which headers carry the identity, and which names a client could
 //! have forged it under. Worked out once per configuration, not per request.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::claims::Claim;
@@ -11,7 +13,7 @@ use crate::json::Object;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     headers: Vec<(String, Claim)>,
-    disguises: Vec<String>,
+    disguises: Arc<[String]>,
     metadata: Vec<Claim>,
 }
 
@@ -20,8 +22,17 @@ pub struct Identity {
 pub struct Headers {
     /// To set, overwriting.
     pub set: Vec<(String, String)>,
-    /// To remove.
+    /// To remove, besides the disguises.
     pub remove: Vec<String>,
+    /// Every other spelling of the identity headers: to remove from every request.
+    pub disguises: Arc<[String]>,
+}
+
+impl Headers {
+    /// Everything that is to be removed.
+    pub fn removed(&self) -> impl Iterator<Item = &String> {
+        self.disguises.iter().chain(&self.remove)
+    }
 }
 
 impl Identity {
@@ -44,6 +55,12 @@ impl Identity {
         &self.headers
     }
 
+    /// Every other spelling of the headers.
+    #[must_use]
+    pub fn disguises(&self) -> &[String] {
+        &self.disguises
+    }
+
     /// The claims that go into the proxy's metadata.
     #[must_use]
     pub fn metadata(&self) -> &[Claim] {
@@ -55,7 +72,8 @@ impl Identity {
     /// # Errors
     /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header.
     pub(crate) fn of(&self, claims: &Object<'_>) -> Result<Headers, Denial> {
-        let mut headers = Headers { set: Vec::new(), remove: self.disguises.clone() };
+        let mut headers =
+            Headers { set: Vec::new(), remove: Vec::new(), disguises: Arc::clone(&self.disguises) };
         for (name, claim) in &self.headers {
             match claim.header_value(claims)? {
                 Some(value) => headers.set.push((name.clone(), value)),
@@ -68,8 +86,8 @@ impl Identity {
     /// The headers of a request without an identity: none is set, all are removed.
     #[must_use]
     pub fn of_nobody(&self) -> Headers {
-        let names = self.headers.iter().map(|(name, _)| name.clone());
-        Headers { set: Vec::new(), remove: self.disguises.iter().cloned().chain(names).collect() }
+        let remove = self.headers.iter().map(|(name, _)| name.clone()).collect();
+        Headers { set: Vec::new(), remove, disguises: Arc::clone(&self.disguises) }
     }
 
     /// The claims for the proxy's metadata, under their names as written; missing and null ones left out.
@@ -118,10 +136,10 @@ mod tests {
 
     #[test]
     fn knows_every_spelling_but_its_own() {
-        assert_eq!(identity(&[("user", "sub")]).disguises, &[] as &[String]);
-        let spelled = identity(&[("x-user-id", "sub")]).disguises;
-        assert_eq!(spelled, ["x_user-id", "x-user_id", "x_user_id"]);
-        assert_eq!(identity(&[("x_user", "sub")]).disguises, ["x-user"]);
+        assert_eq!(identity(&[("user", "sub")]).disguises(), &[] as &[String]);
+        let spelled = identity(&[("x-user-id", "sub")]);
+        assert_eq!(spelled.disguises(), ["x_user-id", "x-user_id", "x_user_id"]);
+        assert_eq!(identity(&[("x_user", "sub")]).disguises(), ["x-user"]);
         assert_eq!(identity(&[(Identity::DEFAULT_HEADER, "sub")]).disguises.len(), 7);
         assert_eq!(identity(&[("a-b-c-d-e-f", "sub")]).disguises.len(), 31);
     }
@@ -148,7 +166,7 @@ mod tests {
             let claims = Object::parse(text.as_bytes()).unwrap();
             for headers in [identity.of(&claims).unwrap(), identity.of_nobody()] {
                 let set = headers.set.iter().map(|(name, _)| name);
-                let mut all: Vec<_> = set.chain(&headers.remove).map(|name| name.to_ascii_lowercase()).collect();
+                let mut all: Vec<_> = set.chain(headers.removed()).map(|name| name.to_ascii_lowercase()).collect();
                 let count = all.len();
                 all.sort();
                 all.dedup();

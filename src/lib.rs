@@ -50,6 +50,7 @@ pub mod decisions;
 pub mod disk;
 pub mod engine;
 pub mod explain;
+mod grpc;
 mod health;
 mod http;
 pub mod listen;

@@ -11,6 +11,10 @@ use crate::path;
 use crate::request::Request;
 use crate::verify::Verified;
 
+mod index;
+
+use index::Index;
+
 /// What a rule lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
@@ -118,6 +122,7 @@ impl PathPattern {
 pub struct Policy {
     rules: Vec<Rule>,
     by_name: HashMap<String, usize>,
+    index: Index,
     looks_at_paths: bool,
     otherwise: Rule,
 }
@@ -128,7 +133,8 @@ impl Policy {
     pub fn new(rules: Vec<Rule>) -> Self {
         let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
         let looks_at_paths = rules.iter().any(|rule| rule.paths.is_some());
-        Self { rules, by_name, looks_at_paths, otherwise: Rule::default() }
+        let index = Index::new(&rules);
+        Self { rules, by_name, index, looks_at_paths, otherwise: Rule::default() }
     }
 
     /// The claims that rules ask for.
@@ -156,13 +162,14 @@ impl Policy {
             String::new()
         };
         let host = host(request.host);
-        let matching = self.rules.iter().find(|rule| {
+        let matching = self.index.first(&path, &host, |at| {
+            let Some(rule) = self.rules.get(at) else { return false };
             let any = |met: Option<bool>| met.unwrap_or(true);
             any(rule.methods.as_ref().map(|all| all.iter().any(|method| method.as_bytes() == request.method)))
                 && any(rule.hosts.as_ref().map(|all| all.iter().any(|pattern| pattern.matches(&host))))
                 && any(rule.paths.as_ref().map(|all| all.iter().any(|pattern| pattern.matches(&path))))
         });
-        Ok(matching.unwrap_or(&self.otherwise))
+        Ok(matching.and_then(|at| self.rules.get(at)).unwrap_or(&self.otherwise))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::verify::Verified;
 
 /// The outcome of one check.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most verdicts are grants, and one lives for a microsecond")]
 pub enum Verdict {
     /// The request may go on, with the grant's headers set and removed.
     Allow(Grant),

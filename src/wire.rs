@@ -1,25 +1,34 @@
 //! The only file that knows Envoy's messages: a `CheckRequest` becomes a [`Request`], a [`Verdict`]
 //! becomes a `CheckResponse`.
 
-use bytes::Bytes;
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 
 use crate::answer::{self, Denied};
 use crate::denial::{Challenge, Denial, Wording};
-use crate::identity::Headers;
+use crate::grpc::PREFIX;
+use crate::identity::{Headers, Identity};
 use crate::request::Request;
 use crate::token::Withheld;
 use crate::verdict::{Grant, Verdict};
 
-pub(crate) use proto::authorization_server::{Authorization, AuthorizationServer};
 use proto::check_response::HttpResponse;
-pub(crate) use proto::{CheckRequest, CheckResponse};
 use proto::{
-    DeniedHttpResponse, HeaderAppendAction, HeaderValue, HeaderValueOption, HttpStatus, OkHttpResponse,
+    CheckResponse, DeniedHttpResponse, HeaderAppendAction, HeaderValue, HeaderValueOption, HttpStatus,
+    OkHttpResponse,
 };
 
-#[expect(unreachable_pub, unused_qualifications, clippy::allow_attributes, reason = "generated from proto/")]
+mod scan;
+
+#[expect(unreachable_pub, reason = "generated from proto/")]
+#[cfg_attr(not(test), expect(clippy::allow_attributes, reason = "of the next line"))]
+// Not `expect`: rustc holds an expectation of dead code in a module for unmet.
+#[cfg_attr(not(test), allow(dead_code, reason = "requests are scanned; only the scan's tests decode them"))]
 mod proto {
     tonic::include_proto!("envoy.service.auth.v3");
 }
@@ -37,60 +46,90 @@ mod code {
     pub(super) const UNAUTHENTICATED: i32 = 16;
 }
 
-/// The view of a check request.
+/// The service's name, and the call's.
+pub(crate) const SERVICE: &str = "envoy.service.auth.v3.Authorization";
+pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// The view of an encoded check request.
 ///
 /// # Errors
-/// [`Denial::RequestMalformed`] if it describes no HTTP request at all.
-pub(crate) fn view(check: &CheckRequest) -> Result<Request<'_>, Denial> {
-    let attributes = check.attributes.as_ref().ok_or(Denial::RequestMalformed)?;
-    let request = attributes.request.as_ref().ok_or(Denial::RequestMalformed)?;
-    let http = request.http.as_ref().ok_or(Denial::RequestMalformed)?;
-    // Envoy fills one of the two, by `encode_raw_headers`. If both came, both would be looked at.
-    let listed = http.headers.iter().map(|entry| (&entry.key[..], &entry.value[..]));
-    let raw = http.header_map.iter().flat_map(|map| &map.headers).map(|header| {
-        let value = if header.raw_value.is_empty() { &header.value } else { &header.raw_value };
-        (&header.key[..], &value[..])
-    });
-    let mut picked = attributes.context_extensions.iter().filter(|entry| entry.key == "rule");
-    let rule = picked.next().map(|entry| &entry.value[..]);
-    if picked.next().is_some() {
-        return Err(Denial::RuleUnknown);
-    }
-    Ok(Request {
-        method: &http.method,
-        host: &http.host,
-        path: &http.path,
-        headers: listed.chain(raw).collect(),
-        trace: None,
-        rule,
-    })
-}
-
-/// The answer to a check.
-pub(crate) fn answer(verdict: &Verdict, wording: &Wording) -> CheckResponse {
-    match verdict {
-        Verdict::Allow(grant) => granted(grant),
-        Verdict::Deny(denial) => denied(*denial, wording),
+/// [`Denial::RequestMalformed`] if it describes no HTTP request at all, [`Denial::RuleUnknown`] if it names two rules.
+pub(crate) fn view(check: &[u8]) -> Result<Request<'_>, Denial> {
+    match scan::check(check) {
+        Ok(scanned) if scanned.has_two_rules => Err(Denial::RuleUnknown),
+        Ok(scanned) if scanned.is_http => Ok(scanned.request),
+        Ok(_) | Err(scan::Malformed) => Err(Denial::RequestMalformed),
     }
 }
 
-fn granted(grant: &Grant) -> CheckResponse {
-    let told = grant.metadata().iter().map(|(claim, value)| (claim.clone(), protobuf(value)));
-    let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
-    let fields = told.chain(shadow).collect();
-    let Headers { set, remove } = grant.headers();
-    let Withheld { headers: tokens, cookie, query } = grant.withheld();
-    let mut headers: Vec<_> = set.iter().map(|(name, value)| header(name.clone(), value.clone())).collect();
-    headers.extend(cookie.as_ref().map(|rest| bytes_header("cookie", rest)));
-    CheckResponse {
-        status: Some(proto::Status { code: code::OK }),
-        dynamic_metadata: Some(Struct { fields }),
-        http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
+/// Answers as gRPC messages, prefix included. What does not depend on the request is encoded once.
+#[derive(Debug)]
+pub struct Answers {
+    denials: HashMap<Denial, Bytes>,
+    /// The names that every grant removes, as fields of an `OkHttpResponse`.
+    disguises: Bytes,
+}
+
+impl Answers {
+    /// For this wording and these identity headers.
+    #[must_use]
+    pub fn new(wording: &Wording, identity: &Identity) -> Self {
+        let message = |denial| prefixed(|buffer| denied(denial, wording).encode_raw(buffer));
+        let disguises =
+            OkHttpResponse { headers_to_remove: identity.disguises().to_vec(), ..OkHttpResponse::default() };
+        let denials = Denial::ALL.into_iter().map(|denial| (denial, message(denial))).collect();
+        Self { denials, disguises: disguises.encode_to_vec().into() }
+    }
+
+    /// The answer to a check.
+    #[must_use]
+    pub fn of(&self, verdict: &Verdict) -> Bytes {
+        match verdict {
+            Verdict::Allow(grant) => self.granted(grant),
+            Verdict::Deny(denial) => self.denials.get(denial).cloned().unwrap_or_default(),
+        }
+    }
+
+    fn granted(&self, grant: &Grant) -> Bytes {
+        let told = grant.metadata().iter().map(|(claim, value)| (claim.clone(), protobuf(value)));
+        let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
+        let fields = told.chain(shadow).collect();
+        let Headers { set, remove, disguises: _ } = grant.headers();
+        let Withheld { headers: tokens, cookie, query } = grant.withheld();
+        let mut headers: Vec<_> =
+            set.iter().map(|(name, value)| header(name.clone(), value.clone())).collect();
+        headers.extend(cookie.as_ref().map(|rest| bytes_header("cookie", rest)));
+        let ok = OkHttpResponse {
             headers,
             headers_to_remove: remove.iter().chain(tokens).cloned().collect(),
             query_parameters_to_remove: query.clone(),
-        })),
+        };
+        let around = CheckResponse {
+            status: Some(proto::Status { code: code::OK }),
+            dynamic_metadata: Some(Struct { fields }),
+            http_response: None,
+        };
+        prefixed(|buffer| {
+            around.encode_raw(buffer);
+            // The rest of the message: its `ok_response`, field 3, in two parts.
+            encode_key(3, WireType::LengthDelimited, buffer);
+            encode_varint((ok.encoded_len() + self.disguises.len()) as u64, buffer);
+            ok.encode_raw(buffer);
+            buffer.extend_from_slice(&self.disguises);
+        })
     }
+}
+
+/// A gRPC message: not compressed, its length, and itself.
+fn prefixed(encode: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(512);
+    buffer.extend_from_slice(&[0; PREFIX]);
+    encode(&mut buffer);
+    let length = u32::try_from(buffer.len() - PREFIX).unwrap_or(u32::MAX).to_be_bytes();
+    if let Some(place) = buffer.get_mut(1..PREFIX) {
+        place.copy_from_slice(&length);
+    }
+    buffer.freeze()
 }
 
 fn denied(denial: Denial, wording: &Wording) -> CheckResponse {

@@ -6,6 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
+#[expect(dead_code, reason = "the other benchmark uses the rest")]
 mod client;
 mod stock;
 

@@ -1,0 +1,140 @@
+//! Instructions per check of the real binary, counted by callgrind: they repeat where times do not. One connection,
+//! one check at a time, from the socket to the socket; what starting costs is taken off by counting two runs.
+//!
+//! `cargo bench --bench instructions` prints the counts beside the budgets of `budgets.json`; `-- --check` fails when
+//! one is missed by more than 3 %; `-- --keep DIR` leaves callgrind's files there.
+
+#![expect(clippy::print_stdout, reason = "it prints a table")]
+
+#[allow(dead_code, reason = "side_by_side uses the rest")]
+#[path = "../side_by_side/client.rs"]
+mod client;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use bytes::Bytes;
+use client::{Client, check};
+use passage_authz::algorithm::Algorithm;
+use passage_authz::testing::{SigningKey, jwks, tampered};
+use serde_json::{Value, json};
+
+/// Checks of the shorter run, and of the longer one.
+const RUNS: [usize; 2] = [200, 1200];
+
+/// How far a count may be from its budget, either way: a budget that is not spent is to be lowered.
+const TOLERANCE: f64 = 0.03;
+
+struct Scenario {
+    name: &'static str,
+    config: String,
+    checks: Vec<Bytes>,
+    status: i32,
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let keys = jwks(&[&key]);
+    let config = |more: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0', drain_timeout: 1s}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
+             issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]\n{more}"
+        )
+    };
+    let token = key.mint("app1", |_, claims| {
+        claims["sub"] = json!("user-00000001");
+        claims["aud"] = json!(["https://shop.example.com"]);
+        claims["iat"] = json!(1_790_000_000);
+        claims["jti"] = json!("0f8f0a6e-6a1c-4c3f-9d58-1f3a5c7e9b0d-0f8f0a6e");
+    });
+    let one = |token: &str| vec![check(token)];
+    // All hosts and paths differ, the last rule is the one that matches.
+    let rules: String = (0..999)
+        .map(|at| {
+            format!("  - {{name: r{at}, match: {{paths: [/r{at}/*], hosts: [h{at}.example.com]}}, access: public}}\n")
+        })
+        .collect();
+    let scenario = |name, config, checks, status| Scenario { name, config, checks, status };
+    vec![
+        scenario("cached token", config(""), one(&token), 200),
+        scenario("new token", config("tokens: {cache: {max_entries: 0}}\n"), one(&token), 200),
+        scenario("forged signature", config(""), one(&tampered(&token)), 401),
+        scenario("malformed token", config(""), one("not.a.token"), 401),
+        scenario("oversized token", config(""), one(&"x".repeat(9000)), 401),
+        scenario(
+            "cached, 1,000 rules",
+            config(&format!("rules:\n{rules}  - {{name: last}}\n")),
+            one(&token),
+            200,
+        ),
+    ]
+}
+
+/// All instructions of a run with so many checks.
+fn run(scenario: &Scenario, checks: usize, file: &Path) -> u64 {
+    let mut config = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
+    config.write_all(scenario.config.as_bytes()).expect("written");
+    let mut process = Command::new("valgrind")
+        .args(["--tool=callgrind", "--quiet", "--log-file=/dev/null"])
+        .arg(format!("--callgrind-out-file={}", file.display()))
+        .arg(env!("CARGO_BIN_EXE_passage-authz"))
+        .args(["serve", "--config"])
+        .arg(config.path())
+        .env("RUST_LOG", "info")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("valgrind is installed");
+    let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
+    let address: SocketAddr = loop {
+        let line = lines.next().expect("it says where it listens").expect("text");
+        let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+        if event["message"] == "listening" {
+            break event["grpc"].as_str().expect("an address").parse().expect("an address");
+        }
+    };
+    let reading = std::thread::spawn(move || lines.for_each(drop));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client = Client::connect(address, 1).await;
+        client.count(checks, &scenario.checks, scenario.status).await;
+    });
+    let id = process.id().to_string();
+    let stopped = Command::new("kill").args(["-TERM", &id]).status().expect("kill is there");
+    assert!(stopped.success());
+    assert!(process.wait().expect("it ends").success());
+    reading.join().expect("read to the end");
+    let text = std::fs::read_to_string(file).expect("callgrind wrote its file");
+    let totals = text.lines().find_map(|line| line.strip_prefix("totals: ")).expect("totals");
+    totals.trim().parse().expect("a number")
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let checking = arguments.iter().any(|argument| argument == "--check");
+    let keep =
+        arguments.iter().position(|argument| argument == "--keep").and_then(|at| arguments.get(at + 1));
+    let only =
+        arguments.iter().position(|argument| argument == "--only").and_then(|at| arguments.get(at + 1));
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = keep.map_or(folder.path(), Path::new);
+    let budgets: Value = serde_json::from_str(include_str!("budgets.json")).expect("JSON");
+    let mut missed = false;
+    println!("{:<24} {:>12} {:>12}", "instructions per check", "counted", "budget");
+    for scenario in scenarios() {
+        if only.is_some_and(|only| only != scenario.name) {
+            continue;
+        }
+        let file = folder.join(format!("{}.callgrind", scenario.name.replace([' ', ','], "_")));
+        let [short, long] = RUNS.map(|checks| run(&scenario, checks, &file));
+        let each = (long - short) / (RUNS[1] - RUNS[0]) as u64;
+        let budget = budgets[scenario.name].as_u64().unwrap_or(0);
+        let off = each as f64 / budget as f64 - 1.0;
+        let fits = off.abs() <= TOLERANCE;
+        missed |= !fits;
+        let note = if fits { String::new() } else { format!("  {:+.1} %", off * 100.0) };
+        println!("{:<24} {each:>12} {budget:>12}{note}", scenario.name);
+    }
+    if checking && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
