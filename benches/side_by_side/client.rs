@@ -1,8 +1,6 @@
 //! A lean client over h2: a few connections, some streams on each, and nothing else.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -125,39 +123,6 @@ impl Client {
             made.push(send);
         }
         Self { connections: made, head: head(address), _tasks: tasks }
-    }
-
-    /// As many as it can for this long, on so many streams each; how many were answered. All must be answered
-    /// with this status.
-    pub(crate) async fn closed(
-        &self,
-        streams: usize,
-        time: Duration,
-        checks: &Arc<[Bytes]>,
-        status: i32,
-    ) -> usize {
-        let (end, next) = (Instant::now() + time, Arc::new(AtomicUsize::new(0)));
-        let mut tasks = JoinSet::new();
-        for send in &self.connections {
-            for _ in 0..streams {
-                let (send, head, checks, next) =
-                    (send.clone(), self.head.clone(), Arc::clone(checks), Arc::clone(&next));
-                tasks.spawn(async move {
-                    let mut answered = 0;
-                    while Instant::now() < end {
-                        let at = next.fetch_add(1, Ordering::Relaxed) % checks.len();
-                        let got = call(&send, &head, checks[at].clone()).await;
-                        // Looking at each would slow the client below the server.
-                        if answered % 64 == 0 {
-                            assert_eq!(self::status(&got), status, "an answer that was not expected");
-                        }
-                        answered += 1;
-                    }
-                    answered
-                });
-            }
-        }
-        tasks.join_all().await.into_iter().sum()
     }
 
     /// So many, one after the other, on one stream at a time.
