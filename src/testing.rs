@@ -21,6 +21,8 @@ use tokio::task::JoinSet;
 use crate::algorithm::Algorithm;
 use crate::issuer::{IssuerId, PassageApp};
 
+pub mod parts;
+
 /// A private key with its `kid` and the one algorithm it signs with.
 pub struct SigningKey {
     kid: String,

@@ -128,7 +128,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("json", &[]),
     ("clock", &[]),
     // Beside the house.
-    ("testing", &["algorithm", "issuer"]),
+    (
+        "testing",
+        &[
+            "algorithm",
+            "cache",
+            "clock",
+            "config",
+            "denial",
+            "identity",
+            "issuer",
+            "keys",
+            "token",
+            "verdict",
+            "verify",
+            "wire",
+        ],
+    ),
 ];
 
 const CORE: &[&str] = &[

@@ -34,12 +34,14 @@ struct Scenario {
     status: i32,
 }
 
+/// Without the decision log: its lines are so many a second, and under valgrind seconds are long.
 fn scenarios() -> Vec<Scenario> {
     let key = SigningKey::shared("k1", Algorithm::Rs256);
     let keys = jwks(&[&key]);
     let config = |more: &str| {
         format!(
             "server: {{listen: '127.0.0.1:0', drain_timeout: 1s}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
+             decision_log: {{denied: 0}}\n\
              issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]\n{more}"
         )
     };

@@ -40,7 +40,7 @@ impl Service {
 
     pub(crate) async fn start_at(config: &str, clock: Clock) -> Self {
         let ports = "server: {listen: '127.0.0.1:0', drain_timeout: 5s}\nadmin: {listen: '127.0.0.1:0'}\n";
-        let config = Config::parse(&format!("{ports}{config}"), "test.yaml").unwrap();
+        let config = Config::parse(&format!("{ports}{}", uncached(config)), "test.yaml").unwrap();
         let bound = Bound::bind(config, clock).await.unwrap();
         let (grpc, admin) = (bound.grpc_address().tcp().unwrap(), bound.admin_address().tcp().unwrap());
         let http = bound.http_address().and_then(|address| address.tcp());
@@ -85,6 +85,18 @@ impl Service {
     pub(crate) async fn end(self) -> Result<(), RunError> {
         self.stop.cancel();
         self.running.await.unwrap()
+    }
+}
+
+/// The configuration without the token cache, if `UNCACHED` is set: the whole contract holds either way.
+fn uncached(config: &str) -> String {
+    const OFF: &str = "cache: {max_entries: 0}";
+    if std::env::var_os("UNCACHED").is_none() || config.contains("max_entries") {
+        config.to_owned()
+    } else if config.contains("tokens: {") {
+        config.replace("tokens: {", &format!("tokens: {{{OFF}, "))
+    } else {
+        format!("{config}\ntokens: {{{OFF}}}\n")
     }
 }
 

@@ -1,0 +1,133 @@
+//! The steps of a check, one at a time, for benchmarks.
+
+use crate::cache::{Digest, Tokens};
+use crate::clock::UnixTime;
+use crate::config::{Config, KeySource};
+use crate::denial::{Denial, Wording};
+use crate::identity::Identity;
+use crate::issuer::Issuers;
+use crate::keys::KeySet;
+use crate::token::Token;
+use crate::verdict::{Grant, Verdict};
+use crate::verify::{Read, Unverified, Verified};
+use crate::wire::{self, Answers};
+
+/// One step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The request's view out of the encoded message.
+    Scan,
+    /// The digest of the token.
+    Digest,
+    /// The cache, by that digest.
+    Lookup,
+    /// The cached token judged again, as far as a grant.
+    Recall,
+    /// The token taken apart and read, issuer and key found.
+    Read,
+    /// All of a token that is new, as far as a grant.
+    Verify,
+    /// The encoded answer of a grant.
+    Grant,
+    /// The encoded answer of a denial.
+    Deny,
+}
+
+impl Step {
+    /// All of them, in the order of a check.
+    pub const ALL: [Self; 8] = [
+        Self::Scan,
+        Self::Digest,
+        Self::Lookup,
+        Self::Recall,
+        Self::Read,
+        Self::Verify,
+        Self::Grant,
+        Self::Deny,
+    ];
+}
+
+/// What the steps work on.
+pub struct Parts {
+    message: Vec<u8>,
+    token: String,
+    issuers: Issuers,
+    keys: KeySet,
+    identity: Identity,
+    cache: Tokens,
+    place: Digest,
+    answers: Answers,
+    granted: Verdict,
+    now: UnixTime,
+}
+
+impl Parts {
+    /// One configuration with inline keys, one encoded `CheckRequest`, and its token.
+    #[must_use]
+    pub fn new(config: &str, message: &[u8], token: &str) -> Self {
+        let config = Config::parse(config, "parts.yaml").expect("a configuration");
+        let first = config.issuers.first().expect("an issuer");
+        let jwks = match &first.keys {
+            KeySource::Inline(jwks) => Some(jwks),
+            _ => None,
+        };
+        let jwks = jwks.expect("inline keys");
+        let now = UnixTime::from_secs(1_800_000_000);
+        let (keys, _) = KeySet::parse(jwks.as_bytes(), &first.issuer.algorithms, now);
+        let keys = keys.expect("usable keys");
+        let issuers = Issuers::new(config.issuers.iter().map(|config| config.issuer.clone()).collect());
+        let identity = config.identity;
+        let wording = Wording { realm: "bench".to_owned(), reasons: true };
+        let (cache, answers) = (Tokens::new(100), Answers::new(&wording, &identity));
+        let place = cache.place(Token::new(token.as_bytes())).expect("a cache");
+        let read =
+            Read::and(identity.metadata().iter().chain(identity.headers().iter().map(|(_, claim)| claim)));
+        let grant = verified(token, &issuers, &keys, now, |verified| {
+            cache.put(place, verified.remember(&keys, &issuers, &read).expect("a small token"));
+            Grant::to(verified, &identity).expect("an identity")
+        });
+        let granted = Verdict::Allow(grant);
+        let (message, token) = (message.to_vec(), token.to_owned());
+        Self { message, token, issuers, keys, identity, cache, place, answers, granted, now }
+    }
+
+    /// Runs one step; returns something of it, so that nothing is optimised away.
+    #[must_use]
+    pub fn run(&self, step: Step) -> usize {
+        let token = Token::new(self.token.as_bytes());
+        match step {
+            Step::Scan => wire::view(&self.message).expect("a check").headers.len(),
+            Step::Digest => usize::from(self.cache.place(token).is_some()),
+            Step::Lookup => usize::from(self.cache.get(&self.place).is_some()),
+            Step::Recall => {
+                let remembered = self.cache.get(&self.place).expect("it is there");
+                let issuer = remembered.issuer(&self.issuers).expect("an issuer");
+                let verified =
+                    remembered.recall(issuer, &self.keys, self.now).expect("its key").expect("its time");
+                Grant::to(&verified, &self.identity).expect("an identity").headers().set.len()
+            }
+            Step::Read => {
+                let parts = token.split(8192).expect("a token");
+                let addressed = Unverified::peek(&parts).and_then(|it| it.address(&self.issuers));
+                usize::from(addressed.expect("an issuer").has_candidate(&self.keys))
+            }
+            Step::Verify => verified(&self.token, &self.issuers, &self.keys, self.now, |verified| {
+                Grant::to(verified, &self.identity).expect("an identity").headers().set.len()
+            }),
+            Step::Grant => self.answers.of(&self.granted).len(),
+            Step::Deny => self.answers.of(&Verdict::Deny(Denial::SignatureInvalid)).len(),
+        }
+    }
+}
+
+fn verified<T>(
+    token: &str,
+    issuers: &Issuers,
+    keys: &KeySet,
+    now: UnixTime,
+    then: impl FnOnce(&Verified<'_, '_>) -> T,
+) -> T {
+    let parts = Token::new(token.as_bytes()).split(8192).expect("a token");
+    let addressed = Unverified::peek(&parts).and_then(|it| it.address(issuers)).expect("an issuer");
+    then(&addressed.verify(keys, now).expect("a good token"))
+}
