@@ -2,7 +2,7 @@
 //! server per check, and latency.
 //!
 //! `cargo bench --bench side_by_side` prints the table; `-- --draw` writes docs/side_by_side.svg as well;
-//! `-- --quick` takes fewer rounds. The servers run on the first core and the client on the second.
+//! `-- --quick` takes fewer rounds; `-- --growth` and `-- --memory` show what grows and what does not. The servers run on the first core and the client on the second.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
@@ -180,6 +180,75 @@ fn picture(bars: &[(&str, f64)]) -> String {
     svg
 }
 
+/// CPU µs per check of a server under this load; the median of a few turns.
+fn cost(server: &Server, load: (usize, usize), checks: &Arc<[Bytes]>) -> f64 {
+    lean::closed(server.address, load, SLICE / 2, checks, true);
+    let turns: Vec<_> = (0..5)
+        .map(|_| {
+            let before = server.cpu();
+            let answered = lean::closed(server.address, load, SLICE, checks, true);
+            server.cpu().saturating_sub(before).as_secs_f64() * 1e6 / answered as f64
+        })
+        .collect();
+    median(&turns)
+}
+
+/// How the cost of a check grows with what there is more of.
+fn growth() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let keys = jwks(&[&key]);
+    let tokens: Vec<_> = (0..TOKENS)
+        .map(|at| key.mint("app1", |_, claims| claims["sub"] = json!(format!("user-{at:08}"))))
+        .collect();
+    let config = |issuers: &str, more: &str| {
+        format!(
+            "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\nissuers:\n\
+             \u{20} - {{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}\n{issuers}{more}"
+        )
+    };
+    let checks: Arc<[Bytes]> = tokens.iter().take(1).map(|token| check(token)).collect();
+    pin(1);
+    let server = Server::ours("0", &config("", ""));
+    for load in [(1, 1), (1, 4), (1, 16), (1, 64), (2, 16), (8, 16), (32, 16), (128, 16)] {
+        println!(
+            "{:>4} connections, {:>3} streams each {:>8.1}",
+            load.0,
+            load.1,
+            cost(&server, load, &checks)
+        );
+    }
+    for missed in [0, 1, 10, 50, 100] {
+        // Of a hundred checks so many come with a token that was pushed out of a small cache by then.
+        let server = Server::ours("0", &config("", "tokens: {cache: {max_entries: 64}}\n"));
+        let mut new = tokens.iter().skip(1).cycle();
+        let mixed = (0..TOKENS).map(|at| {
+            let token = if at % 100 < missed { new.next() } else { tokens.first() };
+            check(token.expect("there are tokens"))
+        });
+        println!("{missed:>4} % of the tokens new {:>20.1}", cost(&server, (2, 16), &mixed.collect()));
+    }
+    for count in [1, 10, 100, 1000] {
+        let rules: String = (0..count)
+            .map(|at| format!("  - {{name: r{at}, match: {{paths: [/r{at}/*], hosts: [h{at}.example.com]}}, access: public}}\n"))
+            .collect();
+        let server = Server::ours("0", &config("", &format!("rules:\n{rules}")));
+        println!("{count:>4} rules {:>33.1}", cost(&server, (2, 16), &checks));
+    }
+    for count in [1, 10, 100] {
+        let issuers: String = (1..count)
+            .map(|at| {
+                let key = SigningKey::shared(&format!("i{}", at % 3), Algorithm::Rs256);
+                format!(
+                    "  - {{name: i{at}, issuer: i{at}, audiences: [], keys: {{inline: {}}}}}\n",
+                    jwks(&[&key])
+                )
+            })
+            .collect();
+        let server = Server::ours("0", &config(&issuers, ""));
+        println!("{count:>4} issuers {:>31.1}", cost(&server, (2, 16), &checks));
+    }
+}
+
 /// Resident memory while a million tokens go through a cache of a hundred thousand. `EdDSA`, for it signs fast.
 fn memory() {
     let key = SigningKey::shared("e1", Algorithm::EdDsa);
@@ -224,6 +293,9 @@ fn main() {
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     if has("--memory") {
         return memory();
+    }
+    if has("--growth") {
+        return growth();
     }
     let rounds = if has("--quick") { 3 } else { 9 };
     let key = SigningKey::shared("k1", Algorithm::Rs256);
