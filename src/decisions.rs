@@ -52,17 +52,16 @@ impl Decisions {
             return;
         }
         let Some(suppressed) = self.window.admit(self.wanted.max_per_second) else { return };
-        let field = |bytes: &[u8]| shown(bytes);
         let request_id = request.and_then(|request| request.header("x-request-id").next());
         tracing::info!(
             outcome = decision.outcome.label(),
             code = decision.outcome.code(),
             issuer = decision.issuer.map(IssuerName::as_str),
             rule = decision.rule,
-            method = request.map(|request| field(request.method)),
-            host = request.map(|request| field(request.host)),
-            path = request.map(|request| field(without_query(request.path))),
-            request_id = request_id.map(field),
+            method = request.map(|request| shown(request.method)),
+            host = request.map(|request| shown(request.host)),
+            path = request.map(|request| shown(without_query(request.path))),
+            request_id = request_id.map(shown),
             sub = decision.subject.map(|subject| self.subject(subject)),
             suppressed = (suppressed > 0).then_some(suppressed),
             "decision"

@@ -248,9 +248,11 @@ where
             }
             return;
         }
-        let age = self.options.max_age.map(jittered);
-        let age = if self.stop.is_cancelled() { Some(LATE_AGE) } else { age };
-        let goodbye = if self.stop.is_cancelled() { CancellationToken::new() } else { self.stop.clone() };
+        let (age, goodbye) = if self.stop.is_cancelled() {
+            (Some(LATE_AGE), CancellationToken::new())
+        } else {
+            (self.options.max_age.map(jittered), self.stop.clone())
+        };
         let connection = Connection {
             peer,
             protocol: self.options.protocol,
