@@ -120,6 +120,8 @@ impl Envoy {
             let said = fs::read_to_string(&admin_file).unwrap_or_default();
             if let Ok(admin) = said.parse()
                 && let Some(address) = listener(admin).await
+                // It is named before it listens.
+                && tokio::net::TcpStream::connect(address).await.is_ok()
             {
                 return Ok(Self { address, admin, _process: process, _folder: folder });
             }
