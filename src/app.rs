@@ -146,7 +146,7 @@ impl Bound {
         let fixed = engine.fixed.clone();
         let (live, reloader) = Reloader::start(engine, clock, source);
         let (reporter, health) = tonic_health::server::health_reporter();
-        health::tell(&reporter, false).await;
+        health::begin(&reporter).await;
         let mut tasks = JoinSet::new();
         // What serves the drain itself ends after it.
         let drained = CancellationToken::new();

@@ -18,6 +18,10 @@ use crate::wire;
 /// The services that are reported: the server as a whole, and the one that Envoy asks.
 const SERVICES: [&str; 2] = ["", wire::SERVICE];
 
+/// The name that liveness probes ask for. It says SERVING for as long as the process can answer: keys that cannot be had
+/// are no reason to restart anything.
+const LIVENESS: &str = "liveness";
+
 /// Keys can grow too old without anything happening, so their age is looked at this often as well.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -83,8 +87,14 @@ impl Body for Ending {
     }
 }
 
-/// Sets every reported service. tonic-health begins with SERVING: call this before the first connection.
-pub(crate) async fn tell(reporter: &HealthReporter, ready: bool) {
+/// Nothing is ready yet, but alive. tonic-health begins with SERVING: call this before the first connection.
+pub(crate) async fn begin(reporter: &HealthReporter) {
+    tell(reporter, false).await;
+    reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
+}
+
+/// Sets every service that needs keys.
+async fn tell(reporter: &HealthReporter, ready: bool) {
     let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in SERVICES {
         reporter.set_service_status(service, status).await;

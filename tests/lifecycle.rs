@@ -98,6 +98,7 @@ async fn it_serves_reports_its_health_and_drains_on_sigterm() {
     for service in ["", "envoy.service.auth.v3.Authorization"] {
         assert_eq!(health(service).await, Ok(NOT_SERVING), "no keys yet");
     }
+    assert_eq!(health("liveness").await, Ok(SERVING), "without keys, but alive");
     assert_eq!(health("unheard.of").await, Err(tonic::Code::NotFound));
     assert_eq!(get(running.admin, "/readyz").await.0, 503);
     assert_eq!(get(running.admin, "/livez").await.0, 200);
