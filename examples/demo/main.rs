@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/support/envoy.rs"]
 mod envoy;
+#[path = "../../tests/support/pypi.rs"]
+mod pypi;
 
 use envoy::{Envoy, Upstream};
 

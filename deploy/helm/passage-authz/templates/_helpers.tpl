@@ -1,0 +1,139 @@
+{{/* Names are DNS labels: 63 characters, suffixes counted. */}}
+{{- define "passage-authz.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "passage-authz.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (list $ "suffix") */}}
+{{- define "passage-authz.suffixed" -}}
+{{- $suffix := printf "-%s" (index . 1) -}}
+{{- $room := int (sub 63 (len $suffix)) -}}
+{{- include "passage-authz.fullname" (index . 0) | trunc $room | trimSuffix "-" }}{{ $suffix -}}
+{{- end -}}
+
+{{- define "passage-authz.chart" -}}
+{{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What a selector may hold: it can never change. */}}
+{{- define "passage-authz.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "passage-authz.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "passage-authz.labels" -}}
+{{- $ours := dict
+  "helm.sh/chart" (include "passage-authz.chart" .)
+  "app.kubernetes.io/version" (.Values.image.tag | default .Chart.AppVersion | trunc 63)
+  "app.kubernetes.io/component" "authorization"
+  "app.kubernetes.io/part-of" "passage-authz"
+  "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $labels := mergeOverwrite (dict) .Values.commonLabels $ours (include "passage-authz.selectorLabels" . | fromYaml) -}}
+{{- toYaml $labels -}}
+{{- end -}}
+
+{{/* The pod of helm test. */}}
+{{- define "passage-authz.testLabels" -}}
+app.kubernetes.io/name: {{ include "passage-authz.name" . | trunc 58 | trimSuffix "-" }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end -}}
+
+{{- define "passage-authz.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "passage-authz.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "passage-authz.image" -}}
+{{- $image := .Values.image -}}
+{{- $name := printf "%s/%s" (.Values.global.imageRegistry | default $image.registry) $image.repository -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $name $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name ($image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "passage-authz.pullSecrets" -}}
+{{- with concat .Values.global.imagePullSecrets .Values.image.pullSecrets | uniq -}}
+imagePullSecrets:
+{{ toYaml . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "passage-authz.host" -}}
+{{- printf "%s.%s.svc.%s" (include "passage-authz.fullname" .) .Release.Namespace .Values.clusterDomain -}}
+{{- end -}}
+
+{{/* (list $config "server" "0.0.0.0:50051"): the port of a `listen` */}}
+{{- define "passage-authz.port" -}}
+{{- $section := get (index . 0) (index . 1) | default dict -}}
+{{- $section.listen | default (index . 2) | splitList ":" | last -}}
+{{- end -}}
+
+{{- define "passage-authz.grpcPort" -}}
+{{- include "passage-authz.port" (list .Values.config "server" "0.0.0.0:50051") -}}
+{{- end -}}
+
+{{- define "passage-authz.adminPort" -}}
+{{- include "passage-authz.port" (list .Values.config "admin" "0.0.0.0:9090") -}}
+{{- end -}}
+
+{{/* Empty without an HTTP port. */}}
+{{- define "passage-authz.httpPort" -}}
+{{- if .Values.config.http -}}
+{{- include "passage-authz.port" (list .Values.config "http" "0.0.0.0:8080") -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whole seconds, rounded up, of a duration as the service reads it: 250ms, 10s, 5m, 24h. */}}
+{{- define "passage-authz.seconds" -}}
+{{- $number := regexFind "^[0-9]+" . | int -}}
+{{- if hasSuffix "ms" . -}}{{- div (add $number 999) 1000 -}}
+{{- else if hasSuffix "s" . -}}{{- $number -}}
+{{- else if hasSuffix "m" . -}}{{- mul $number 60 -}}
+{{- else -}}{{- mul $number 3600 -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What a drain may take: the sleep before SIGTERM and the service's own deadline. */}}
+{{- define "passage-authz.drainSeconds" -}}
+{{- $server := .Values.config.server | default dict -}}
+{{- add .Values.preStopSleepSeconds (include "passage-authz.seconds" ($server.drain_timeout | default "20s") | int) -}}
+{{- end -}}
+
+{{- define "passage-authz.hasTls" -}}
+{{- $server := .Values.config.server | default dict -}}
+{{- if or .Values.tls.existingSecret $server.tls -}}true{{- end -}}
+{{- end -}}
+
+{{/* Fewest replicas there will be. */}}
+{{- define "passage-authz.replicas" -}}
+{{- if .Values.autoscaling.enabled -}}{{- .Values.autoscaling.minReplicas -}}{{- else -}}{{- .Values.replicaCount -}}{{- end -}}
+{{- end -}}
+
+{{/* (list $ switch api): whether a kind that not every cluster knows is rendered */}}
+{{- define "passage-authz.rendered" -}}
+{{- $switch := toString (index . 1) -}}
+{{- if or (eq $switch "true") (and (eq $switch "auto") ((index . 0).Capabilities.APIVersions.Has (index . 2))) -}}true{{- end -}}
+{{- end -}}
+
+{{- define "passage-authz.hasBudget" -}}
+{{- $switch := toString .Values.podDisruptionBudget.enabled -}}
+{{- if or (eq $switch "true") (and (eq $switch "auto") (gt (include "passage-authz.replicas" . | int) 1)) -}}true{{- end -}}
+{{- end -}}

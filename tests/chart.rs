@@ -1,0 +1,352 @@
+//! What the chart renders, by Helm itself, for every scenario that it ships.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use passage_authz::algorithm::Algorithm;
+use passage_authz::testing::{SigningKey, jwks};
+use serde_json::{Value, json};
+use support::helm::{Answer, NAMESPACE, RELEASE, ask, ask_as, chart, scenarios};
+use support::process::{binary, file};
+use support::tls::{authority, issued_by};
+use support::{Service, get};
+
+fn rendered() -> BTreeMap<String, Answer> {
+    let scenarios = scenarios();
+    let values: Vec<_> = scenarios.values().cloned().collect();
+    scenarios.into_keys().zip(ask(&values)).collect()
+}
+
+fn of_kind<'o>(objects: &'o [Value], kind: &str) -> Vec<&'o Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+fn one<'o>(objects: &'o [Value], kind: &str) -> &'o Value {
+    let found = of_kind(objects, kind);
+    assert_eq!(found.len(), 1, "{kind}");
+    found[0]
+}
+
+fn minimal(more: Value) -> Value {
+    let mut values = json!({"passage": {"appId": "app1"}});
+    for (key, value) in more.as_object().unwrap() {
+        values[key] = value.clone();
+    }
+    values
+}
+
+#[test]
+fn every_scenario_is_linted_and_is_what_it_was() {
+    let rendered = rendered();
+    assert!(rendered.len() >= 8, "{:?}", rendered.keys());
+    for (name, answer) in &rendered {
+        assert!(
+            answer.lint.messages.is_empty() && answer.lint.errors.is_empty(),
+            "{name}: {:?}",
+            answer.lint
+        );
+        let text: Vec<_> = answer
+            .templates()
+            .iter()
+            .map(|(template, text)| format!("# {template}\n---\n{text}\n"))
+            .collect();
+        let snapshot = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/chart/{name}.yaml"));
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            fs::write(&snapshot, text.concat()).unwrap();
+        }
+        let was = fs::read_to_string(&snapshot).unwrap_or_default();
+        let first = text
+            .concat()
+            .lines()
+            .zip(was.lines())
+            .find(|(is, was)| is != was)
+            .map(|(is, was)| format!("is {is:?}, was {was:?}"));
+        assert!(text.concat() == was, "{name}: {first:?}; if that is right: UPDATE_SNAPSHOTS=1");
+    }
+}
+
+/// The restricted profile of the Pod Security Standards, and what we ask beyond it.
+fn faults_of_pod(pod: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut demand = |what: &str, holds: bool| {
+        if !holds {
+            faults.push(what.to_owned());
+        }
+    };
+    let context = &pod["securityContext"];
+    demand("runAsNonRoot", context["runAsNonRoot"] == true);
+    demand("a numeric user that is not root", context["runAsUser"].as_u64().is_some_and(|user| user > 0));
+    demand("seccomp", context["seccompProfile"]["type"] == "RuntimeDefault");
+    demand("no token", pod["automountServiceAccountToken"] == false);
+    demand("no links", pod["enableServiceLinks"] == false);
+    for forbidden in ["hostNetwork", "hostPID", "hostIPC"] {
+        demand(forbidden, pod[forbidden].is_null());
+    }
+    for container in pod["containers"].as_array().unwrap() {
+        let context = &container["securityContext"];
+        demand("no escalation", context["allowPrivilegeEscalation"] == false);
+        demand("read-only root", context["readOnlyRootFilesystem"] == true);
+        demand("no capabilities", context["capabilities"] == json!({"drop": ["ALL"]}));
+        let resources = &container["resources"];
+        let has = |kind: &str, what: &str| resources[kind][what].is_string();
+        demand("requests", has("requests", "cpu") && has("requests", "memory"));
+        demand("a memory limit and no CPU limit", has("limits", "memory") && !has("limits", "cpu"));
+        demand("a tag or a digest", {
+            let image = container["image"].as_str().unwrap();
+            image.contains("@sha256:") || image.rsplit('/').next().unwrap().contains(':')
+        });
+    }
+    faults
+}
+
+#[test]
+fn every_object_keeps_to_the_conventions() {
+    for (scenario, answer) in rendered() {
+        let objects = answer.objects();
+        for object in &objects {
+            let at = format!("{scenario}: {} {}", object["kind"], object["metadata"]["name"]);
+            assert!(object["apiVersion"].is_string() && object["metadata"]["namespace"].is_string(), "{at}");
+            let labels = &object["metadata"]["labels"];
+            assert_eq!(labels["app.kubernetes.io/instance"], RELEASE, "{at}");
+            if object["metadata"]["name"].as_str().unwrap().ends_with("-more") {
+                continue;
+            }
+            for label in ["name", "version", "component", "part-of", "managed-by"] {
+                assert!(labels[format!("app.kubernetes.io/{label}")].is_string(), "{at}: {label}");
+            }
+            assert_eq!(labels["helm.sh/chart"], "passage-authz-0.1.0", "{at}");
+        }
+        let deployment = one(&objects, "Deployment");
+        let template = &deployment["spec"]["template"];
+        assert_eq!(faults_of_pod(&template["spec"]), [""; 0], "{scenario}");
+        assert_eq!(faults_of_pod(&one(&objects, "Pod")["spec"]), [""; 0], "{scenario}");
+        assert_eq!(one(&objects, "ServiceAccount")["automountServiceAccountToken"], false, "{scenario}");
+
+        // A selector can never change, so it holds nothing that does; what it selects is this pod, and not the test's.
+        let selector = deployment["spec"]["selector"]["matchLabels"].as_object().unwrap();
+        assert_eq!(
+            selector.keys().collect::<Vec<_>>(),
+            ["app.kubernetes.io/name", "app.kubernetes.io/instance"]
+        );
+        let service = one(&objects, "Service");
+        assert_eq!(service["spec"]["selector"].as_object(), Some(selector), "{scenario}");
+        let selects = |labels: &Value| selector.iter().all(|(label, value)| labels[label] == *value);
+        assert!(selects(&template["metadata"]["labels"]), "{scenario}");
+        assert!(!selects(&one(&objects, "Pod")["metadata"]["labels"]), "{scenario}");
+
+        let ports = service["spec"]["ports"].as_array().unwrap();
+        let grpc = ports.iter().find(|port| port["name"] == "grpc").unwrap();
+        assert!(["grpc", "kubernetes.io/h2c"].map(Value::from).contains(&grpc["appProtocol"]), "{scenario}");
+        let container = &template["spec"]["containers"][0];
+        for port in ports {
+            let named = |other: &Value| other["name"] == port["targetPort"];
+            assert!(container["ports"].as_array().unwrap().iter().any(named), "{scenario}: {port}");
+        }
+
+        // The drain is shorter than the time until the pod is killed.
+        let config = configuration(&objects);
+        let drain = match config["server"]["drain_timeout"].as_str().unwrap() {
+            "20s" => 20,
+            "1m" => 60,
+            other => panic!("{other}"),
+        };
+        let sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
+        let grace = template["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(grace > sleep + drain, "{scenario}: {grace}");
+        assert_ne!(config["server"]["max_connection_age"], "0s", "{scenario}: replicas share load");
+
+        let scaled = !of_kind(&objects, "HorizontalPodAutoscaler").is_empty();
+        assert_eq!(deployment["spec"]["replicas"].is_null(), scaled, "{scenario}");
+        let single = deployment["spec"]["replicas"] == 1;
+        assert_eq!(of_kind(&objects, "PodDisruptionBudget").is_empty(), single, "{scenario}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_not_restricted_is_seen() {
+    let answers = ask(&[minimal(json!({}))]);
+    let objects = answers[0].objects();
+    let pod = &one(&objects, "Deployment")["spec"]["template"]["spec"];
+    for (pointer, value, fault) in [
+        ("/securityContext/runAsNonRoot", json!(false), "runAsNonRoot"),
+        ("/securityContext/runAsUser", json!(0), "a numeric user that is not root"),
+        ("/securityContext/seccompProfile/type", json!("Unconfined"), "seccomp"),
+        ("/automountServiceAccountToken", json!(true), "no token"),
+        ("/containers/0/securityContext/readOnlyRootFilesystem", json!(false), "read-only root"),
+        ("/containers/0/securityContext/capabilities", json!({}), "no capabilities"),
+        ("/containers/0/image", json!("registry.example.com:5000/passage-authz"), "a tag or a digest"),
+    ] {
+        let mut broken = pod.clone();
+        *broken.pointer_mut(pointer).unwrap() = value;
+        assert_eq!(faults_of_pod(&broken), [fault]);
+    }
+}
+
+fn configuration(objects: &[Value]) -> Value {
+    let maps = of_kind(objects, "ConfigMap");
+    let text = maps.iter().find_map(|map| map["data"]["authz.yaml"].as_str()).unwrap();
+    serde_saphyr::from_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn the_service_accepts_every_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = authority();
+    let (cert, key) = issued_by(&ca, "localhost");
+    for (name, text) in [("tls.crt", cert.pem()), ("tls.key", key.serialize_pem()), ("ca.crt", ca.pem())] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let here = folder.path().to_str().unwrap();
+    for (scenario, answer) in rendered() {
+        let objects = answer.objects();
+        let maps = of_kind(&objects, "ConfigMap");
+        let text = maps.iter().find_map(|map| map["data"]["authz.yaml"].as_str()).unwrap();
+        // What a pod has and this machine has not: the mounts.
+        let text = text.replace("/etc/passage-authz/tls", here).replace("/var/lib/passage-authz", here);
+        let config = file(&text);
+        let output = binary().args(["check-config", "--config"]).arg(config.path()).output().await.unwrap();
+        assert!(output.status.success(), "{scenario}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn probes_speak_what_the_port_speaks() {
+    for (scenario, answer) in rendered() {
+        let objects = answer.objects();
+        let container = &one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+        let probes = ["startupProbe", "readinessProbe", "livenessProbe"].map(|name| &container[name]);
+        let asked = &one(&objects, "Pod")["spec"]["containers"][0]["args"];
+        if scenario == "tls" {
+            let paths = probes.map(|probe| probe["httpGet"]["path"].as_str().unwrap());
+            assert_eq!(paths, ["/livez", "/readyz", "/livez"]);
+            assert!(asked[2].as_str().unwrap().starts_with("--admin="), "{asked}");
+        } else {
+            assert_eq!(probes.map(|probe| &probe["grpc"]["port"]), [&json!(50051); 3], "{scenario}");
+            let services = probes.map(|probe| probe["grpc"]["service"].as_str());
+            assert_eq!(services, [Some("liveness"), None, Some("liveness")], "{scenario}");
+        }
+    }
+}
+
+#[test]
+fn the_provider_to_paste_names_the_service_and_fails_closed() {
+    for (scenario, answer) in rendered() {
+        let templates = answer.templates();
+        let notes = templates["NOTES.txt"];
+        let objects = answer.objects();
+        let policies = of_kind(&objects, "AuthorizationPolicy");
+        let custom = policies.iter().find(|policy| policy["spec"]["action"] == "CUSTOM");
+        assert_eq!(custom.is_some(), notes.contains("extensionProviders: begin"), "{scenario}");
+        let Some(custom) = custom else { continue };
+        let block = notes.split("# extensionProviders: begin").nth(1).unwrap();
+        let block: Value =
+            serde_saphyr::from_str(block.split("# extensionProviders: end").next().unwrap()).unwrap();
+        let provider = &block["extensionProviders"][0];
+        assert_eq!(provider["name"], custom["spec"]["provider"]["name"]);
+        let grpc = &provider["envoyExtAuthzGrpc"];
+        let service = one(&objects, "Service");
+        let name = service["metadata"]["name"].as_str().unwrap();
+        let host = grpc["service"].as_str().unwrap();
+        assert!(host.starts_with(&format!("{name}.{NAMESPACE}.svc.")), "{host}");
+        assert_eq!(grpc["port"], service["spec"]["ports"][0]["port"]);
+        assert_eq!((&grpc["timeout"], &grpc["failOpen"]), (&json!("0.5s"), &json!(false)));
+        assert_eq!(grpc["statusOnError"], "503");
+        // Another selects the callers, by the labels of this service's own pods.
+        let callers = policies.iter().find(|policy| policy["spec"]["action"] == "ALLOW").unwrap();
+        let deployment = one(&objects, "Deployment");
+        assert_eq!(callers["spec"]["selector"], deployment["spec"]["selector"]);
+        assert!(callers["spec"]["rules"][0]["from"].is_array(), "{scenario}");
+    }
+}
+
+#[test]
+fn a_reference_grant_only_where_namespaces_differ() {
+    let policy = |namespace: &str| {
+        let refs = json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "orders"}]);
+        let gateway = json!({"enabled": true, "namespace": namespace, "targetRefs": refs});
+        minimal(json!({"envoyGateway": gateway}))
+    };
+    let answers = ask(&[policy("shop"), policy(""), policy(NAMESPACE)]);
+    let grants: Vec<_> =
+        answers.iter().map(|answer| of_kind(&answer.objects(), "ReferenceGrant").len()).collect();
+    assert_eq!(grants, [1, 0, 0]);
+    for answer in &answers {
+        let objects = answer.objects();
+        let auth = &one(&objects, "SecurityPolicy")["spec"]["extAuth"];
+        assert_eq!((&auth["failOpen"], &auth["statusOnError"]), (&json!(false), &json!(503)));
+        assert_eq!(auth["grpc"]["backendRefs"][0]["namespace"], NAMESPACE);
+    }
+}
+
+#[test]
+fn a_changed_configuration_rolls_the_pods_and_nothing_else_does() {
+    let shadow = json!({"config": {"mode": "shadow"}});
+    let answers = ask(&[minimal(json!({})), minimal(shadow), minimal(json!({"replicaCount": 5}))]);
+    let sums: Vec<_> = answers
+        .iter()
+        .map(|answer| {
+            let objects = answer.objects();
+            let annotations = &one(&objects, "Deployment")["spec"]["template"]["metadata"]["annotations"];
+            annotations["checksum/config"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_ne!(sums[0], sums[1]);
+    assert_eq!(sums[0], sums[2]);
+}
+
+#[test]
+fn names_stay_dns_labels_however_long_the_release() {
+    let long = "a-very-long-release-name-that-nobody-should-use";
+    let values = scenarios();
+    let answers = ask_as(long, &[values["full"].clone(), values["envoy-gateway"].clone()]);
+    for object in answers.iter().flat_map(Answer::objects) {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let legal =
+            name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        assert!(legal && !name.ends_with('-'), "{name}");
+        // The one of extraObjects is the user's own.
+        assert!(name.len() <= 63 || name.ends_with("-more"), "{name}");
+        for (_, value) in object["metadata"]["labels"].as_object().unwrap() {
+            assert!(value.as_str().unwrap().len() <= 63, "{value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
+    let keys = jwks(&[&SigningKey::shared("k1", Algorithm::Rs256)]);
+    let config = format!("issuers: [{{name: p, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]");
+    let service = Service::ready(&config).await;
+    service.check(&[]).await;
+    let (_, metrics) = get(service.admin, "/metrics").await;
+    let known: Vec<_> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let exists = |name: &str| {
+        let base = ["_total", "_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end));
+        known.contains(&name)
+            || base.is_some_and(|base| known.contains(&base))
+            || name.strip_suffix("_info").is_some_and(|base| known.contains(&base))
+    };
+    let dashboard = fs::read_to_string(chart().join("files/dashboard.json")).unwrap();
+    let _: Value = serde_json::from_str(&dashboard).unwrap();
+    let rules = fs::read_to_string(chart().join("templates/prometheusrule.yaml")).unwrap();
+    let mut seen = 0;
+    for text in [dashboard, rules] {
+        let word = |byte: char| !(byte.is_ascii_alphanumeric() || byte == '_');
+        for name in
+            text.split(word).filter(|name| name.starts_with("passage_authz_") || name.starts_with("process_"))
+        {
+            assert!(exists(name), "{name} is no metric of {known:?}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
+    assert!(!exists("passage_authz_check_total"), "a typo is seen");
+    service.end().await.unwrap();
+}

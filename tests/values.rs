@@ -1,0 +1,348 @@
+//! What the chart takes as values, what it refuses and in which words, and the table in its README.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::{Value, json};
+use support::helm::{ask, chart};
+
+const APP: &str = "dk8fn3fns93kJD6Vdj1k";
+
+fn read(name: &str) -> String {
+    fs::read_to_string(chart().join(name)).unwrap()
+}
+
+/// The minimal values with one of them, named by its path, set.
+fn with(path: &str, value: Value) -> Value {
+    let nested = path.rsplit('.').fold(value, |value, key| json!({key: value}));
+    let mut values = json!({"passage": {"appId": APP}});
+    merge(&mut values, nested);
+    values
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+#[test]
+fn the_schema_refuses_typos_and_wrong_types_by_name() {
+    let issuer = |key: &str, value: Value| {
+        let mut issuer =
+            json!({"name": "a", "issuer": "https://a.example", "audiences": [], "keys": {"discovery": true}});
+        issuer[key] = value;
+        json!([issuer])
+    };
+    let table = [
+        ("replicas", json!(3), "replicas"),
+        ("passage.appID", json!("x"), "appID"),
+        ("passage.appId", json!("with space"), "/passage/appId"),
+        ("passage.appId", json!(7), "/passage/appId"),
+        ("replicaCount", json!("3"), "/replicaCount"),
+        ("replicaCount", json!(-1), "/replicaCount"),
+        ("image.digest", json!("sha256:abc"), "/image/digest"),
+        ("image.pullPolicy", json!("always"), "/image/pullPolicy"),
+        ("service.appProtocol", json!("http2"), "/service/appProtocol"),
+        ("service.port", json!(70_000), "/service/port"),
+        ("probes.type", json!("tcp"), "/probes/type"),
+        ("podDisruptionBudget.enabled", json!("yes"), "/podDisruptionBudget/enabled"),
+        ("istio.enable", json!(true), "enable"),
+        ("istio.selector", json!({"app": "orders"}), "app"),
+        ("istio.targetRefs", json!([{"kind": "Gateway"}]), "name"),
+        ("envoyGateway.timeout", json!("1 second"), "/envoyGateway/timeout"),
+        ("metrics.serviceMonitor.enabled", json!("maybe"), "/metrics/serviceMonitor/enabled"),
+        ("extraArgs", json!("--verbose"), "/extraArgs"),
+        // The service's own configuration.
+        ("config.mod", json!("shadow"), "mod"),
+        ("config.mode", json!("dry-run"), "/config/mode"),
+        ("config.server.max_conections", json!(1), "max_conections"),
+        ("config.server.drain_timeout", json!("20 seconds"), "/config/server/drain_timeout"),
+        ("config.server.drain_timeout", json!(20), "/config/server/drain_timeout"),
+        ("config.server.unix_mode", json!(660), "/config/server/unix_mode"),
+        ("config.tokens.from", json!([]), "/config/tokens/from"),
+        ("config.tokens.from", json!([{"header": "a", "cookie": "b"}]), "/config/tokens/from/0"),
+        ("config.issuers", issuer("audience", json!([])), "audience"),
+        ("config.issuers", issuer("audiences", json!("api")), "/config/issuers/0/audiences"),
+        ("config.issuers", issuer("algorithms", json!(["HS256"])), "/config/issuers/0/algorithms/0"),
+        ("config.issuers", issuer("keys", json!({"discovery": true, "url": "x"})), "/config/issuers/0/keys"),
+        ("config.rules", json!([{"name": "a", "acess": "public"}]), "acess"),
+        ("config.rules", json!([{"name": "a", "match": {"paths": []}}]), "/config/rules/0/match/paths"),
+    ];
+    let values: Vec<_> = table.iter().map(|(path, value, _)| with(path, value.clone())).collect();
+    for ((path, value, named), answer) in table.iter().zip(ask(&values)) {
+        let refusal = answer.refusal();
+        assert!(
+            refusal.contains("don't meet the specifications of the schema"),
+            "{path}: {value}: {refusal}"
+        );
+        // JSON Schema writes paths as /a/b, or 'b' for a key that nobody knows.
+        assert!(refusal.contains(named), "{path}: {value}: {refusal}");
+    }
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_its_remedy() {
+    let ours = json!({"app.kubernetes.io/instance": "authz"});
+    let gateway = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}]);
+    let istio = |more: Value| {
+        let mut istio = json!({"enabled": true, "namespace": "shop"});
+        merge(&mut istio, more);
+        with("istio", istio)
+    };
+    let passage = json!([{"name": "passage", "passage": {"app_id": "b"}}]);
+    let both = |mut values: Value, path: &str, value: Value| {
+        merge(&mut values, with(path, value));
+        values
+    };
+    let rule = |place: Value| istio(json!({"rules": [place]}));
+    let table = [
+        (json!({}), "set passage.appId, or config.issuers"),
+        (
+            json!({"passage": {"baseUrl": "https://a.example"}, "config": {"issuers": [{"name": "a"}]}}),
+            "without passage.appId",
+        ),
+        (with("config.issuers", passage), "an issuer named passage"),
+        (with("config.server.listen", json!("unix:/run/a.sock")), "is a Unix socket"),
+        (
+            with("config.server.listen", json!("127.0.0.1:50051")),
+            "config.server.listen is a loopback address",
+        ),
+        (with("config.admin.listen", json!("[::1]:9090")), "config.admin.listen is a loopback address"),
+        (with("tls.clientCertificates", json!(true)), "needs tls.existingSecret"),
+        (
+            both(
+                with("tls.existingSecret", json!("a")),
+                "config.server.tls",
+                json!({"cert": "a", "key": "b"}),
+            ),
+            "set one of the two",
+        ),
+        (
+            both(with("keyStore.enabled", json!(true)), "config.key_store", json!("/keys")),
+            "leave config.key_store out",
+        ),
+        (
+            both(with("tls.existingSecret", json!("a")), "probes.type", json!("grpc")),
+            "gRPC probes speak plaintext only",
+        ),
+        (
+            both(with("podDisruptionBudget.enabled", json!(true)), "replicaCount", json!(1)),
+            "with a single replica",
+        ),
+        (
+            both(
+                with("podDisruptionBudget.enabled", json!(true)),
+                "autoscaling",
+                json!({"enabled": true, "minReplicas": 1}),
+            ),
+            "with a single replica",
+        ),
+        (with("podDisruptionBudget.minAvailable", json!(2)), "minAvailable is 2 of 2 replicas"),
+        (
+            with("autoscaling", json!({"enabled": true, "maxReplicas": 1})),
+            "more than autoscaling.maxReplicas",
+        ),
+        (
+            with("autoscaling", json!({"enabled": true, "targetCPUUtilizationPercentage": null})),
+            "nothing to go by",
+        ),
+        (
+            both(with("autoscaling.enabled", json!(true)), "resources.requests", json!({"cpu": null})),
+            "resources.requests.cpu, which is not set",
+        ),
+        (with("terminationGracePeriodSeconds", json!(25)), "take 25: checks would be cut off"),
+        (
+            both(
+                with("terminationGracePeriodSeconds", json!(60)),
+                "config.server.drain_timeout",
+                json!("1m"),
+            ),
+            "take 65: checks would be cut off",
+        ),
+        (with("networkPolicy.enabled", json!(true)), "networkPolicy.callers is empty"),
+        (with("envoyGateway.enabled", json!(true)), "envoyGateway.targetRefs is empty"),
+        (istio(json!({"provider": "Passage_Authz"})), "is no DNS label"),
+        (istio(json!({"provider": "a".repeat(64)})), "is no DNS label"),
+        (
+            istio(json!({"selector": {"matchLabels": {"a": "b"}}, "targetRefs": gateway})),
+            "exclude each other",
+        ),
+        (istio(json!({"selector": {"matchLabels": {}}})), "istio.selector has no matchLabels"),
+        (istio(json!({"rules": []})), "istio.rules is empty"),
+        (rule(json!({"from": [{"source": {"requestPrincipals": ["*"]}}]})), "uses requestPrincipals"),
+        (rule(json!({"from": [{"source": {"namespaces": ["a"]}}]})), "uses namespaces"),
+        (rule(json!({"when": [{"key": "request.auth.claims[iss]", "values": ["a"]}]})), "uses request.auth"),
+        (istio(json!({"callers": {"principals": []}})), "istio.callers names nobody"),
+        // Whatever selects the service itself.
+        (istio(json!({"namespace": ""})), "every Check would call Check"),
+        (istio(json!({"namespace": "security"})), "every Check would call Check"),
+        (istio(json!({"namespace": "istio-system"})), "every Check would call Check"),
+        (istio(json!({"namespace": "", "selector": {"matchLabels": ours}})), "every Check would call Check"),
+        (
+            istio(
+                json!({"namespace": "", "targetRefs": [{"group": "", "kind": "Service", "name": "authz-passage-authz"}]}),
+            ),
+            "passage-authz's own Service",
+        ),
+    ];
+    let values: Vec<_> = table.iter().map(|(values, _)| values.clone()).collect();
+    for ((values, sentence), answer) in table.iter().zip(ask(&values)) {
+        let refusal = answer.refusal();
+        assert!(refusal.contains(sentence), "{values}: {refusal}");
+    }
+}
+
+#[test]
+fn what_lies_next_to_a_refusal_is_rendered() {
+    let istio = |more: Value| with("istio", more);
+    let values = [
+        istio(json!({"enabled": true, "namespace": "", "selector": {"matchLabels": {"app": "orders"}}})),
+        istio(json!({"enabled": true, "namespace": "shop"})),
+        istio(
+            json!({"enabled": true, "namespace": "shop", "selector": {"matchLabels": {"app.kubernetes.io/instance": "authz"}}}),
+        ),
+        istio(
+            json!({"enabled": true, "namespace": "istio-system", "selector": {"matchLabels": {"istio": "ingressgateway"}}}),
+        ),
+        istio(json!({"enabled": true, "namespace": "shop", "provider": "a".repeat(63)})),
+        with("terminationGracePeriodSeconds", json!(26)),
+        with("replicaCount", json!(1)),
+        with("podDisruptionBudget", json!({"enabled": true, "minAvailable": "50%"})),
+        with("tls.existingSecret", json!("a")),
+        with("global.other", json!({"of": "a parent chart"})),
+        with("enabled", json!(true)),
+    ];
+    for (values, answer) in values.iter().zip(ask(&values)) {
+        assert!(answer.templates().contains_key("deployment.yaml"), "{values}");
+    }
+}
+
+/// Keys of the README's full configuration and of the schema: what one knows the other does, too.
+#[test]
+fn the_schema_knows_the_whole_configuration_and_nothing_else() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let block = readme.split("<!-- config: begin -->").nth(1).unwrap();
+    let block = block.split("<!-- config: end -->").next().unwrap().replace("```yaml", "").replace("```", "");
+    let config: Value = serde_saphyr::from_str(&block).unwrap();
+    let answers = ask(&[json!({"config": config})]);
+    assert!(answers[0].templates().contains_key("configmap.yaml"));
+
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let mut known = BTreeSet::new();
+    properties(&schema["$defs"]["config"], &mut known);
+    for key in &known {
+        // In the example, or in the remark behind it.
+        assert!(
+            block.contains(&format!("{key}:"))
+                || ["inline", "client_ca", "path_prefix", "query", "ca", "allow_http"]
+                    .contains(&key.as_str()),
+            "{key}"
+        );
+    }
+    assert!(known.len() > 50, "{}", known.len());
+}
+
+fn properties(schema: &Value, into: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            for (key, value) in map {
+                if key == "properties" && schema["additionalProperties"] == false {
+                    into.extend(value.as_object().unwrap().keys().cloned());
+                }
+                properties(value, into);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| properties(item, into)),
+        _ => {}
+    }
+}
+
+/// A documented value: its path, how its default reads, and the text above it.
+struct Documented {
+    path: String,
+    default: String,
+    text: String,
+}
+
+/// Reads the `# -- ` comments of values.yaml, which is written with two spaces a level and comments above keys.
+fn documented() -> Vec<Documented> {
+    let text = read("values.yaml");
+    let values: Value = serde_saphyr::from_str(&text).unwrap();
+    let (mut path, mut comment, mut found) = (Vec::<String>::new(), None, Vec::new());
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        if let Some(text) = line.trim().strip_prefix("# -- ") {
+            comment = Some(text.to_owned());
+        } else if let (Some((key, _)), false) =
+            (line.trim().split_once(':'), line.trim().starts_with(['#', '-']))
+        {
+            path.truncate(indent / 2);
+            path.push(key.to_owned());
+            if let Some(text) = comment.take() {
+                let value = values.pointer(&format!("/{}", path.join("/"))).unwrap();
+                found.push(Documented { path: path.join("."), default: value.to_string(), text });
+            }
+        }
+    }
+    found
+}
+
+/// Every path of values.yaml down to where a documented one covers it.
+fn undocumented(value: &Value, path: &str, documented: &[Documented], found: &mut Vec<String>) {
+    if documented.iter().any(|known| known.path == path) {
+        return;
+    }
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                undocumented(value, &path, documented, found);
+            }
+        }
+        _ => found.push(path.to_owned()),
+    }
+}
+
+#[test]
+fn every_value_is_documented_typed_and_in_the_readme() {
+    let documented = documented();
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    let mut missing = Vec::new();
+    undocumented(&values, "", &documented, &mut missing);
+    assert_eq!(missing, [""; 0], "values without a comment");
+
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    for known in &documented {
+        let pointer = format!("/properties/{}", known.path.replace('.', "/properties/"));
+        assert!(schema.pointer(&pointer).is_some(), "{} is not in the schema", known.path);
+    }
+
+    let row = |known: &Documented| format!("| `{}` | {} | `{}` |", known.path, known.text, known.default);
+    let rows: Vec<_> = documented.iter().map(row).collect();
+    let readme = read("README.md");
+    let (before, after) = readme.split_once("<!-- values: begin -->\n").unwrap();
+    let (table, after) = after.split_once("<!-- values: end -->").unwrap();
+    let wanted = format!("| value | what it is | default |\n|---|---|---|\n{}\n", rows.join("\n"));
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        let readme = format!("{before}<!-- values: begin -->\n{wanted}<!-- values: end -->{after}");
+        fs::write(chart().join("README.md"), readme).unwrap();
+    } else {
+        assert!(table == wanted, "the table of the chart's README is behind values.yaml: UPDATE_SNAPSHOTS=1");
+    }
+}
+
+#[test]
+fn the_chart_is_of_this_version() {
+    let metadata: Value = serde_saphyr::from_str(&read("Chart.yaml")).unwrap();
+    assert_eq!(metadata["appVersion"], env!("CARGO_PKG_VERSION"));
+    let images = metadata["annotations"]["artifacthub.io/images"].as_str().unwrap();
+    assert!(images.contains(&format!("passage-authz:{}", env!("CARGO_PKG_VERSION"))), "{images}");
+}
