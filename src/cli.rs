@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{Bound, StartError};
 use crate::clock::{Clock, UnixTime};
-use crate::config::{Config, Environment};
+use crate::config::{self, Config, Environment};
 use crate::engine::Engine;
 use crate::explain::explain;
+use crate::probe::{self, Target};
 use crate::process;
 use crate::reload::{Reloader, Source};
 use crate::shutdown::Signals;
@@ -74,6 +75,23 @@ enum Verb {
         #[arg(value_name = "TOKEN")]
         token: String,
     },
+    /// Ask a running server whether it serves, for probes in an image without a shell
+    ///
+    /// Exits with 0 if it does, 1 if not.
+    Health {
+        /// Where it serves gRPC in plaintext: HOST:PORT, or unix:/path/to.sock
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051", value_parser = grpc_address)]
+        address: String,
+        /// Ask /readyz there instead: HOST:PORT of the admin port, for a gRPC port with TLS
+        #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, conflicts_with_all = ["address", "service"])]
+        admin: Option<String>,
+        /// The service to ask for: "" is ready, "liveness" is alive
+        #[arg(long, value_name = "NAME", default_value = "")]
+        service: String,
+        /// How long to wait for the answer
+        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+        timeout: Duration,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,6 +104,25 @@ enum Output {
 
 fn time(text: &str) -> Result<UnixTime, &'static str> {
     UnixTime::parse(text).ok_or("accepted: RFC 3339, such as 2026-01-16T12:00:00Z, or Unix seconds")
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    config::duration(text).filter(|time| !time.is_zero()).ok_or("accepted: 250ms, 10s, 5m and the like")
+}
+
+fn grpc_address(text: &str) -> Result<String, &'static str> {
+    if text.strip_prefix("unix:").is_some_and(|path| path.starts_with('/')) {
+        return Ok(text.to_owned());
+    }
+    host_and_port(text).map_err(|_| "accepted: HOST:PORT, or unix:/path/to.sock")
+}
+
+fn host_and_port(text: &str) -> Result<String, &'static str> {
+    let legal = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let host_is_bare = !host.is_empty() && !host.contains(['/', '@', '?', '#']);
+        host_is_bare && port.parse::<u16>().is_ok()
+    });
+    legal.then(|| text.to_owned()).ok_or("accepted: HOST:PORT, such as 127.0.0.1:9090 or [::1]:9090")
 }
 
 const ENVIRONMENT: &str = "\
@@ -105,6 +142,16 @@ pub async fn run(cli: Cli) -> ExitCode {
         Verb::Serve { config } => serve(config).await,
         Verb::CheckConfig { config } => check_config(config.as_deref()),
         Verb::Verify { config, at, output, token } => verify(config.as_deref(), at, output, token).await,
+        Verb::Health { address, admin, service, timeout } => {
+            let target = match admin {
+                Some(address) => Target::Admin { address },
+                None => Target::Health { address, service },
+            };
+            match probe::ask(&target, timeout).await {
+                Ok(()) => print("serving\n"),
+                Err(error) => fail(1, &error),
+            }
+        }
     }
 }
 

@@ -16,6 +16,8 @@ mod effective;
 mod node;
 mod raw;
 
+pub(crate) use node::duration;
+
 /// The whole configuration.
 #[derive(Debug)]
 pub struct Config {

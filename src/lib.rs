@@ -58,6 +58,7 @@ pub mod live;
 pub mod load;
 mod metrics;
 pub mod observe;
+mod probe;
 pub mod process;
 pub mod reload;
 mod rpc;

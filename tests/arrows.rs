@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "engine",
             "explain",
+            "probe",
             "process",
             "reload",
             "shutdown",
@@ -94,6 +95,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("admin", &["clock", "live", "metrics"]),
     ("metrics", &["issuer", "live", "load", "process", "server"]),
     ("process", &[]),
+    ("probe", &[]),
     ("health", &["live", "wire"]),
     (
         "keys::refresh",

@@ -437,7 +437,7 @@ fn join(path: &str, key: &str) -> String {
 }
 
 /// Reads `250ms`, `10s`, `5m`, `24h`: one whole number and one unit.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;

@@ -1,0 +1,101 @@
+//! Asking a running server how it is, for probes in an image without a shell.
+
+use std::error::Error;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::timeout;
+use tonic::Code;
+use tonic::transport::Endpoint;
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+/// Whom to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// grpc.health on the gRPC port, in plaintext: `host:port` or `unix:/path`.
+    Health { address: String, service: String },
+    /// `/readyz` on the admin port: for a gRPC port with TLS.
+    Admin { address: String },
+}
+
+/// Why a server does not count as serving.
+#[derive(Debug, Error)]
+pub(crate) enum NotServing {
+    #[error(
+        "{address} cannot be asked: {cause}; if its gRPC port has TLS, ask the admin port: --admin HOST:PORT"
+    )]
+    Grpc { address: String, cause: String },
+    #[error("{address} cannot be asked: {cause}")]
+    Http { address: String, cause: String },
+    #[error("{address} did not answer within {limit:?}")]
+    TimedOut { address: String, limit: Duration },
+    #[error("{address} says {status}: no issuer has usable keys, or the server drains")]
+    Said { address: String, status: String },
+    #[error(
+        "{address} knows no service {service:?}; it knows \"\", \"liveness\" and \"envoy.service.auth.v3.Authorization\""
+    )]
+    Unknown { address: String, service: String },
+}
+
+/// Asks once.
+///
+/// # Errors
+/// [`NotServing`] for anything but a server that says it serves within the limit.
+pub(crate) async fn ask(target: &Target, limit: Duration) -> Result<(), NotServing> {
+    let (Target::Health { address, .. } | Target::Admin { address }) = target;
+    let late = || NotServing::TimedOut { address: address.clone(), limit };
+    let asked = async {
+        match target {
+            Target::Health { address, service } => health(address, service).await,
+            Target::Admin { address } => readyz(address).await,
+        }
+    };
+    timeout(limit, asked).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn health(address: &str, service: &str) -> Result<(), NotServing> {
+    let fault = |error: &dyn Error| NotServing::Grpc { address: address.to_owned(), cause: innermost(error) };
+    let url = address
+        .strip_prefix("unix:")
+        .map_or_else(|| format!("http://{address}"), |path| format!("unix://{path}"));
+    let endpoint = Endpoint::from_shared(url).map_err(|error| fault(&error))?;
+    let channel = endpoint.connect().await.map_err(|error| fault(&error))?;
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let answer = HealthClient::new(channel).check(request).await;
+    let status = match answer {
+        Ok(answer) => answer.into_inner().status,
+        Err(status) if status.code() == Code::NotFound => {
+            return Err(NotServing::Unknown { address: address.to_owned(), service: service.to_owned() });
+        }
+        Err(status) => return Err(fault(&status)),
+    };
+    if status == ServingStatus::Serving as i32 {
+        return Ok(());
+    }
+    let status = if status == ServingStatus::NotServing as i32 { "NOT_SERVING" } else { "UNKNOWN" };
+    Err(NotServing::Said { address: address.to_owned(), status: status.to_owned() })
+}
+
+async fn readyz(address: &str) -> Result<(), NotServing> {
+    let fault = |error: &dyn Error| NotServing::Http { address: address.to_owned(), cause: innermost(error) };
+    // A probe asks its neighbour: no proxy of the environment has a say in it, and no redirect.
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let client = client.build().map_err(|error| fault(&error))?;
+    let answer = client.get(format!("http://{address}/readyz")).send().await;
+    let status = answer.map_err(|error| fault(&error))?.status();
+    if status == reqwest::StatusCode::OK {
+        return Ok(());
+    }
+    Err(NotServing::Said { address: address.to_owned(), status: status.as_u16().to_string() })
+}
+
+/// The cause at the bottom: what is above it says only that something failed.
+fn innermost(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
