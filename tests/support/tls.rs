@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use passage_authz::testing::FakeIssuer;
-use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -21,7 +21,9 @@ pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
 /// A certificate for this name, and its key.
 pub(crate) fn issued_by(authority: &CertifiedIssuer<'_, KeyPair>, name: &str) -> (Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
-    let own = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let mut own = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    // rcgen gives everybody the same one: a certificate named like its issuer counts as self-signed.
+    own.distinguished_name.push(DnType::CommonName, name);
     (own.signed_by(&key, authority).unwrap(), key)
 }
 
