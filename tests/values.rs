@@ -339,6 +339,33 @@ fn every_value_is_documented_typed_and_in_the_readme() {
     }
 }
 
+/// What deploy/README.md shows is what the chart takes, and what it then prints.
+#[test]
+fn the_quickstarts_render_and_show_what_helm_prints() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md")).unwrap();
+    let blocks = |marker: &str| -> Vec<Value> {
+        let after = readme.split(marker).skip(1);
+        let yaml = after.map(|text| text.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap());
+        yaml.map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+    };
+    let values = blocks("<!-- values: ");
+    let answers = ask(&values);
+    assert!(answers.len() >= 4);
+    let shown = blocks("<!-- provider -->").remove(0);
+    let mut printed = 0;
+    for answer in &answers {
+        assert!(answer.lint.messages.is_empty(), "{:?}", answer.lint);
+        let templates = answer.templates();
+        let Some(block) = templates["NOTES.txt"].split("# extensionProviders: begin").nth(1) else {
+            continue;
+        };
+        let block = block.split("# extensionProviders: end").next().unwrap();
+        assert_eq!(serde_saphyr::from_str::<Value>(block).unwrap(), shown);
+        printed += 1;
+    }
+    assert_eq!(printed, 2, "with sidecars, and in ambient mode");
+}
+
 #[test]
 fn the_chart_is_of_this_version() {
     let metadata: Value = serde_saphyr::from_str(&read("Chart.yaml")).unwrap();
