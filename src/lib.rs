@@ -60,6 +60,7 @@ mod metrics;
 pub mod observe;
 mod probe;
 pub mod process;
+mod reads;
 pub mod reload;
 mod rpc;
 pub mod server;

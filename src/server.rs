@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::listen::{Idle, Listener, Peer, Stream};
 use crate::load::Load;
+use crate::reads::WideReads;
 use crate::tls::Tls;
 use crate::workers::Workers;
 
@@ -324,7 +325,7 @@ where
                 response
             }
         });
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(WideReads::new(stream)), service));
         let aged = async {
             match age {
                 Some(age) => sleep(age).await,

@@ -96,6 +96,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metrics", &["issuer", "live", "load", "process", "server"]),
     ("process", &[]),
     ("probe", &[]),
+    ("reads", &[]),
     ("health", &["live", "wire"]),
     (
         "keys::refresh",
@@ -104,7 +105,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("keys::kept", &["clock", "issuer"]),
     ("keys::store", &["clock", "config", "issuer", "keys"]),
     ("keys::fetch", &["issuer", "config", "json", "disk"]),
-    ("server", &["listen", "load", "tls", "workers"]),
+    ("server", &["listen", "load", "reads", "tls", "workers"]),
     ("workers", &[]),
     ("listen", &["config"]),
     ("tls", &["config", "disk"]),

@@ -1,0 +1,31 @@
+# Sourced by the opt-in checks: where their tools are kept, and how they come there.
+# shellcheck shell=bash
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repository=$(cd "$here/../.." && pwd)
+tools=${MESH_TOOLS:-$repository/target/mesh-tools}
+mkdir -p "$tools/bin"
+export work
+work=$(mktemp -d)
+
+say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
+fail() { printf 'FAILED: %s\n' "$1" >&2; exit 1; }
+
+# go_tool NAME MODULE@VERSION
+go_tool() {
+  test -x "$tools/bin/$1" || GOBIN=$tools/bin go install "$2"
+}
+
+# python_package PACKAGE: into a folder of its own, whose name is printed
+python_package() {
+  local folder=$tools/$1
+  test -d "$folder" || python3 -m pip install --quiet --no-deps --disable-pip-version-check --root-user-action ignore \
+    --target "$folder" "$1" >&2
+  echo "$folder"
+}
+
+PYTHONPATH=$(python_package helm-python-sdk==0.2.2)
+export PYTHONPATH PYTHONDONTWRITEBYTECODE=1
+
+# render VALUES [--notes]
+render() { python3 "$here/render.py" "$@"; }
