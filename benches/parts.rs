@@ -3,9 +3,12 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
+use jsonwebtoken::DecodingKey;
 use passage_authz::algorithm::Algorithm;
 use passage_authz::testing::parts::{Parts, Step};
 use passage_authz::testing::{SigningKey, jwks};
+use prost::Message as _;
 
 #[path = "side_by_side/client.rs"]
 #[allow(dead_code, reason = "the other benchmarks use the rest")]
@@ -23,6 +26,26 @@ fn parts(criterion: &mut Criterion) {
     for step in Step::ALL {
         criterion.bench_function(&format!("{step:?}"), |bencher| bencher.iter(|| black_box(parts.run(step))));
     }
+
+    // What is done otherwise here: docs/decisions/0005 compares.
+    let whole: &[u8] = &message[5..];
+    criterion.bench_function("Scan, by envoy-types", |bencher| {
+        bencher.iter(|| black_box(CheckRequest::decode(whole).unwrap()));
+    });
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let jwk = serde_json::from_value(key.jwk()).unwrap();
+    let jsonwebtoken_key = DecodingKey::from_jwk(&jwk).unwrap();
+    criterion.bench_function("the signature, by jsonwebtoken", |bencher| {
+        bencher.iter(|| {
+            let verified = jsonwebtoken::crypto::verify(
+                signature,
+                signed.as_bytes(),
+                &jsonwebtoken_key,
+                jsonwebtoken::Algorithm::RS256,
+            );
+            assert!(verified.unwrap());
+        });
+    });
 }
 
 criterion_group!(benches, parts);

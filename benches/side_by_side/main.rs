@@ -2,7 +2,8 @@
 //! server per check, and latency.
 //!
 //! `cargo bench --bench side_by_side` prints the table; `-- --draw` writes docs/side_by_side.svg as well;
-//! `-- --quick` takes fewer rounds; `-- --growth` and `-- --memory` show what grows and what does not. The servers run on the first core and the client on the second.
+//! `-- --quick` takes fewer rounds; `-- --growth`, `-- --cores` and `-- --memory` show what grows and what does not. The
+//! servers run on the first core and the client on the second.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
@@ -193,19 +194,78 @@ fn cost(server: &Server, load: (usize, usize), checks: &Arc<[Bytes]>) -> f64 {
     median(&turns)
 }
 
+/// A configuration with the key's issuer, further issuers, and whatever else.
+fn config(key: &SigningKey, algorithm: &str, issuers: &str, more: &str) -> String {
+    let keys = jwks(&[key]);
+    let app = format!("passage: {{app_id: app1}}, algorithms: [{algorithm}], keys: {{inline: {keys}}}");
+    format!(
+        "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\nissuers:\n\
+         \u{20} - {{name: passage, {app}}}\n{issuers}{more}"
+    )
+}
+
+/// So many rules of which none matches what is asked.
+fn rules(count: usize) -> String {
+    let rule = |at| {
+        format!(
+            "  - {{name: r{at}, match: {{paths: [/r{at}/*], hosts: [h{at}.example.com]}}, access: public}}\n"
+        )
+    };
+    format!("rules:\n{}", (0..count).map(rule).collect::<String>())
+}
+
+fn issuers(count: usize) -> String {
+    let issuer = |at| {
+        let key = SigningKey::shared(&format!("i{}", at % 3), Algorithm::Rs256);
+        let keys = jwks(&[&key]);
+        format!("  - {{name: i{at}, issuer: i{at}, audiences: [], keys: {{inline: {keys}}}}}\n")
+    };
+    (0..count).map(issuer).collect()
+}
+
+/// How many checks a second two cores answer, against one, and against two processes that share nothing: more than those
+/// no server can do on this machine. Each core carries its own client, in every case: a client that stood beside the one
+/// server and upon the other would spoil the comparison.
+fn cores() {
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let checks: Arc<[Bytes]> = vec![check(&key.mint("app1", |_, _| {}))].into();
+    let server = |cores| Server::ours(cores, &config(&key, "RS256", "", ""));
+    let (one, two, apart) = (server("0"), server("0,1"), [server("0"), server("1")]);
+    // What the client on each core asks.
+    let cases =
+        [vec![one.address], vec![two.address; 2], apart.iter().map(|server| server.address).collect()];
+    let mut answered = [const { Vec::new() }; 3];
+    for _ in 0..15 {
+        for (addresses, answered) in cases.iter().zip(&mut answered) {
+            let clients: Vec<_> = addresses
+                .iter()
+                .enumerate()
+                .map(|(core, &address)| {
+                    let checks = Arc::clone(&checks);
+                    std::thread::spawn(move || {
+                        pin(core);
+                        lean::closed(address, (2, 16), SLICE, &checks, true)
+                    })
+                })
+                .collect();
+            let all: usize = clients.into_iter().map(|client| client.join().expect("it ended")).sum();
+            answered.push(all as f64 / SLICE.as_secs_f64());
+        }
+    }
+    let [one, two, apart] = answered.map(|answered| median(&answered));
+    println!("checks a second, the clients' own work on the same cores");
+    println!("one core                {one:>9.0}");
+    println!("two cores               {two:>9.0} {:>6.2}", two / one);
+    println!("two processes of one    {apart:>9.0} {:>6.2}", apart / one);
+}
+
 /// How the cost of a check grows with what there is more of.
 fn growth() {
     let key = SigningKey::shared("k1", Algorithm::Rs256);
-    let keys = jwks(&[&key]);
+    let config = |issuers: &str, more: &str| config(&key, "RS256", issuers, more);
     let tokens: Vec<_> = (0..TOKENS)
         .map(|at| key.mint("app1", |_, claims| claims["sub"] = json!(format!("user-{at:08}"))))
         .collect();
-    let config = |issuers: &str, more: &str| {
-        format!(
-            "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\nissuers:\n\
-             \u{20} - {{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}\n{issuers}{more}"
-        )
-    };
     let checks: Arc<[Bytes]> = tokens.iter().take(1).map(|token| check(token)).collect();
     pin(1);
     let server = Server::ours("0", &config("", ""));
@@ -228,23 +288,11 @@ fn growth() {
         println!("{missed:>4} % of the tokens new {:>20.1}", cost(&server, (2, 16), &mixed.collect()));
     }
     for count in [1, 10, 100, 1000] {
-        let rules: String = (0..count)
-            .map(|at| format!("  - {{name: r{at}, match: {{paths: [/r{at}/*], hosts: [h{at}.example.com]}}, access: public}}\n"))
-            .collect();
-        let server = Server::ours("0", &config("", &format!("rules:\n{rules}")));
+        let server = Server::ours("0", &config("", &rules(count)));
         println!("{count:>4} rules {:>33.1}", cost(&server, (2, 16), &checks));
     }
     for count in [1, 10, 100] {
-        let issuers: String = (1..count)
-            .map(|at| {
-                let key = SigningKey::shared(&format!("i{}", at % 3), Algorithm::Rs256);
-                format!(
-                    "  - {{name: i{at}, issuer: i{at}, audiences: [], keys: {{inline: {}}}}}\n",
-                    jwks(&[&key])
-                )
-            })
-            .collect();
-        let server = Server::ours("0", &config(&issuers, ""));
+        let server = Server::ours("0", &config(&issuers(count - 1), ""));
         println!("{count:>4} issuers {:>31.1}", cost(&server, (2, 16), &checks));
     }
 }
@@ -252,14 +300,7 @@ fn growth() {
 /// Resident memory while a million tokens go through a cache of a hundred thousand. `EdDSA`, for it signs fast.
 fn memory() {
     let key = SigningKey::shared("e1", Algorithm::EdDsa);
-    let server = Server::ours(
-        "0",
-        &format!(
-            "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
-             issuers: [{{name: passage, passage: {{app_id: app1}}, algorithms: [EdDSA], keys: {{inline: {}}}}}]\n",
-            jwks(&[&key])
-        ),
-    );
+    let server = Server::ours("0", &config(&key, "EdDSA", "", ""));
     pin(1);
     let iss = "https://auth.passage.id/v1/apps/app1";
     let sign = |at: usize| key.mint(iss, |_, claims| claims["sub"] = json!(format!("{at:024}")));
@@ -294,18 +335,15 @@ fn main() {
     if has("--memory") {
         return memory();
     }
+    if has("--cores") {
+        return cores();
+    }
     if has("--growth") {
         return growth();
     }
     let rounds = if has("--quick") { 3 } else { 9 };
     let key = SigningKey::shared("k1", Algorithm::Rs256);
-    let keys = jwks(&[&key]);
-    let config = |more: &str| {
-        format!(
-            "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
-             issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]\n{more}"
-        )
-    };
+    let config = |issuers: &str, more: &str| config(&key, "RS256", issuers, more);
     // Padded to the 675 bytes of a Passage token.
     let mint = |at: usize| {
         key.mint("app1", |_, claims| {
@@ -322,29 +360,12 @@ fn main() {
 
     let stock = Arc::new(Server::stock(None));
     let decoding = Arc::new(Server::stock(Some(&key.jwk())));
-    let ours = Arc::new(Server::ours("0", &config("")));
-    let cold = Arc::new(Server::ours("0", &config("tokens: {cache: {max_entries: 10}}\n")));
-    let rules: String = (0..999)
-        .map(|at| format!("  - {{name: r{at}, match: {{paths: [/r{at}/*], hosts: [h{at}.example.com]}}, access: public}}\n"))
-        .collect();
-    let ruled = Arc::new(Server::ours("0", &config(&format!("rules:\n{rules}  - {{name: last}}\n"))));
-    let one_rule =
-        Arc::new(Server::ours("0", &config("rules: [{name: r, match: {paths: [/r/*]}, access: public}]\n")));
-    let more: String = (0..99)
-        .map(|at| {
-            let key = SigningKey::shared(&format!("i{}", at % 3), Algorithm::Rs256);
-            format!(
-                "  - {{name: i{at}, issuer: i{at}, audiences: [], keys: {{inline: {}}}}}\n",
-                jwks(&[&key])
-            )
-        })
-        .collect();
-    let among = format!(
-        "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\nissuers:\n\
-         \u{20} - {{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}\n{more}"
-    );
-    let hundred = Arc::new(Server::ours("0", &among));
-    let two_cores = Arc::new(Server::ours("0,1", &config("")));
+    let ours = Arc::new(Server::ours("0", &config("", "")));
+    let cold = Arc::new(Server::ours("0", &config("", "tokens: {cache: {max_entries: 10}}\n")));
+    let ruled = Arc::new(Server::ours("0", &config("", &rules(1000))));
+    let one_rule = Arc::new(Server::ours("0", &config("", &rules(1))));
+    let hundred = Arc::new(Server::ours("0", &config(&issuers(99), "")));
+    let two_cores = Arc::new(Server::ours("0,1", &config("", "")));
     let new: Arc<[Bytes]> = tokens.iter().map(|token| check(token)).collect();
     let forged: Arc<[Bytes]> = tokens.iter().map(|token| check(&tampered(token))).collect();
     let mut rows = vec![

@@ -36,7 +36,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "passage-authz.labels" -}}
 {{- $ours := dict
   "helm.sh/chart" (include "passage-authz.chart" .)
-  "app.kubernetes.io/version" (.Values.image.tag | default .Chart.AppVersion | trunc 63)
+  "app.kubernetes.io/version" (.Values.image.tag | default .Chart.AppVersion | replace "+" "_" | trunc 63 | trimSuffix "-")
   "app.kubernetes.io/component" "authorization"
   "app.kubernetes.io/part-of" "passage-authz"
   "app.kubernetes.io/managed-by" .Release.Service -}}
