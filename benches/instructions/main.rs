@@ -121,6 +121,7 @@ fn main() -> ExitCode {
         arguments.iter().position(|argument| argument == "--only").and_then(|at| arguments.get(at + 1));
     let folder = tempfile::tempdir().expect("a folder");
     let folder = keep.map_or(folder.path(), Path::new);
+    assert!(folder.is_dir(), "--keep names a folder that exists, not {}", folder.display());
     let budgets: Value = serde_json::from_str(include_str!("budgets.json")).expect("JSON");
     let mut missed = false;
     println!("{:<24} {:>12} {:>12}", "instructions per check", "counted", "budget");
