@@ -35,15 +35,13 @@ fn take_back(room: Room) {
     });
 }
 
-/// A stream with reads of that kind; writes go through as they are.
-#[derive(Debug)]
+/// A stream with reads of that kind; writes go through as they are. No `Debug`: what is left holds tokens.
 pub(crate) struct WideReads<S> {
     stream: S,
     left: Option<Left>,
 }
 
 /// What has been read and not been taken.
-#[derive(Debug)]
 struct Left {
     room: Room,
     from: usize,
