@@ -113,7 +113,7 @@ fn only<'a>(
 }
 
 /// What the service behind must not see of a request whose tokens are not forwarded.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Withheld {
     /// Headers to remove.
     pub headers: Vec<String>,
@@ -121,6 +121,18 @@ pub struct Withheld {
     pub cookie: Option<Vec<u8>>,
     /// Query parameters to remove.
     pub query: Vec<String>,
+}
+
+impl fmt::Debug for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The cookies that are left are other services' sessions.
+        let cookie = self.cookie.as_ref().map(|cookie| format!("{} bytes", cookie.len()));
+        f.debug_struct("Withheld")
+            .field("headers", &self.headers)
+            .field("cookie", &cookie)
+            .field("query", &self.query)
+            .finish()
+    }
 }
 
 /// Works out what to withhold: every configured source that the request carries, good token or bad. An
@@ -358,5 +370,15 @@ mod tests {
         let token = Token::new(b"e30.e30.c2VjcmV0");
         let shown = format!("{token:?} {:?}", token.split(64).unwrap());
         assert_eq!(shown, "Token(16 bytes) Parts(..)");
+    }
+
+    #[test]
+    fn debug_never_shows_the_cookies_that_are_left() {
+        let headers = vec![(&b"cookie"[..], &b"psg_auth_token=t; other=c2VjcmV0"[..])];
+        let request = Request { headers, ..Request::default() };
+        let withheld = withheld(&[Source::Cookie("psg_auth_token".into())], &request);
+        assert_eq!(withheld.cookie.as_deref(), Some(&b"other=c2VjcmV0"[..]));
+        let shown = format!("{withheld:?}");
+        assert!(shown.contains("14 bytes") && !shown.contains("c2VjcmV0"), "{shown}");
     }
 }
