@@ -73,7 +73,7 @@ impl Admin {
                 "source": source,
                 "usable": store.snapshot(issuer, now).is_ok(),
                 "keys": keys,
-                "age_seconds": set.map(|set| now.since(set.fetched_at()).as_secs()),
+                "age_seconds": store.age(issuer).map(|age| age.as_secs()),
                 "last_success": status.last_success.map(UnixTime::rfc3339),
                 "last_error": status.last_error.map(|(at, why)| json!({"at": at.rfc3339(), "error": why})),
                 "next_refresh": status.next_refresh.map(UnixTime::rfc3339),

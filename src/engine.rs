@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::authz::Authorizer;
 use crate::cache;
 use crate::clock::Clock;
-use crate::config::{Config, Http, IssuerConfig, Server};
+use crate::config::{Config, Http, IssuerConfig, KeySource, Server};
 use crate::counts::Counts;
 use crate::decisions::Decisions;
 use crate::issuer::{self, IssuerName};
@@ -124,6 +124,7 @@ impl Engine {
             issuer: config.issuer.name.clone(),
             source: config.keys.to_string(),
             refresh: config.refresh.clone(),
+            inline: matches!(config.keys, KeySource::Inline(_)),
         });
         let entries: Vec<_> = entries.collect();
         let issuers = Issuers { configs: issuers, key_store };

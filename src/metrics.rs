@@ -91,10 +91,9 @@ impl Collector for Counts {
         let help = "Time since the issuer last confirmed its key set";
         let mut age =
             encoder.encode_descriptor("key_set_age", help, Some(&Unit::Seconds), MetricType::Gauge)?;
-        let now = store.now();
         for issuer in &issuers {
-            if let (Some(set), _) = store.inspect(issuer) {
-                gauge(now.since(set.fetched_at()).as_secs_f64(), &mut age, issuer)?;
+            if let Some(since) = store.age(issuer) {
+                gauge(since.as_secs_f64(), &mut age, issuer)?;
             }
         }
         Ok(())

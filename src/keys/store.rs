@@ -46,6 +46,8 @@ pub struct Entry {
     pub source: String,
     /// When they are fetched.
     pub refresh: Refresh,
+    /// Whether they stand in the configuration itself, which vouches for them for as long as it is in force.
+    pub inline: bool,
 }
 
 /// Which slot a key set belongs to; never used twice.
@@ -60,7 +62,8 @@ struct Slot {
     /// The number of fetches that somebody wants to have been started.
     wanted: AtomicU64,
     wake: Notify,
-    max_stale: Duration,
+    /// The age at which keys are too old; `None` for keys that have none.
+    max_stale: Option<Duration>,
     wait: Duration,
 }
 
@@ -128,9 +131,9 @@ impl KeyStore {
         stay: impl Fn(&IssuerName) -> bool,
     ) -> Self {
         let (mut slots, mut sources) = (HashMap::new(), Vec::new());
-        for Entry { issuer, source, refresh } in issuers {
+        for Entry { issuer, source, refresh, inline } in issuers {
             let staying = self.slots.get(&issuer).filter(|_| stay(&issuer)).cloned();
-            slots.insert(issuer.clone(), staying.unwrap_or_else(|| Arc::new(Slot::new(&refresh))));
+            slots.insert(issuer.clone(), staying.unwrap_or_else(|| Arc::new(Slot::new(&refresh, inline))));
             sources.push((issuer, source));
         }
         let (sets, changed, clock) = (self.sets.clone(), self.changed.clone(), self.clock.clone());
@@ -144,7 +147,19 @@ impl KeyStore {
     pub fn snapshot(&self, issuer: &IssuerName, now: UnixTime) -> Result<Arc<KeySet>, Missing> {
         let slot = self.slots.get(issuer).ok_or(Missing::Unavailable)?;
         let set = self.sets.get(&slot.id).ok_or(Missing::Unavailable)?;
-        if now.since(set.fetched_at()) <= slot.max_stale { Ok(set) } else { Err(Missing::Unavailable) }
+        if slot.max_stale.is_none_or(|most| now.since(set.fetched_at()) <= most) {
+            Ok(set)
+        } else {
+            Err(Missing::Unavailable)
+        }
+    }
+
+    /// How long ago the issuer confirmed the set at hand: not at all for keys in the configuration. `None` without a set.
+    #[must_use]
+    pub fn age(&self, issuer: &IssuerName) -> Option<Duration> {
+        let slot = self.slots.get(issuer)?;
+        let set = self.sets.get(&slot.id)?;
+        Some(slot.max_stale.map_or(Duration::ZERO, |_| self.now().since(set.fetched_at())))
     }
 
     /// Asks for a set that `has` what a token needs: wakes the refresher and waits up to `refresh.wait`.
@@ -271,7 +286,7 @@ impl KeyStore {
 }
 
 impl Slot {
-    fn new(refresh: &Refresh) -> Self {
+    fn new(refresh: &Refresh, inline: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let start =
             Progress { started: 0, in_flight: false, last: Last::Never, asking_again: Instant::now() };
@@ -281,7 +296,7 @@ impl Slot {
             status: Mutex::default(),
             wanted: AtomicU64::new(0),
             wake: Notify::new(),
-            max_stale: refresh.max_stale,
+            max_stale: (!inline).then_some(refresh.max_stale),
             wait: refresh.wait,
         }
     }

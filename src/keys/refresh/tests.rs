@@ -100,10 +100,9 @@ struct House {
 impl House {
     fn new(source: impl Fetch + 'static, refresh: &Refresh) -> Self {
         let (issuer, clock) = (IssuerName::new("issuer"), Clock::stepped(START));
-        let store = Arc::new(KeyStore::new(
-            [Entry { issuer: issuer.clone(), source: String::new(), refresh: refresh.clone() }],
-            clock.clone(),
-        ));
+        let (named, inline) = (issuer.clone(), !source.can_change());
+        let entry = Entry { issuer: named, source: String::new(), refresh: refresh.clone(), inline };
+        let store = Arc::new(KeyStore::new([entry], clock.clone()));
         let publisher = store.publisher(&issuer).unwrap();
         let algorithms = vec![Algorithm::Es256];
         let refresher = Refresher::new(publisher, Box::new(source), None, algorithms, refresh.clone());
@@ -313,7 +312,7 @@ async fn without_keys_a_nudge_asks_again_before_the_back_off_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_cannot_change_is_read_once() {
+async fn a_source_that_cannot_change_is_read_once_and_never_too_old() {
     let key = SigningKey::shared("a", Algorithm::Es256);
     let inline = crate::config::KeySource::Inline(jwks(&[&key]).to_string());
     let source = crate::keys::fetch::fetcher(&inline, SECOND).unwrap();
@@ -333,7 +332,10 @@ async fn a_source_that_cannot_change_is_read_once() {
     let began = Instant::now();
     assert_eq!(house.ask("b").await, Err(Missing::Unknown));
     assert_eq!(began.elapsed(), Duration::ZERO);
-    sleep(SECOND * 86_400).await;
+    let month = SECOND * 86_400 * 30;
+    sleep(month).await;
+    house.clock.advance(month);
     assert_eq!(*count.lock().unwrap(), 1);
     assert!(house.has_keys());
+    assert_eq!(house.store.age(&house.issuer), Some(Duration::ZERO));
 }
