@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
 use crate::config::DecisionLog;
@@ -107,13 +109,36 @@ fn without_query(path: &[u8]) -> &[u8] {
 /// A client's bytes as text: bounded, and without what looks like a token, wherever somebody put it.
 fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes.get(..MOST).unwrap_or(bytes));
-    // The first segment of every token is `{"` in base64url.
-    let Some(at) = text.find("eyJ") else { return text.into_owned() };
-    let (before, token) = text.split_at(at);
-    let inside = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let after = token.trim_start_matches(inside);
+    let Some((before, token)) = token_in(&text).and_then(|at| text.split_at_checked(at)) else {
+        return text.into_owned();
+    };
+    let after = token.trim_start_matches(|c| in_segment(c) || c == '.');
     // What comes after might be another one: it is left out as well.
-    if after.contains("eyJ") { format!("{before}[token]") } else { format!("{before}[token]{after}") }
+    if token_in(after).is_some() { format!("{before}[token]") } else { format!("{before}[token]{after}") }
+}
+
+fn in_segment(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_'
+}
+
+/// Where something begins that looks like a token: `{"` in base64url, wherever it stands, or a segment that is an object
+/// behind white space.
+fn token_in(text: &str) -> Option<usize> {
+    let plain = text.find("eyJ").or_else(|| text.find("eyI"));
+    let mut at = 0;
+    let spaced = text.split(|c| !in_segment(c)).find_map(|segment| {
+        let begin = at;
+        at += segment.len() + text.get(at + segment.len()..)?.chars().next().map_or(0, char::len_utf8);
+        is_object(segment).then_some(begin)
+    });
+    plain.into_iter().chain(spaced).min()
+}
+
+/// Whether a segment, or as much as there is of it, begins as a JSON object with a member does.
+fn is_object(segment: &str) -> bool {
+    let whole = segment.get(..segment.len() / 4 * 4).unwrap_or_default();
+    let bytes = URL_SAFE_NO_PAD.decode(whole).unwrap_or_default();
+    bytes.trim_ascii_start().strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\""))
 }
 
 #[cfg(test)]
@@ -127,6 +152,14 @@ mod tests {
             ("/a/eyJhbGciOi.eyJpc3Mi.c2ln/b", "/a/[token]/b"),
             ("eyJhbGciOi", "[token]"),
             ("/eyJa.eyJb.c/eyJa.eyJb.c/x", "/[token]"),
+            // Headers as JSON may write them: `{ "alg"`, `\n{"alg"`, `{` and a line's end, a name that is empty.
+            ("/a/eyAiYWxnIjoi.eyJp.c2ln/b", "/a/[token]/b"),
+            ("/a/CnsiYWxnIjoi.eyJp.c2ln/b", "/a/[token]/b"),
+            ("/a/ew0KICJhbGciOiI.e30.c2ln", "/a/[token]"),
+            ("/eyIiOjEs/b", "/[token]/b"),
+            ("/x.eyAiYWxnIjoi.eyJp.c2ln", "/x.[token]"),
+            ("/é/eyAiYWxnIjoi.eyJp.c2ln é", "/é/[token] é"),
+            ("/eyA/ew/news/v1.2.3/shop.example.com", "/eyA/ew/news/v1.2.3/shop.example.com"),
             ("a\u{1b}[31m", "a\u{1b}[31m"),
         ] {
             assert_eq!(shown(text.as_bytes()), want);

@@ -108,8 +108,15 @@ fn only<'a>(
     mut values: impl Iterator<Item = &'a [u8]>,
     token: impl Fn(&'a [u8]) -> Option<Token<'a>>,
 ) -> Result<Option<Token<'a>>, Denial> {
-    let Some(token) = values.next().and_then(token) else { return Ok(None) };
-    if values.next().is_some() { Err(Denial::TokenMalformed) } else { Ok(Some(token)) }
+    let Some(first) = values.next().map(&token) else { return Ok(None) };
+    match values.next().map(&token) {
+        None => Ok(first),
+        Some(second) if first.or(second).or_else(|| values.find_map(&token)).is_some() => {
+            Err(Denial::TokenMalformed)
+        }
+        // None of them is a token.
+        Some(_) => Ok(None),
+    }
 }
 
 /// What the service behind must not see of a request whose tokens are not forwarded.
@@ -252,6 +259,12 @@ mod tests {
             (&[("authorization", "Bearer a,Bearer b")], ok("a,Bearer b")),
             (&[("authorization", "Bearer a"), ("authorization", "Bearer b")], malformed.clone()),
             (&[("authorization", "Bearer a"), ("authorization", "Basic b")], malformed.clone()),
+            (&[("authorization", "Basic b"), ("authorization", "Bearer a")], malformed.clone()),
+            (
+                &[("authorization", ""), ("authorization", ""), ("authorization", "Bearer a")],
+                malformed.clone(),
+            ),
+            (&[("authorization", "Basic a"), ("authorization", "")], missing.clone()),
             (&[("cookie", "psg_auth_token=t")], ok("t")),
             (&[("cookie", "a=1; psg_auth_token=t; b=2")], ok("t")),
             (&[("cookie", "a=1;psg_auth_token = t ")], ok("t")),
@@ -286,10 +299,13 @@ mod tests {
             (&[("x-api-token", "Bearer t")], "/", ok("Bearer t")),
             (&[("x-api-token", "")], "/?access_token=q", ok("q")),
             (&[("x-api-token", "a"), ("x-api-token", "b")], "/", malformed.clone()),
+            (&[("x-api-token", ""), ("x-api-token", "b")], "/", malformed.clone()),
+            (&[("x-api-token", ""), ("x-api-token", " ")], "/?access_token=q", ok("q")),
             (&[], "/?access_token=q", ok("q")),
             (&[], "/a?b=c&access_token=q&d", ok("q")),
             (&[], "/?access_token=a%2Eb", ok("a%2Eb")),
-            (&[], "/?access_token=a&access_token=b", malformed),
+            (&[], "/?access_token=a&access_token=b", malformed.clone()),
+            (&[], "/?access_token=&access_token=b", malformed),
             (&[], "/?access_token=", missing.clone()),
             (&[], "/?access_token", missing.clone()),
             (&[], "/?Access_token=q", missing.clone()),
