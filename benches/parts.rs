@@ -16,7 +16,7 @@ mod client;
 
 fn parts(criterion: &mut Criterion) {
     let key = SigningKey::shared("k1", Algorithm::Rs256);
-    let token = key.mint("app1", |_, _| {});
+    let token = client::session(&key, 1);
     let config = format!(
         "issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {}}}}}]\n",
         jwks(&[&key])

@@ -208,8 +208,8 @@ impl Bound {
             admin.await;
             Ended::Quietly("the admin port")
         });
-        let routes = Arc::new(rpc::routes(live, load, health, told)?);
-        let service = move |request| routes.call(request);
+        let services = rpc::services(live, load, health, told)?;
+        let service = move |request| services.call(request);
         let grpc = server::serve(grpc, options, ports.grpc, service, stop.clone());
         tasks.spawn(async move { Ended::Drained("the gRPC port", grpc.await) });
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use crate::cache;
 use crate::claims::Subject;
@@ -54,7 +54,7 @@ pub struct Authorizer {
 
 impl Authorizer {
     /// One check, from the request's rule to the verdict.
-    pub async fn check(&self, request: &Request<'_>) -> Verdict {
+    pub async fn check(&self, request: &Request<'_>) -> Verdict<'_> {
         let begun = self.observers.begin(&self.clock);
         let (rule, decided) = match self.policy.select(request) {
             Ok(rule) => (rule.name.as_str(), self.in_shadow(rule, self.apply(rule, request).await)),
@@ -65,9 +65,7 @@ impl Authorizer {
                 let outcome = grant.shadow().map_or(Outcome::Allowed, Outcome::ShadowDenied);
                 (outcome, grant.issuer(), grant.subject())
             }
-            Err(Refusal { denial, issuer, subject }) => {
-                (Outcome::Denied(*denial), issuer.as_ref(), subject.as_ref())
-            }
+            Err(Refusal { denial, issuer, subject }) => (Outcome::Denied(*denial), *issuer, subject.as_ref()),
         };
         let subject = subject.map(Subject::as_str);
         self.observers.end(begun, &Decision { outcome, issuer, subject, rule }, Some(request));
@@ -79,7 +77,7 @@ impl Authorizer {
     }
 
     /// The verdict on what is no request at all.
-    pub(crate) fn deny_unread(&self, denial: Denial) -> Verdict {
+    pub(crate) fn deny_unread(&self, denial: Denial) -> Verdict<'_> {
         let outcome = Outcome::Denied(denial);
         let decision = Decision { outcome, issuer: None, subject: None, rule: "" };
         self.observers.end(self.observers.begin(&self.clock), &decision, None);
@@ -87,7 +85,7 @@ impl Authorizer {
     }
 
     /// A shadow rollout lets through what would be denied, and remembers why.
-    fn in_shadow(&self, rule: &Rule, decided: Result<Grant, Refusal>) -> Result<Grant, Refusal> {
+    fn in_shadow<'c>(&'c self, rule: &Rule, decided: Decided<'c>) -> Decided<'c> {
         match decided {
             Err(Refusal { denial, issuer, subject })
                 if (self.checking.shadow || rule.shadow) && denial.passes_in_shadow() =>
@@ -98,7 +96,7 @@ impl Authorizer {
         }
     }
 
-    async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Result<Grant, Refusal> {
+    async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Decided<'_> {
         let nobody = || Grant::to_nobody(&self.identity);
         match rule.access {
             Access::Deny => return Err(Denial::RuleDenies.into()),
@@ -116,7 +114,7 @@ impl Authorizer {
         }
     }
 
-    async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Result<Grant, Refusal> {
+    async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Decided<'_> {
         // Before anything is done with all of its bytes.
         let token = token.of_at_most(self.tokens.max_length)?;
         let place = self.cache.place(token);
@@ -143,16 +141,16 @@ impl Authorizer {
 
     /// A token that was verified before, judged again: its key, its time, what the rule asks. `None` if its issuer's
     /// keys are not what they were.
-    fn remembered(&self, token: &Remembered, require: &Requirement) -> Option<Result<Grant, Refusal>> {
+    fn remembered(&self, token: &Remembered, require: &Requirement) -> Option<Decided<'_>> {
         let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
-        let keys = self.keys.snapshot(&issuer.name, now).ok()?;
-        Some(match token.recall(issuer, &keys, now)? {
+        let keys = self.keys.in_force(&issuer.name, now)?;
+        Some(match token.recall(issuer, keys, now)? {
             Ok(verified) => self.granted(&verified, require),
             Err(denial) => Err(Refusal::of(&issuer.name, denial)),
         })
     }
 
-    fn granted(&self, token: &Verified<'_, '_>, require: &Requirement) -> Result<Grant, Refusal> {
+    fn granted<'c>(&'c self, token: &Verified<'_, 'c>, require: &Requirement) -> Decided<'c> {
         let refusal = |denial| Refusal {
             subject: Some(token.subject().clone()),
             ..Refusal::of(&token.issuer().name, denial)
@@ -174,42 +172,51 @@ impl Authorizer {
             }
             Ok(_) | Err(_) => {}
         }
-        self.keys.ask(issuer, |keys| token.has_candidate(keys)).await.map_err(|missing| match missing {
+        // In a box: what is rarely awaited must not make every check's task larger.
+        let asked = Box::pin(self.keys.ask(issuer, |keys| token.has_candidate(keys)));
+        asked.await.map_err(|missing| match missing {
             Missing::Unknown => Denial::KeyUnknown,
             Missing::Unavailable => Denial::KeysUnavailable,
         })
     }
 }
 
+type Decided<'c> = Result<Grant<'c>, Refusal<'c>>;
+
 /// A denial, and whose token it was, as far as that is known.
-struct Refusal {
+struct Refusal<'c> {
     denial: Denial,
-    issuer: Option<IssuerName>,
+    issuer: Option<&'c IssuerName>,
     subject: Option<Subject>,
 }
 
-impl Refusal {
-    fn of(issuer: &IssuerName, denial: Denial) -> Self {
-        Self { denial, issuer: Some(issuer.clone()), subject: None }
+impl<'c> Refusal<'c> {
+    const fn of(issuer: &'c IssuerName, denial: Denial) -> Self {
+        Self { denial, issuer: Some(issuer), subject: None }
     }
 }
 
-impl From<Denial> for Refusal {
+impl From<Denial> for Refusal<'_> {
     fn from(denial: Denial) -> Self {
         Self { denial, issuer: None, subject: None }
     }
 }
 
 /// `envoy.service.auth.v3.Authorization/Check`. The call itself succeeds on every verdict.
-pub(crate) async fn check(live: &Live, headers: &HeaderMap, message: &[u8]) -> Bytes {
+pub(crate) async fn check(live: &Live, trace: Option<&HeaderValue>, message: &[u8]) -> Bytes {
     // One configuration from the first look to the answer.
     let authorizer = live.now();
     let verdict = match wire::view(message) {
         Ok(request) => {
-            let trace = headers.get("traceparent").map(HeaderValue::as_bytes);
-            authorizer.check(&Request { trace, ..request }).await
+            authorizer.check(&Request { trace: trace.map(HeaderValue::as_bytes), ..request }).await
         }
         Err(denial) => authorizer.deny_unread(denial),
     };
     authorizer.answers.of(&verdict)
+}
+
+/// The answer to a check that is too large to be read.
+pub(crate) fn refuse(live: &Live) -> Bytes {
+    let authorizer = live.now();
+    authorizer.answers.of(&authorizer.deny_unread(Denial::RequestMalformed))
 }

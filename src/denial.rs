@@ -95,6 +95,12 @@ impl Denial {
         Self::RuleUnknown,
     ];
 
+    /// Its place among [all](Denial::ALL) of them.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The stable name: `code` in the answer's body, label in metrics.
     #[must_use]
     pub const fn code(self) -> &'static str {

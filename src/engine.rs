@@ -162,7 +162,7 @@ impl Engine {
             checking,
             wording,
             observers: Observers {
-                counts: Counts::default(),
+                counts: Counts::of(issuers.names()),
                 decisions: Decisions::new(decision_log),
                 spans: Spans::default(),
             },

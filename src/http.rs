@@ -13,7 +13,7 @@ use crate::answer::{self, Denied};
 use crate::config::{Http, Style};
 use crate::denial::{Denial, Wording};
 use crate::live::Live;
-use crate::load::{Load, Refused};
+use crate::load::Load;
 use crate::request::Request;
 use crate::token::Withheld;
 use crate::verdict::{Grant, Verdict};
@@ -34,13 +34,18 @@ impl HttpChecks {
     }
 
     /// Answers one request. Its body, if any, is not looked at.
-    pub(crate) async fn respond(self, request: Parts) -> Response<Full<Bytes>> {
+    pub(crate) fn respond(self, request: Parts) -> impl Future<Output = Response<Full<Bytes>>> + Send {
+        // From here on it waits for its turn.
         let turn = self.load.begin();
-        let answer = turn.run(|| self.check(request)).await;
-        answer.unwrap_or_else(|refused @ (Refused::Overloaded | Refused::Late)| {
-            tracing::debug!(%refused, "a check was refused");
-            bare(StatusCode::SERVICE_UNAVAILABLE)
-        })
+        async move {
+            match turn.in_time() {
+                Ok(()) => self.check(request).await,
+                Err(refused) => {
+                    tracing::debug!(%refused, "a check was refused");
+                    bare(StatusCode::SERVICE_UNAVAILABLE)
+                }
+            }
+        }
     }
 
     async fn check(self, request: Parts) -> Response<Full<Bytes>> {
@@ -148,7 +153,7 @@ fn all(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
 }
 
 /// 200 with the identity. An HTTP answer cannot remove a header, so what is to be removed is sent empty.
-fn granted(grant: &Grant) -> Option<Response<Full<Bytes>>> {
+fn granted(grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
     let headers_of = grant.headers();
     // The configuration refuses query sources that are withheld over HTTP.
     let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
@@ -157,7 +162,7 @@ fn granted(grant: &Grant) -> Option<Response<Full<Bytes>>> {
     for (name, value) in &headers_of.set {
         headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
     }
-    for name in headers_of.removed().chain(tokens) {
+    for name in headers_of.removed().chain(tokens.iter().map(String::as_str)) {
         headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
     }
     if let Some(rest) = cookie {

@@ -1,8 +1,6 @@
 //! What the service behind may believe: which headers carry the identity, and which names a client could
 //! have forged it under. Worked out once per configuration, not per request.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
 use crate::claims::Claim;
@@ -13,25 +11,37 @@ use crate::json::Object;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     headers: Vec<(String, Claim)>,
-    disguises: Arc<[String]>,
+    disguises: Vec<String>,
     metadata: Vec<Claim>,
 }
 
 /// Names that are set and names that are removed. None stands in both.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers {
+pub struct Headers<'c> {
     /// To set, overwriting.
-    pub set: Vec<(String, String)>,
+    pub set: Vec<(&'c str, String)>,
     /// To remove, besides the disguises.
-    pub remove: Vec<String>,
+    pub remove: Vec<&'c str>,
     /// Every other spelling of the identity headers: to remove from every request.
-    pub disguises: Arc<[String]>,
+    pub disguises: &'c [String],
 }
 
-impl Headers {
+impl<'c> Headers<'c> {
     /// Everything that is to be removed.
-    pub fn removed(&self) -> impl Iterator<Item = &String> {
-        self.disguises.iter().chain(&self.remove)
+    pub fn removed(&self) -> impl Iterator<Item = &'c str> {
+        self.disguises.iter().map(String::as_str).chain(self.remove.iter().copied())
+    }
+}
+
+/// How deep a claim in the metadata may be: each level is two messages to protobuf, and C++ reads a hundred at most.
+const MAX_DEPTH: usize = 16;
+
+fn is_deeper_than(most: usize, value: &Value) -> bool {
+    match (value, most) {
+        (Value::Array(_) | Value::Object(_), 0) => true,
+        (Value::Array(items), _) => items.iter().any(|item| is_deeper_than(most - 1, item)),
+        (Value::Object(members), _) => members.values().any(|member| is_deeper_than(most - 1, member)),
+        _ => false,
     }
 }
 
@@ -71,13 +81,12 @@ impl Identity {
     ///
     /// # Errors
     /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header.
-    pub(crate) fn of(&self, claims: &Object<'_>) -> Result<Headers, Denial> {
-        let mut headers =
-            Headers { set: Vec::new(), remove: Vec::new(), disguises: Arc::clone(&self.disguises) };
+    pub(crate) fn of(&self, claims: &Object<'_>) -> Result<Headers<'_>, Denial> {
+        let mut headers = Headers { set: Vec::new(), remove: Vec::new(), disguises: &self.disguises };
         for (name, claim) in &self.headers {
             match claim.header_value(claims)? {
-                Some(value) => headers.set.push((name.clone(), value)),
-                None => headers.remove.push(name.clone()),
+                Some(value) => headers.set.push((name, value)),
+                None => headers.remove.push(name),
             }
         }
         Ok(headers)
@@ -85,16 +94,20 @@ impl Identity {
 
     /// The headers of a request without an identity: none is set, all are removed.
     #[must_use]
-    pub fn of_nobody(&self) -> Headers {
-        let remove = self.headers.iter().map(|(name, _)| name.clone()).collect();
-        Headers { set: Vec::new(), remove, disguises: Arc::clone(&self.disguises) }
+    pub fn of_nobody(&self) -> Headers<'_> {
+        let remove = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        Headers { set: Vec::new(), remove, disguises: &self.disguises }
     }
 
     /// The claims for the proxy's metadata, under their names as written; missing and null ones left out.
-    pub(crate) fn told(&self, claims: &Object<'_>) -> Vec<(String, Value)> {
-        let told =
-            self.metadata.iter().filter_map(|claim| Some((claim.as_str().to_owned(), claim.of(claims)?)));
-        told.filter(|(_, value)| !value.is_null()).collect()
+    ///
+    /// # Errors
+    /// [`Denial::ClaimInvalid`] for one that is so deep that the proxy could not read the answer.
+    pub(crate) fn told(&self, claims: &Object<'_>) -> Result<Vec<(&str, Value)>, Denial> {
+        let told = self.metadata.iter().filter_map(|claim| Some((claim.as_str(), claim.of(claims)?)));
+        let told: Vec<_> = told.filter(|(_, value)| !value.is_null()).collect();
+        let fits = told.iter().all(|(_, value)| !is_deeper_than(MAX_DEPTH, value));
+        if fits { Ok(told) } else { Err(Denial::ClaimInvalid) }
     }
 }
 
@@ -136,12 +149,28 @@ mod tests {
 
     #[test]
     fn knows_every_spelling_but_its_own() {
-        assert_eq!(identity(&[("user", "sub")]).disguises(), &[] as &[String]);
+        assert!(identity(&[("user", "sub")]).disguises().is_empty());
         let spelled = identity(&[("x-user-id", "sub")]);
         assert_eq!(spelled.disguises(), ["x_user-id", "x-user_id", "x_user_id"]);
         assert_eq!(identity(&[("x_user", "sub")]).disguises(), ["x-user"]);
         assert_eq!(identity(&[(Identity::DEFAULT_HEADER, "sub")]).disguises.len(), 7);
         assert_eq!(identity(&[("a-b-c-d-e-f", "sub")]).disguises.len(), 31);
+    }
+
+    #[test]
+    fn metadata_is_no_deeper_than_a_proxy_reads() {
+        let identity = Identity::new(Vec::new(), vec![Claim::new("d").unwrap()]);
+        for (depth, fits) in [(0, true), (MAX_DEPTH, true), (MAX_DEPTH + 1, false), (120, false)] {
+            for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+                let text = format!("{{\"d\":{}1{}}}", open.repeat(depth), close.repeat(depth));
+                let claims = Object::parse(text.as_bytes()).unwrap();
+                assert_eq!(
+                    identity.told(&claims).map(|told| told.len()),
+                    if fits { Ok(1) } else { Err(Denial::ClaimInvalid) },
+                    "{depth} {open}"
+                );
+            }
+        }
     }
 
     proptest! {
@@ -165,8 +194,8 @@ mod tests {
             let text = format!("{{{}}}", claims.join(","));
             let claims = Object::parse(text.as_bytes()).unwrap();
             for headers in [identity.of(&claims).unwrap(), identity.of_nobody()] {
-                let set = headers.set.iter().map(|(name, _)| name);
-                let mut all: Vec<_> = set.chain(headers.removed()).map(|name| name.to_ascii_lowercase()).collect();
+                let set = headers.set.iter().map(|(name, _)| *name);
+                let mut all: Vec<_> = set.chain(headers.removed()).map(str::to_ascii_lowercase).collect();
                 let count = all.len();
                 all.sort();
                 all.dedup();

@@ -37,7 +37,6 @@ pub(crate) fn registry(live: Arc<Live>, ports: Ports) -> Registry {
     let ours = registry.sub_registry_with_prefix("passage_authz");
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     ours.register("build", "The version that runs", version);
-    live.now().observers.counts.register(ours);
     ours.register_collector(Box::new(Counts(live)));
     ours.register_collector(Box::new(ports));
     registry
@@ -50,13 +49,15 @@ pub(crate) fn render(registry: &Registry) -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// The key sets and their fetches, by issuer: a configured name, never anything a client sent.
+/// The checks, the key sets and their fetches, by issuer: a configured name, never anything a client sent.
 #[derive(Debug)]
 struct Counts(Arc<Live>);
 
 impl Collector for Counts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let store = Arc::clone(&self.0.now().keys);
+        let authorizer = self.0.now();
+        authorizer.observers.counts.encode(&mut encoder)?;
+        let store = Arc::clone(&authorizer.keys);
         let issuers: Vec<_> = store.sources().iter().map(|(issuer, _)| issuer).collect();
         let help = "Fetches of key sets by what they brought";
         let mut fetches = encoder.encode_descriptor("key_fetches", help, None, MetricType::Counter)?;
@@ -69,11 +70,6 @@ impl Collector for Counts {
                 let labels = [("issuer", issuer.as_str()), ("result", result)];
                 ConstCounter::new(count).encode(fetches.encode_family(&labels)?)?;
             }
-        }
-        let help = "Tokens by whether they had been verified before";
-        let mut cached = encoder.encode_descriptor("token_cache", help, None, MetricType::Counter)?;
-        for (result, count) in self.0.now().observers.counts.cached() {
-            ConstCounter::new(count).encode(cached.encode_family(&[("result", result)])?)?;
         }
         let (reloaded, refused) = self.0.reloads();
         let help = "Reloads of the configuration by how they ended";

@@ -22,6 +22,26 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// How many outcomes there are.
+    pub const COUNT: usize = 1 + 2 * Denial::ALL.len();
+
+    /// Every outcome.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let denied = Denial::ALL.into_iter().map(Self::Denied);
+        let shadow = Denial::ALL.into_iter().map(Self::ShadowDenied);
+        std::iter::once(Self::Allowed).chain(denied).chain(shadow)
+    }
+
+    /// Its place among them.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Allowed => 0,
+            Self::Denied(denial) => 1 + denial.index(),
+            Self::ShadowDenied(denial) => 1 + Denial::ALL.len() + denial.index(),
+        }
+    }
+
     /// Its label: the caller's fault is `denied`, ours or the proxy's is `error`.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -90,5 +110,16 @@ impl Observers {
         if let Some(time) = begun.time {
             self.spans.record(decision, request, time, took);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_outcome_has_a_place_of_its_own() {
+        let places: Vec<_> = Outcome::all().map(Outcome::index).collect();
+        assert_eq!(places, (0..Outcome::COUNT).collect::<Vec<_>>());
     }
 }

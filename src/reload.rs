@@ -184,7 +184,7 @@ impl Reloader {
     async fn put_to_work(&mut self, engine: Engine) {
         let Engine { mut authorizer, refreshers, issuers, .. } = engine;
         let before = self.live.now();
-        authorizer.observers.counts = before.observers.counts.clone();
+        authorizer.observers.counts = before.observers.counts.followed_by(issuers.names());
         authorizer.observers.spans = before.observers.spans.clone();
         let keys = Arc::clone(&authorizer.keys);
         let mut retired = self.running.start(refreshers);

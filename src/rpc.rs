@@ -1,10 +1,14 @@
 //! The gRPC services on the one port: checks, health and reflection.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::{Bytes, Incoming};
+use http::{HeaderName, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::server::NamedService;
@@ -13,14 +17,22 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tower_service::Service as _;
 
 use crate::authz;
-use crate::grpc::{self, Answer};
+use crate::grpc::{self, Answer, Unread};
 use crate::health::Ending;
 use crate::live::Live;
-use crate::load::{Load, Turn};
+use crate::load::Load;
 use crate::wire;
 
+/// A question about health or descriptors is a name. tonic makes room for whatever length is announced.
+const LARGEST_QUESTION: usize = 4 * 1024;
+
+/// And it is there after this time, or nobody waits for it any more.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// Who answers which call.
-pub(crate) struct Routes<H, R> {
+struct Routes<H, R> {
     live: Arc<Live>,
     load: Arc<Load>,
     health: HealthServer<H>,
@@ -28,72 +40,95 @@ pub(crate) struct Routes<H, R> {
     told: CancellationToken,
 }
 
+/// The services. Each clone counts the calls that hold it by itself: clone it for each connection, and cores that serve
+/// different ones do not meet at one count.
+pub(crate) struct Services<H, R>(Arc<Held<H, R>>);
+
+struct Held<H, R>(Arc<Routes<H, R>>);
+
+impl<H, R> Clone for Services<H, R> {
+    fn clone(&self) -> Self {
+        Self(Arc::new(Held(Arc::clone(&self.0.0))))
+    }
+}
+
+type Called = Result<Response<Answer>, Infallible>;
+
 /// All services; streams that have no end of their own end when `told` is cancelled.
-pub(crate) fn routes<H: Health>(
+pub(crate) fn services<H: Health>(
     live: Arc<Live>,
     load: Arc<Load>,
     health: HealthServer<H>,
     told: CancellationToken,
-) -> Result<Routes<H, impl ServerReflection>, tonic_reflection::server::Error> {
+) -> Result<Services<H, impl ServerReflection>, tonic_reflection::server::Error> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Ok(Routes { live, load, health, reflection, told })
+    let health = health.max_decoding_message_size(LARGEST_QUESTION);
+    let reflection = reflection.max_decoding_message_size(LARGEST_QUESTION);
+    Ok(Services(Arc::new(Held(Arc::new(Routes { live, load, health, reflection, told })))))
+}
+
+impl<H: Health, R: ServerReflection> Services<H, R> {
+    /// Answers one call that has arrived now.
+    pub(crate) fn call(&self, request: Request<Incoming>) -> impl Future<Output = Called> + Send + use<H, R> {
+        let held = Arc::clone(&self.0);
+        if request.uri().path() != wire::CHECK {
+            return Either::Right(rare(async move { held.0.question(request).await }));
+        }
+        match grpc::refusal(request.headers()) {
+            None => Either::Left(check(held, request)),
+            Some(refusal) => Either::Right(rare(async move { Ok(refusal) })),
+        }
+    }
+}
+
+/// In a box: what is rarely called must not make every check's task as large as its own.
+fn rare(call: impl Future<Output = Called> + Send + 'static) -> Pin<Box<dyn Future<Output = Called> + Send>> {
+    Box::pin(call)
+}
+
+/// No `async fn`, which would hold the request twice, and begin with the first poll and not now.
+fn check<H: Health, R: ServerReflection>(
+    held: Arc<Held<H, R>>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Called> + Send {
+    // From here on it waits for its turn.
+    let turn = held.0.load.begin();
+    let (mut parts, body) = request.into_parts();
+    let trace = parts.headers.remove(TRACEPARENT);
+    async move {
+        if let Err(refused) = turn.in_time() {
+            return Ok(grpc::failure(&Status::unavailable(refused.to_string())));
+        }
+        let Routes { live, load, .. } = &*held.0;
+        let answer = match grpc::message(body, load.parts()).await {
+            Ok(message) => authz::check(live, trace.as_ref(), &message).await,
+            Err(Unread::TooLarge) => authz::refuse(live),
+            Err(Unread::Failed(status)) => return Ok(grpc::failure(&status)),
+        };
+        Ok(grpc::answer(answer))
+    }
 }
 
 impl<H: Health, R: ServerReflection> Routes<H, R> {
-    /// Answers one call that has arrived now.
-    pub(crate) fn call(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + Send + use<H, R> {
-        let (routes, to) = (Arc::clone(self), self.to(request.uri().path()));
-        async move {
-            let Routes { live, health, reflection, told, .. } = &*routes;
-            let stream = match to {
-                To::Nobody => return Ok(grpc::failure(&Status::unimplemented("no such call"))),
-                To::Check(turn) => return Ok(check(turn, live, request).await),
-                To::Health => health.clone().call(request).await?,
-                To::Reflection => reflection.clone().call(request).await?,
-            };
-            let ending = |body| Answer::Stream(tonic::body::Body::new(Ending::new(body, told.clone())));
-            Ok(stream.map(ending))
-        }
+    /// Answers a call to one of the other services.
+    async fn question(&self, request: Request<Incoming>) -> Called {
+        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let answering = match service.map(|(service, _)| service) {
+            Some(name) if name == <HealthServer<H> as NamedService>::NAME => {
+                Either::Left(self.health.clone().call(request))
+            }
+            Some(name) if name == <ServerReflectionServer<R> as NamedService>::NAME => {
+                Either::Right(self.reflection.clone().call(request))
+            }
+            _ => return Ok(grpc::failure(&Status::unimplemented("no such call"))),
+        };
+        let Ok(answer) = timeout(QUESTION_TIMEOUT, answering).await else {
+            return Ok(grpc::failure(&Status::deadline_exceeded("the question did not arrive in time")));
+        };
+        let ending = |body| Answer::Stream(tonic::body::Body::new(Ending::new(body, self.told.clone())));
+        Ok(answer?.map(ending))
     }
-
-    fn to(&self, path: &str) -> To {
-        if path == wire::CHECK {
-            // From here on it waits for its turn.
-            return To::Check(self.load.begin());
-        }
-        match path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service) {
-            Some(name) if name == <HealthServer<H> as NamedService>::NAME => To::Health,
-            Some(name) if name == <ServerReflectionServer<R> as NamedService>::NAME => To::Reflection,
-            _ => To::Nobody,
-        }
-    }
-}
-
-async fn check(turn: Turn, live: &Live, request: Request<Incoming>) -> Response<Answer> {
-    let (parts, body) = request.into_parts();
-    if let Some(refusal) = grpc::refusal(&parts.headers) {
-        return refusal;
-    }
-    let checked = async || -> Result<Bytes, Status> {
-        let message = grpc::message(&parts.headers, body).await?;
-        Ok(authz::check(live, &parts.headers, &message).await)
-    };
-    match turn.run(checked).await {
-        Ok(Ok(message)) => grpc::answer(message),
-        Ok(Err(status)) => grpc::failure(&status),
-        Err(refused) => grpc::failure(&Status::unavailable(refused.to_string())),
-    }
-}
-
-enum To {
-    Check(Turn),
-    Health,
-    Reflection,
-    Nobody,
 }

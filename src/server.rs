@@ -11,18 +11,19 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::listen::{Idle, Listener, Peer, Stream};
 use crate::load::Load;
 use crate::reads::WideReads;
+use crate::requests::{Counting, Requests};
 use crate::tls::Tls;
 use crate::workers::Workers;
 
@@ -39,8 +40,9 @@ const FIRST_REQUEST: Duration = Duration::from_secs(20);
 /// A connection without a request for this long is asked to go away.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A connection that was asked to go away and stays is cut after this time: long enough for any check.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// A connection that was asked to go away and stays is cut after this time: long enough for any check, and the longest
+/// waits 10 s for a key.
+const FAREWELL: Duration = Duration::from_secs(15);
 
 /// A peer that says nothing for this long is sent a PING, and cut if it does not answer in the time after it.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -162,7 +164,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let drain_timeout = options.drain_timeout;
-    let (requests, cut) = (TaskTracker::new(), CancellationToken::new());
+    let (requests, cut) = (Requests::on(options.workers.count()), CancellationToken::new());
     let port = Port { options, seen, service, requests, stop, cut };
     port.accept(&listener, port.stop.cancelled()).await;
     let deadline = Instant::now() + drain_timeout;
@@ -177,12 +179,11 @@ where
     let Port { seen, requests, cut, .. } = port;
     let connections = &seen.connections;
     connections.close();
-    requests.close();
     let quiet = async {
         loop {
             requests.wait().await;
             sleep(LINGER).await;
-            if requests.is_empty() {
+            if requests.len() == 0 {
                 return;
             }
         }
@@ -207,7 +208,7 @@ struct Port<S> {
     options: Options,
     seen: Arc<Seen>,
     service: S,
-    requests: TaskTracker,
+    requests: Requests,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -254,15 +255,15 @@ where
         } else {
             (self.options.max_age.map(jittered), self.stop.clone())
         };
+        let (tls, cut, place) = (self.options.tls.clone(), self.cut.clone(), self.options.workers.place());
         let connection = Connection {
             peer,
             protocol: self.options.protocol,
             service: self.service.clone(),
-            requests: self.requests.clone(),
+            requests: self.requests.of(place.core()),
             age,
             goodbye,
         };
-        let (tls, cut, place) = (self.options.tls.clone(), self.cut.clone(), self.options.workers.place());
         let (runtime, stream) = (place.runtime(), stream.idle());
         let served = async move {
             let _place = place;
@@ -284,7 +285,7 @@ struct Connection<S> {
     peer: Peer,
     protocol: Protocol,
     service: S,
-    requests: TaskTracker,
+    requests: Counting,
     age: Option<Duration>,
     goodbye: CancellationToken,
 }
@@ -310,20 +311,15 @@ where
     /// Serves until the peer ends it; when it is told to, or has been idle or there for too long, says goodbye.
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let Self { peer, protocol, service, requests, age, goodbye } = self;
-        let builder = builder(protocol, Counting(requests.clone()));
+        let builder = builder(protocol, requests.clone());
         let served = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&served);
         let service = service_fn(move |request| {
             counted.fetch_add(1, Ordering::Relaxed);
-            // Over HTTP/2 a request is a task already.
-            let version = Request::version(&request);
-            let under_way = (version < http::Version::HTTP_2).then(|| requests.token());
+            // Over HTTP/2 a request is a task, and counted already.
+            let is_task = Request::version(&request) >= http::Version::HTTP_2;
             let response = service(request);
-            async move {
-                let response = response.await;
-                drop(under_way);
-                response
-            }
+            if is_task { Either::Left(response) } else { Either::Right(requests.count(response)) }
         });
         let mut serving = pin!(builder.serve_connection(TokioIo::new(WideReads::new(stream)), service));
         let aged = async {
@@ -410,20 +406,6 @@ fn builder(protocol: Protocol, executor: Counting) -> auto::Builder<Counting> {
 /// A tenth more or less, so that connections that came together do not leave together.
 fn jittered(age: Duration) -> Duration {
     age.mul_f64(fastrand::f64().mul_add(0.2, 0.9))
-}
-
-/// Spawns hyper's tasks, one per HTTP/2 stream, where the drain can see them.
-#[derive(Clone)]
-struct Counting(TaskTracker);
-
-impl<F> Executor<F> for Counting
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, task: F) {
-        self.0.spawn(task);
-    }
 }
 
 async fn rest_after(error: &io::Error) {

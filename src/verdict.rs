@@ -11,44 +11,43 @@ use crate::verify::Verified;
 
 /// The outcome of one check.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "most verdicts are grants, and one lives for a microsecond")]
-pub enum Verdict {
+pub enum Verdict<'c> {
     /// The request may go on, with the grant's headers set and removed.
-    Allow(Grant),
+    Allow(Grant<'c>),
     /// The request is turned away.
     Deny(Denial),
 }
 
 /// Leave to go on, and all that the answer needs. An identity comes in only by a [`Verified`] token, so an
-/// unchecked one has no type to travel in.
+/// unchecked one has no type to travel in. Names are borrowed from the configuration that granted it.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Grant {
-    issuer: Option<IssuerName>,
+pub struct Grant<'c> {
+    issuer: Option<&'c IssuerName>,
     subject: Option<Subject>,
-    headers: Headers,
-    metadata: Vec<(String, Value)>,
+    headers: Headers<'c>,
+    metadata: Vec<(&'c str, Value)>,
     withheld: Withheld,
     shadow: Option<Denial>,
 }
 
-impl Grant {
+impl<'c> Grant<'c> {
     /// Lets the bearer of a verified token through under its identity.
     ///
     /// # Errors
-    /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header.
-    pub fn to(verified: &Verified<'_, '_>, identity: &Identity) -> Result<Self, Denial> {
+    /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header, or is too deep for the metadata.
+    pub fn to(verified: &Verified<'_, 'c>, identity: &'c Identity) -> Result<Self, Denial> {
         Ok(Self {
-            issuer: Some(verified.issuer().name.clone()),
+            issuer: Some(&verified.issuer().name),
             subject: Some(verified.subject().clone()),
             headers: identity.of(verified.claims())?,
-            metadata: identity.told(verified.claims()),
+            metadata: identity.told(verified.claims())?,
             ..Self::default()
         })
     }
 
     /// Lets somebody through of whom nothing is known: no identity header survives.
     #[must_use]
-    pub fn to_nobody(identity: &Identity) -> Self {
+    pub fn to_nobody(identity: &'c Identity) -> Self {
         Self { headers: identity.of_nobody(), ..Self::default() }
     }
 
@@ -56,9 +55,9 @@ impl Grant {
     #[must_use]
     pub fn in_shadow_of(
         denial: Denial,
-        issuer: Option<IssuerName>,
+        issuer: Option<&'c IssuerName>,
         subject: Option<Subject>,
-        identity: &Identity,
+        identity: &'c Identity,
     ) -> Self {
         Self { shadow: Some(denial), issuer, subject, ..Self::to_nobody(identity) }
     }
@@ -71,8 +70,8 @@ impl Grant {
 
     /// The issuer that vouched for the bearer, if one did.
     #[must_use]
-    pub const fn issuer(&self) -> Option<&IssuerName> {
-        self.issuer.as_ref()
+    pub const fn issuer(&self) -> Option<&'c IssuerName> {
+        self.issuer
     }
 
     /// The subject of the token; for the log, the service behind reads the headers.
@@ -83,13 +82,13 @@ impl Grant {
 
     /// Headers to set and to remove.
     #[must_use]
-    pub const fn headers(&self) -> &Headers {
+    pub const fn headers(&self) -> &Headers<'c> {
         &self.headers
     }
 
     /// Claims for the proxy's dynamic metadata.
     #[must_use]
-    pub fn metadata(&self) -> &[(String, Value)] {
+    pub fn metadata(&self) -> &[(&'c str, Value)] {
         &self.metadata
     }
 

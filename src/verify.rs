@@ -172,15 +172,15 @@ impl Remembered {
         issuers.at(self.issuer)
     }
 
-    /// The token once more: its key is still at hand, and its time is judged again. `None` if the keys have changed
-    /// since, so that everything must be verified anew.
+    /// The token once more: the set that verified it is still in force, and its time is judged again. `None` if the keys
+    /// have changed since, so that everything must be verified anew.
     pub fn recall<'a, 'i>(
         &'a self,
         issuer: &'i Issuer,
-        keys: &KeySet,
+        in_force: Generation,
         now: UnixTime,
     ) -> Option<Result<Verified<'a, 'i>, Denial>> {
-        if keys.generation() != self.keys {
+        if in_force != self.keys {
             return None;
         }
         let claims = Object::parse(self.claims.as_bytes()).ok()?;

@@ -83,27 +83,30 @@ impl Answers {
 
     /// The answer to a check.
     #[must_use]
-    pub fn of(&self, verdict: &Verdict) -> Bytes {
+    pub fn of(&self, verdict: &Verdict<'_>) -> Bytes {
         match verdict {
             Verdict::Allow(grant) => self.granted(grant),
             Verdict::Deny(denial) => self.denials.get(denial).cloned().unwrap_or_default(),
         }
     }
 
-    fn granted(&self, grant: &Grant) -> Bytes {
-        let told = grant.metadata().iter().map(|(claim, value)| (claim.clone(), protobuf(value)));
+    fn granted(&self, grant: &Grant<'_>) -> Bytes {
+        let told = grant.metadata().iter().map(|(claim, value)| ((*claim).to_owned(), protobuf(value)));
         let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
         let fields = told.chain(shadow).collect();
         let Headers { set, remove, disguises: _ } = grant.headers();
         let Withheld { headers: tokens, cookie, query } = grant.withheld();
         let mut headers: Vec<_> =
-            set.iter().map(|(name, value)| header(name.clone(), value.clone())).collect();
-        headers.extend(cookie.as_ref().map(|rest| bytes_header("cookie", rest)));
-        let ok = OkHttpResponse {
-            headers,
-            headers_to_remove: remove.iter().chain(tokens).cloned().collect(),
-            query_parameters_to_remove: query.clone(),
-        };
+            set.iter().map(|(name, value)| header((*name).to_owned(), value.clone())).collect();
+        let mut removed: Vec<_> =
+            remove.iter().map(|name| (*name).to_owned()).chain(tokens.clone()).collect();
+        match cookie.as_deref().map(speakable) {
+            None => {}
+            Some(rest) if rest.is_empty() => removed.push("cookie".to_owned()),
+            Some(rest) => headers.push(header("cookie", rest)),
+        }
+        let ok =
+            OkHttpResponse { headers, headers_to_remove: removed, query_parameters_to_remove: query.clone() };
         let around = CheckResponse {
             status: Some(proto::Status { code: code::OK }),
             dynamic_metadata: Some(Struct { fields }),
@@ -170,20 +173,11 @@ fn protobuf(value: &serde_json::Value) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// A header whose value came from the client as bytes.
-fn bytes_header(name: &'static str, value: &[u8]) -> HeaderValueOption {
-    match str::from_utf8(value) {
-        Ok(text) => header(name, text.to_owned()),
-        // `value` must be UTF-8 on the wire; `raw_value` is what it came in.
-        Err(_) => HeaderValueOption {
-            header: Some(HeaderValue {
-                key: name.into(),
-                value: Bytes::new(),
-                raw_value: Bytes::copy_from_slice(value),
-            }),
-            append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-        },
-    }
+/// The cookies that can be said to Envoy: `value` must be UTF-8 on the wire, and `raw_value` is not read in answers (seen
+/// with Envoy 1.40: the header arrives empty).
+fn speakable(cookies: &[u8]) -> String {
+    let pairs = cookies.split(|byte| *byte == b';').filter_map(|pair| str::from_utf8(pair).ok());
+    pairs.map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 /// A header to set, overwriting: the API's default action is to append, under which a client's forged value

@@ -60,6 +60,11 @@ impl Workers {
         Ok((Self(Arc::new(workers)), Threads { stop, threads }))
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// A place for one connection, where there are the fewest.
     pub(crate) fn place(&self) -> Place {
         let count =
@@ -84,6 +89,11 @@ impl Place {
 
     pub(crate) fn runtime(&self) -> Handle {
         self.worker().runtime.clone()
+    }
+
+    /// Which of the workers it is at, from 0.
+    pub(crate) const fn core(&self) -> usize {
+        self.at
     }
 }
 

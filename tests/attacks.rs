@@ -574,10 +574,10 @@ async fn preflights_pass_only_if_they_are_and_may() {
 }
 
 /// A request written byte by byte, since clients tidy up: status and body.
-async fn raw(envoy: &Envoy, target: &str, headers: &str) -> (u16, Value) {
+async fn raw(envoy: &Envoy, target: &str, headers: impl AsRef<[u8]>) -> (u16, Value) {
     let mut stream = TcpStream::connect(envoy.address).await.unwrap();
-    let text = format!("GET {target} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n{headers}\r\n");
-    stream.write_all(text.as_bytes()).await.unwrap();
+    let text = format!("GET {target} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n");
+    stream.write_all(&[text.as_bytes(), headers.as_ref(), b"\r\n"].concat()).await.unwrap();
     let mut answer = Vec::new();
     // Envoy may reset the connection of a request it refuses.
     let _ = stream.read_to_end(&mut answer).await;
@@ -744,6 +744,32 @@ async fn tokens_that_are_not_forwarded_reach_nobody_on_any_route() {
         if path.contains("x=1") {
             assert!(body["path"].as_str().unwrap().contains("x=1") && text.contains("y=2"), "{text}");
         }
+    }
+}
+
+/// Envoy takes only UTF-8 from an answer: a cookie that is none cannot be handed on, and takes no other with it.
+#[tokio::test]
+async fn withheld_cookies_leave_the_others_whatever_bytes_they_are() {
+    let service = Service::ready(&config("tokens: {forward: false}\n")).await;
+    let upstream = Upstream::start().await.unwrap();
+    let binary = tokio::task::spawn_blocking(|| support::envoy::find(true)).await.unwrap().unwrap();
+    let raw_headers = |config: String| {
+        config.replace(
+            "transport_api_version: V3",
+            "transport_api_version: V3\n              encode_raw_headers: true",
+        )
+    };
+    let envoy = Envoy::start(&binary, service.grpc, upstream.address, raw_headers).await.unwrap();
+    let good = good();
+    for (before, after, want) in [
+        (&b"a=1; "[..], &b"; b=2"[..], Some("a=1; b=2")),
+        (b"a=1; l=\xe9; ", b"; b=\xc3\xa9", Some("a=1; b=\u{e9}")),
+        (b"l=\xe9; ", b"", None),
+    ] {
+        let cookies = [b"cookie: ", before, b"psg_auth_token=", good.as_bytes(), after, b"\r\n"].concat();
+        let (status, body) = raw(&envoy, "/", cookies).await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(seen(&body, "cookie").first().map(String::as_str), want);
     }
 }
 

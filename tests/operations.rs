@@ -12,7 +12,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::algorithm::Algorithm;
 use passage_authz::config::Config;
-use passage_authz::testing::{SigningKey, jwks, tampered};
+use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
 use support::envoy::{Envoy, Upstream, seen};
 use support::process::{Running, binary, file, wait_until};
@@ -32,6 +32,12 @@ fn key() -> Arc<SigningKey> {
 fn inline() -> String {
     let keys = jwks(&[&key()]);
     format!("issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]\n")
+}
+
+/// The same, for more issuers to follow.
+fn inline_block() -> String {
+    let keys = jwks(&[&key()]);
+    format!("issuers:\n  - {{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}\n")
 }
 
 fn good() -> String {
@@ -305,46 +311,138 @@ async fn past_max_connections_new_ones_are_refused_and_old_ones_served() {
 
 #[tokio::test]
 async fn too_many_checks_under_way_are_refused_at_once_and_health_is_not() {
-    let service = Service::ready(&inline()).await;
-    assert_eq!(service.bearer(&good()).await.code(), "allowed");
-    // Checks whose messages never come, 256 on each of 32 connections.
-    let mut held = Vec::new();
-    for _ in 0..32 {
-        let stream = TcpStream::connect(service.grpc).await.unwrap();
-        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
-        tokio::spawn(connection);
+    let slow = FakeIssuer::start(Behavior::Hang).await;
+    let running = Running::start(
+        &format!(
+            "{}  - {{name: slow, issuer: slow, audiences: [], refresh: {{timeout: 10s, wait: 10s}}, keys: {{url: '{}/keys'}}}}\n",
+            inline_block(),
+            slow.url()
+        ),
+        "info",
+    )
+    .await;
+    running.until_ready().await;
+    let client = AuthorizationClient::new(channel(running.grpc));
+    assert_eq!(bearer(&client, &good()).await.unwrap().code(), "allowed");
+    // Checks that wait for keys, as many as two cores may not have under way; who is refused tries again.
+    let token = key().mint("slow", |_, _| {});
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..34 {
+        let client = AuthorizationClient::new(channel(running.grpc));
         for _ in 0..256 {
-            let request = http::Request::post("http://a/envoy.service.auth.v3.Authorization/Check")
-                .header("content-type", "application/grpc")
-                .body(())
-                .unwrap();
-            send = send.ready().await.unwrap();
-            held.push(send.send_request(request, false).unwrap());
+            let (client, token) = (client.clone(), token.clone());
+            waiting.spawn(async move {
+                while bearer(&client, &token).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
         }
     }
-    let refused =
-        async || service.client.clone().check(check_request(&[])).await.err().map(|status| status.code());
-    wait_until("refused", || async { refused().await == Some(tonic::Code::Unavailable) }).await;
-    let (begun, refusal) = (tokio::time::Instant::now(), refused().await);
-    assert_eq!(refusal, Some(tonic::Code::Unavailable));
+    let refused = async || client.clone().check(check_request(&[])).await.err().map(|status| status.code());
+    // Often enough that it is for good.
+    for _ in 0..5 {
+        wait_until("refused", || async { refused().await == Some(tonic::Code::Unavailable) }).await;
+    }
+    let begun = tokio::time::Instant::now();
+    assert_eq!(refused().await, Some(tonic::Code::Unavailable));
     assert!(begun.elapsed() < Duration::from_secs(2), "at once: {:?}", begun.elapsed());
-    let channel = Channel::from_shared(format!("http://{}", service.grpc)).unwrap().connect_lazy();
-    let health = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap();
+    let health = HealthClient::new(channel(running.grpc)).check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(health.into_inner().status, 1, "too much to do is no reason to be restarted");
-    let (_, metrics) = get(service.admin, "/metrics").await;
+    let (_, metrics) = get(running.admin, "/metrics").await;
     assert!(series(&metrics, "passage_authz_overloaded_total").values().all(|count| *count >= 2.0));
-    drop(held);
+    waiting.shutdown().await;
     wait_until("served again", || async { refused().await.is_none() }).await;
 }
 
+fn channel(address: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+}
+
+/// The messages of one call as they go over the wire; the call stays open. Its grpc-status, whenever it comes.
+async fn status_of(address: SocketAddr, path: &str, data: &[u8]) -> String {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let serving = tokio::spawn(connection);
+    let request = http::Request::post(format!("http://a{path}")).header("content-type", "application/grpc");
+    let request = request.body(()).unwrap();
+    let (response, mut open) = send.ready().await.unwrap().send_request(request, false).unwrap();
+    if !data.is_empty() {
+        open.send_data(data.to_vec().into(), false).unwrap();
+    }
+    let response = response.await.unwrap();
+    let status = response.headers().get("grpc-status").cloned();
+    let status = match status {
+        Some(status) => status,
+        None => {
+            let mut body = response.into_body();
+            while body.data().await.is_some() {}
+            body.trailers().await.unwrap().unwrap().get("grpc-status").cloned().unwrap()
+        }
+    };
+    serving.abort();
+    status.to_str().unwrap().to_owned()
+}
+
 #[tokio::test]
-async fn a_message_that_is_too_large_is_refused_and_the_connection_lives() {
+async fn messages_that_never_come_are_not_waited_for_and_none_is_larger_than_it_may_be() {
+    const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+    const HEALTH: &str = "/grpc.health.v1.Health/Check";
+    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let (unavailable, late, out_of_range) = ("14", "4", "11");
+    let service = Service::ready(&inline()).await;
+    let announcing = |length: u32| [&[0][..], &length.to_be_bytes()].concat();
+    let begun = tokio::time::Instant::now();
+    let asked = [
+        (CHECK, Vec::new(), unavailable),
+        (CHECK, announcing(1000), unavailable),
+        (CHECK, [announcing(1000), vec![0; 500]].concat(), unavailable),
+        (HEALTH, Vec::new(), late),
+        (HEALTH, announcing(1000), late),
+        // What is announced is made room for, so it is the announcement that is refused.
+        (HEALTH, announcing(4 * 1024 * 1024 - 1), out_of_range),
+        (HEALTH, announcing(5000), out_of_range),
+        // It ends without a word.
+        (REFLECTION, announcing(4 * 1024 * 1024 - 1), "0"),
+    ];
+    for (path, data, want) in &asked {
+        assert_eq!(status_of(service.grpc, path, data).await, *want, "{path} {data:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    // Too large for a check is a verdict, so that it is counted, logged, and never for the proxy to decide.
+    let large = announcing(64 * 1024 + 1);
+    assert_eq!(status_of(service.grpc, CHECK, &large).await, "0");
+    let open = tokio::spawn(async move { status_of(service.grpc, HEALTH, &[]).await });
+    let begun = tokio::time::Instant::now();
+    assert!(service.end().await.is_ok());
+    assert!(begun.elapsed() < Duration::from_secs(6), "a question without an end holds up no drain");
+    open.abort();
+}
+
+#[tokio::test]
+async fn a_check_that_is_too_large_is_answered_400_and_the_connection_lives() {
     let service = Service::ready(&inline()).await;
     let large = raw_check_request(&[("x-large", &[b'a'; 64 * 1024])]);
-    let refused = service.client.clone().check(large).await.unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    let answer = service.send(large).await;
+    assert_eq!((answer.http, answer.code()), (400, "request_malformed"));
     let fits = raw_check_request(&[("x-large", &[b'a'; 60 * 1024])]);
     assert_eq!(service.send(fits).await.code(), "token_missing");
+    let (_, metrics) = get(service.admin, "/metrics").await;
+    let counted = series(&metrics, "passage_authz_checks_total");
+    let malformed = counted.iter().find(|(labels, _)| labels.contains("request_malformed")).unwrap();
+    assert_eq!(*malformed.1, 1.0);
+
+    // The same through Envoy, which says the path twice: half of its own limit is enough.
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = Envoy::in_front_of(service.grpc, &upstream).await;
+    let ask = async |length: usize| {
+        let url = format!("http://{}/{}", envoy.address, "a".repeat(length));
+        let answer = reqwest::Client::new().get(url).bearer_auth(good()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(ask(20_000).await.0, 200);
+    let (status, body) = ask(40_000).await;
+    assert_eq!(status, 400);
+    assert!(body.contains("request_malformed"), "{body}");
 }
 
 #[tokio::test]

@@ -16,10 +16,10 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use bytes::Bytes;
-use client::{Client, check};
+use client::{Client, check, session};
 use passage_authz::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks, tampered};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Checks of the shorter run, and of the longer one.
 const RUNS: [usize; 2] = [200, 1200];
@@ -45,12 +45,7 @@ fn scenarios() -> Vec<Scenario> {
              issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]\n{more}"
         )
     };
-    let token = key.mint("app1", |_, claims| {
-        claims["sub"] = json!("user-00000001");
-        claims["aud"] = json!(["https://shop.example.com"]);
-        claims["iat"] = json!(1_790_000_000);
-        claims["jti"] = json!("0f8f0a6e-6a1c-4c3f-9d58-1f3a5c7e9b0d-0f8f0a6e");
-    });
+    let token = session(&key, 1);
     let one = |token: &str| vec![check(token)];
     // All hosts and paths differ, the last rule is the one that matches.
     let rules: String = (0..999)

@@ -7,13 +7,21 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use envoy_types::pb::google::protobuf::Timestamp;
 use h2::client::SendRequest;
+use passage_authz::testing::SigningKey;
 use prost::Message as _;
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// A check as a real Envoy sends it: 15 headers, peers, a time, about 1,770 bytes with a token of 675.
+/// What a shop's own and its analytics' scripts leave behind.
+const COOKIE: &str = "theme=dark; session_hint=3f9d0c6a; consent=all; locale=en-GB; currency=EUR; _ga=GA1.2.1876501299.1795001122; \
+                      _gid=GA1.2.1202871645.1795613301; _fbp=fb.1.1795001122345.1098115397; cart=8c1f6a3e-7d0b-4a55-9c2e-5b1f0e7a9d34; \
+                      experiment=checkout-v2:b; last_seen=1795613299; recently_viewed=44121.90817.1123.70021; tz=Europe/Berlin; ab=17.22.31; last=order";
+
+/// A check as Envoy 1.40 sends it for a browser's request: 15 headers, peers, a time; 1,771 bytes with a token of 675.
 pub(crate) fn check(token: &str) -> Bytes {
     let peer = |address: &str, port| {
         use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
@@ -35,8 +43,8 @@ pub(crate) fn check(token: &str) -> Bytes {
         ("accept-encoding", "gzip, deflate, br"),
         ("accept-language", "en-US,en;q=0.9,de;q=0.8"),
         ("authorization", &bearer),
-        ("cookie", "theme=dark; session_hint=3f9d0c6a; consent=all"),
-        ("referer", "https://shop.example.com/orders"),
+        ("cookie", COOKIE),
+        ("referer", "https://shop.example.com/orders?page=1&size=50"),
         (
             "user-agent",
             "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0 Safari/537.36",
@@ -46,6 +54,7 @@ pub(crate) fn check(token: &str) -> Bytes {
         ("x-forwarded-proto", "https"),
         ("x-request-id", "4e0bba31-5c2d-4f0e-9a57-0d4b6f6f8a01"),
     ];
+    let time = Timestamp { seconds: 1_795_616_027, nanos: 318_837_000 };
     let http = HttpRequest {
         id: "1234567890123456789".to_owned(),
         method: "GET".to_owned(),
@@ -60,13 +69,24 @@ pub(crate) fn check(token: &str) -> Bytes {
         attributes: Some(AttributeContext {
             source: Some(peer("10.11.12.13", 54321)),
             destination: Some(peer("10.11.12.14", 8443)),
-            request: Some(Request { http: Some(http), ..Request::default() }),
+            request: Some(Request { http: Some(http), time: Some(time) }),
             ..AttributeContext::default()
         }),
     };
     let message = request.encode_to_vec();
     let length = u32::try_from(message.len()).expect("a small message").to_be_bytes();
     [&[0][..], &length, &message].concat().into()
+}
+
+/// The token of one user's session, of the 675 bytes that a Passage token has.
+pub(crate) fn session(key: &SigningKey, user: usize) -> String {
+    key.mint("app1", |_, claims| {
+        claims["sub"] = json!(format!("user-{user:08}"));
+        claims["aud"] = json!(["https://shop.example.com"]);
+        claims["iat"] = json!(1_790_000_000);
+        claims["nbf"] = json!(1_790_000_000);
+        claims["jti"] = json!("0f8f0a6e-6a1c-4c3f-9d58-1f3a5c7e9b0d".repeat(3)[..79]);
+    })
 }
 
 /// A call's head; the same for all.

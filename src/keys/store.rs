@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use moka::sync::Cache;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::KeySet;
+use super::{Generation, KeySet};
 use crate::clock::{Clock, UnixTime};
 use crate::config::Refresh;
 use crate::issuer::IssuerName;
@@ -57,6 +58,8 @@ type SlotId = u64;
 #[derive(Debug)]
 struct Slot {
     id: SlotId,
+    /// Of the set at hand; read by every check, so it is where no check writes.
+    stamp: ArcSwapOption<Stamp>,
     progress: watch::Sender<Progress>,
     status: Mutex<Status>,
     /// The number of fetches that somebody wants to have been started.
@@ -65,6 +68,13 @@ struct Slot {
     /// The age at which keys are too old; `None` for keys that have none.
     max_stale: Option<Duration>,
     wait: Duration,
+}
+
+/// What tells one set from another, and how old it is.
+#[derive(Debug)]
+struct Stamp {
+    generation: Generation,
+    fetched_at: UnixTime,
 }
 
 /// What an operator may want to know of an issuer's keys.
@@ -147,11 +157,16 @@ impl KeyStore {
     pub fn snapshot(&self, issuer: &IssuerName, now: UnixTime) -> Result<Arc<KeySet>, Missing> {
         let slot = self.slots.get(issuer).ok_or(Missing::Unavailable)?;
         let set = self.sets.get(&slot.id).ok_or(Missing::Unavailable)?;
-        if slot.max_stale.is_none_or(|most| now.since(set.fetched_at()) <= most) {
-            Ok(set)
-        } else {
-            Err(Missing::Unavailable)
-        }
+        if slot.is_young(set.fetched_at(), now) { Ok(set) } else { Err(Missing::Unavailable) }
+    }
+
+    /// Which of the issuer's sets is in force, if it is young enough: all that a token needs that one of them has verified
+    /// before.
+    #[must_use]
+    pub fn in_force(&self, issuer: &IssuerName, now: UnixTime) -> Option<Generation> {
+        let slot = self.slots.get(issuer)?;
+        let stamp = slot.stamp.load();
+        stamp.as_ref().filter(|stamp| slot.is_young(stamp.fetched_at, now)).map(|stamp| stamp.generation)
     }
 
     /// How long ago the issuer confirmed the set at hand: not at all for keys in the configuration. `None` without a set.
@@ -237,7 +252,7 @@ impl KeyStore {
         let (set, status) = other.inspect(issuer);
         if let (Some(set), None) = (set, self.sets.get(&slot.id)) {
             slot.status().last_success = status.last_success;
-            self.sets.insert(slot.id, set);
+            slot.put(&self.sets, set);
         }
     }
 
@@ -292,6 +307,7 @@ impl Slot {
             Progress { started: 0, in_flight: false, last: Last::Never, asking_again: Instant::now() };
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            stamp: ArcSwapOption::empty(),
             progress: watch::Sender::new(start),
             status: Mutex::default(),
             wanted: AtomicU64::new(0),
@@ -299,6 +315,23 @@ impl Slot {
             max_stale: (!inline).then_some(refresh.max_stale),
             wait: refresh.wait,
         }
+    }
+
+    /// Puts a set in force.
+    fn put(&self, sets: &Cache<SlotId, Arc<KeySet>>, set: Arc<KeySet>) {
+        let stamp = Stamp { generation: set.generation(), fetched_at: set.fetched_at() };
+        sets.insert(self.id, set);
+        self.stamp.store(Some(Arc::new(stamp)));
+    }
+
+    /// Leaves no set in force.
+    fn clear(&self, sets: &Cache<SlotId, Arc<KeySet>>) {
+        self.stamp.store(None);
+        sets.invalidate(&self.id);
+    }
+
+    fn is_young(&self, fetched_at: UnixTime, now: UnixTime) -> bool {
+        self.max_stale.is_none_or(|most| now.since(fetched_at) <= most)
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
@@ -335,7 +368,7 @@ pub struct Publisher {
 impl Drop for Publisher {
     /// Keys that nobody refreshes any more are nobody's.
     fn drop(&mut self) {
-        self.sets.invalidate(&self.slot.id);
+        self.slot.clear(&self.sets);
     }
 }
 
@@ -376,7 +409,7 @@ impl Publisher {
             let fetches = &mut status.fetches;
             *(if changed { &mut fetches.changed } else { &mut fetches.unchanged }) += 1;
         }
-        self.sets.insert(self.slot.id, Arc::new(set));
+        self.slot.put(&self.sets, Arc::new(set));
         self.end(Last::Good);
         self.changed.send_replace(());
     }
@@ -394,7 +427,7 @@ impl Publisher {
     /// Puts an older set in place, from before this start. It counts as no fetch.
     pub fn restore(&self, set: KeySet) {
         self.slot.status().last_success = Some(set.fetched_at());
-        self.sets.insert(self.slot.id, Arc::new(set));
+        self.slot.put(&self.sets, Arc::new(set));
         self.slot.progress.send_modify(|_| {});
         self.changed.send_replace(());
     }
