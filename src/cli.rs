@@ -91,6 +91,9 @@ enum Verb {
         /// How long to wait for the answer
         #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
         timeout: Duration,
+        /// Ask again until it serves or the time is up, for a server or a proxy that may still be starting
+        #[arg(long)]
+        wait: bool,
     },
 }
 
@@ -142,12 +145,14 @@ pub async fn run(cli: Cli) -> ExitCode {
         Verb::Serve { config } => serve(config).await,
         Verb::CheckConfig { config } => check_config(config.as_deref()),
         Verb::Verify { config, at, output, token } => verify(config.as_deref(), at, output, token).await,
-        Verb::Health { address, admin, service, timeout } => {
+        Verb::Health { address, admin, service, timeout, wait } => {
             let target = match admin {
                 Some(address) => Target::Admin { address },
                 None => Target::Health { address, service },
             };
-            match probe::ask(&target, timeout).await {
+            let asked =
+                if wait { probe::wait(&target, timeout).await } else { probe::ask(&target, timeout).await };
+            match asked {
                 Ok(()) => print("serving\n"),
                 Err(error) => fail(1, &error),
             }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_health::ServingStatus;
@@ -53,6 +53,28 @@ pub(crate) async fn ask(target: &Target, limit: Duration) -> Result<(), NotServi
         }
     };
     timeout(limit, asked).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// The pause between two questions, and how long each is waited for: whoever takes connections and says nothing may be a
+/// proxy that is not ready yet.
+const PAUSE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks until the server says that it serves, or the time is up.
+///
+/// # Errors
+/// The last [`NotServing`] when it is.
+pub(crate) async fn wait(target: &Target, limit: Duration) -> Result<(), NotServing> {
+    let end = Instant::now() + limit;
+    loop {
+        let next = Instant::now() + PAUSE;
+        let left = end.saturating_duration_since(Instant::now());
+        let asked = ask(target, left.min(PATIENCE)).await;
+        if asked.is_ok() || next >= end {
+            return asked;
+        }
+        sleep_until(next).await;
+    }
 }
 
 async fn health(address: &str, service: &str) -> Result<(), NotServing> {

@@ -146,6 +146,17 @@ fn every_object_keeps_to_the_conventions() {
             assert!(container["ports"].as_array().unwrap().iter().any(named), "{scenario}: {port}");
         }
 
+        // A volume has one source, and the API server refuses another number; schemas do not see it.
+        for volume in template["spec"]["volumes"].as_array().unwrap() {
+            assert_eq!(volume.as_object().unwrap().len(), 2, "{scenario}: {volume}");
+        }
+        // A mounted file that changes under the pods would reach all of them at once.
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let config_mount = mounts.iter().find(|mount| mount["name"] == "config").unwrap();
+        assert_eq!(config_mount["subPath"], "authz.yaml", "{scenario}");
+        let argument = format!("--config={}", config_mount["mountPath"].as_str().unwrap());
+        assert!(container["args"].as_array().unwrap().contains(&json!(argument)), "{scenario}");
+
         // The drain is shorter than the time until the pod is killed.
         let config = configuration(&objects);
         let drain = match config["server"]["drain_timeout"].as_str().unwrap() {
@@ -222,7 +233,8 @@ fn probes_speak_what_the_port_speaks() {
         if scenario == "tls" {
             let paths = probes.map(|probe| probe["httpGet"]["path"].as_str().unwrap());
             assert_eq!(paths, ["/livez", "/readyz", "/livez"]);
-            assert!(asked[2].as_str().unwrap().starts_with("--admin="), "{asked}");
+            let asked = asked.as_array().unwrap();
+            assert!(asked.iter().any(|arg| arg.as_str().unwrap().starts_with("--admin=")), "{asked:?}");
         } else {
             assert_eq!(probes.map(|probe| &probe["grpc"]["port"]), [&json!(50051); 3], "{scenario}");
             let services = probes.map(|probe| probe["grpc"]["service"].as_str());
@@ -281,6 +293,81 @@ fn a_reference_grant_only_where_namespaces_differ() {
     }
 }
 
+/// Helm merges maps with the chart's own: what is meant whole must come out whole.
+#[test]
+fn what_is_said_to_be_whole_is_whole() {
+    let claim = json!({"persistentVolumeClaim": {"claimName": "keys"}});
+    let labels = json!({"matchLabels": {"app": "other"}});
+    let spread = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+    let mut own = spread.clone();
+    own["labelSelector"] = labels.clone();
+    let answers = ask(&[
+        minimal(json!({"keyStore": {"enabled": true, "volume": claim}, "strategy": {"type": "Recreate"}})),
+        minimal(json!({"keyStore": {"enabled": true}, "topologySpreadConstraints": [spread, own]})),
+        minimal(json!({
+            "podAnnotations": {"kubectl.kubernetes.io/default-container": "mine"},
+            "global": {"imagePullSecrets": ["a", {"name": "b"}]},
+            "image": {"pullSecrets": [{"name": "a"}]},
+        })),
+    ]);
+    let specs: Vec<_> =
+        answers.iter().map(|answer| one(&answer.objects(), "Deployment")["spec"].clone()).collect();
+    let volume = |spec: &Value| {
+        let volumes = spec["template"]["spec"]["volumes"].as_array().unwrap();
+        volumes.iter().find(|volume| volume["name"] == "key-store").unwrap().clone()
+    };
+    assert_eq!(specs[0]["strategy"], json!({"type": "Recreate"}));
+    assert_eq!(
+        volume(&specs[0]),
+        json!({"name": "key-store", "persistentVolumeClaim": {"claimName": "keys"}})
+    );
+    assert_eq!(volume(&specs[1]), json!({"name": "key-store", "emptyDir": {"sizeLimit": "16Mi"}}));
+    let constraints = &specs[1]["template"]["spec"]["topologySpreadConstraints"];
+    assert_eq!(constraints[0]["labelSelector"], specs[1]["selector"]);
+    assert_eq!(constraints[1]["labelSelector"], labels);
+    let template = &specs[2]["template"];
+    assert_eq!(template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"], "mine");
+    assert!(template["metadata"]["annotations"]["checksum/config"].is_string());
+    assert_eq!(template["spec"]["imagePullSecrets"], json!([{"name": "a"}, {"name": "b"}]));
+}
+
+#[test]
+fn what_a_reader_must_know_is_printed() {
+    let istio = |more: Value| {
+        let mut values = minimal(json!({"istio": {"enabled": true, "namespace": "shop"}}));
+        values["passage"]["baseUrl"] = json!("https://auth.example.com");
+        for (key, value) in more.as_object().unwrap() {
+            values["istio"][key] = value.clone();
+        }
+        values
+    };
+    let waypoint = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}]);
+    let rule = json!([{"to": [{"operation": {"paths": ["/a"]}}]}]);
+    let mut elsewhere = minimal(json!({}));
+    elsewhere["passage"]["baseUrl"] = json!("https://auth.example.com");
+    let (off, unchecked, ignored) = ("switched off on 2026-01-16", "pass UNCHECKED", "would be IGNORED");
+    let shadow = "every request is let through";
+    let table = [
+        (minimal(json!({})), vec![off]),
+        (elsewhere, vec![]),
+        (istio(json!({})), vec![ignored]),
+        (istio(json!({"targetRefs": waypoint})), vec![]),
+        (istio(json!({"targetRefs": waypoint, "rules": rule})), vec![unchecked]),
+        (
+            minimal(json!({"config": {"mode": "shadow"}, "replicaCount": 1})),
+            vec![off, shadow, "a single replica"],
+        ),
+    ];
+    let values: Vec<_> = table.iter().map(|(values, _)| values.clone()).collect();
+    for ((values, wanted), answer) in table.iter().zip(ask(&values)) {
+        let templates = answer.templates();
+        let notes = templates["NOTES.txt"];
+        for text in [off, unchecked, ignored, shadow, "a single replica"] {
+            assert_eq!(notes.contains(text), wanted.contains(&text), "{text}: {values}\n{notes}");
+        }
+    }
+}
+
 #[test]
 fn a_changed_configuration_rolls_the_pods_and_nothing_else_does() {
     let shadow = json!({"config": {"mode": "shadow"}});
@@ -313,6 +400,13 @@ fn names_stay_dns_labels_however_long_the_release() {
             assert!(value.as_str().unwrap().len() <= 63, "{value}");
         }
     }
+}
+
+#[test]
+fn a_name_that_no_service_can_have_is_refused() {
+    let answers = ask_as("7up", &[minimal(json!({})), minimal(json!({"fullnameOverride": "seven-up"}))]);
+    assert!(answers[0].refusal().contains("does not begin with a letter"), "{}", answers[0].refusal());
+    assert_eq!(one(&answers[1].objects(), "Service")["metadata"]["name"], "seven-up");
 }
 
 #[tokio::test]

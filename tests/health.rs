@@ -131,6 +131,28 @@ async fn who_is_not_there_or_says_nothing_does_not_serve() {
 }
 
 #[tokio::test]
+async fn with_wait_it_is_asked_until_it_serves_or_the_time_is_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (code, _, said) = health(&["--address", &address, "--wait", "--timeout", "700ms"]).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("did not answer"), "{said}");
+    drop(listener);
+    let waiting = tokio::spawn({
+        let address = address.clone();
+        async move { health(&["--address", &address, "--wait", "--timeout", "15s"]).await }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authz.yaml");
+    let server = format!("server: {{listen: '{address}'}}\nadmin: {{listen: '127.0.0.1:0'}}\n{}", inline());
+    std::fs::write(&file, server).unwrap();
+    let running = Running::serve(&file, "info").await;
+    assert_eq!(waiting.await.unwrap(), (0, "serving".to_owned(), String::new()));
+    running.signal("-TERM").await;
+    running.end().await;
+}
+
+#[tokio::test]
 async fn what_is_no_address_is_a_wrong_command_line() {
     for arguments in [
         &["--address", "50051"][..],

@@ -70,7 +70,11 @@ app.kubernetes.io/component: test
 {{- end -}}
 
 {{- define "passage-authz.pullSecrets" -}}
-{{- with concat .Values.global.imagePullSecrets .Values.image.pullSecrets | uniq -}}
+{{- $secrets := list -}}
+{{- range concat .Values.global.imagePullSecrets .Values.image.pullSecrets -}}
+{{- $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) -}}
+{{- end -}}
+{{- with $secrets | uniq -}}
 imagePullSecrets:
 {{ toYaml . }}
 {{- end -}}

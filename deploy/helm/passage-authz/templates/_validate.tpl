@@ -31,10 +31,18 @@
 {{- if hasPrefix "unix:" ($server.listen | default "") -}}
 {{- fail "config.server.listen is a Unix socket, which no other pod can reach: set host:port, such as 0.0.0.0:50051" -}}
 {{- end -}}
-{{- range $name, $listen := dict "server" $server.listen "admin" $admin.listen -}}
+{{- range $name, $listen := dict "server" $server.listen "admin" $admin.listen "http" (($config.http | default dict).listen) -}}
 {{- if regexMatch "^(127\\.|localhost:|\\[::1\\])" ($listen | default "") -}}
 {{- fail (printf "config.%s.listen is a loopback address, which neither probes nor other pods can reach: set 0.0.0.0:PORT, or [::]:PORT" $name) -}}
 {{- end -}}
+{{- end -}}
+{{- $ports := list (.Values.service.port | toString) (include "passage-authz.adminPort" .) -}}
+{{- with include "passage-authz.httpPort" . -}}{{- $ports = append $ports . -}}{{- end -}}
+{{- if ne (len $ports) (len (uniq $ports)) -}}
+{{- fail (printf "service.port and the ports of config.admin.listen and config.http.listen are %s: each must be another" (join ", " $ports)) -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]" (include "passage-authz.fullname" .)) -}}
+{{- fail (printf "the name %q does not begin with a letter, as a Service's must: set fullnameOverride" (include "passage-authz.fullname" .)) -}}
 {{- end -}}
 {{- if and .Values.tls.existingSecret $server.tls -}}
 {{- fail "tls.existingSecret and config.server.tls both name a certificate: set one of the two" -}}
@@ -58,6 +66,12 @@
 {{- end -}}
 {{- if and (include "passage-authz.hasBudget" $) (or (kindIs "float64" .minAvailable) (kindIs "int64" .minAvailable)) (ge (int .minAvailable) $replicas) -}}
 {{- fail (printf "podDisruptionBudget.minAvailable is %d of %d replicas: no node could be drained" (int .minAvailable) $replicas) -}}
+{{- end -}}
+{{- if and (include "passage-authz.hasBudget" $) (eq (toString .minAvailable) "100%") -}}
+{{- fail "podDisruptionBudget.minAvailable is 100%: no node could be drained" -}}
+{{- end -}}
+{{- if and (include "passage-authz.hasBudget" $) (kindIs "invalid" .minAvailable) (has (toString .maxUnavailable) (list "0" "0%")) -}}
+{{- fail "podDisruptionBudget.maxUnavailable is 0: no node could be drained" -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.autoscaling -}}
