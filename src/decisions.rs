@@ -121,17 +121,16 @@ fn in_segment(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
-/// Where something begins that looks like a token: `{"` in base64url, wherever it stands, or a segment that is an object
-/// behind white space.
+/// Where something begins that looks like a token: `{"` and a letter in base64url, wherever it stands, or a segment that is
+/// an object however it is written.
 fn token_in(text: &str) -> Option<usize> {
-    let plain = text.find("eyJ").or_else(|| text.find("eyI"));
     let mut at = 0;
-    let spaced = text.split(|c| !in_segment(c)).find_map(|segment| {
+    let object = text.split(|c| !in_segment(c)).find_map(|segment| {
         let begin = at;
         at += segment.len() + text.get(at + segment.len()..)?.chars().next().map_or(0, char::len_utf8);
         is_object(segment).then_some(begin)
     });
-    plain.into_iter().chain(spaced).min()
+    text.find("eyJ").into_iter().chain(object).min()
 }
 
 /// Whether a segment, or as much as there is of it, begins as a JSON object with a member does.
@@ -159,7 +158,8 @@ mod tests {
             ("/eyIiOjEs/b", "/[token]/b"),
             ("/x.eyAiYWxnIjoi.eyJp.c2ln", "/x.[token]"),
             ("/é/eyAiYWxnIjoi.eyJp.c2ln é", "/é/[token] é"),
-            ("/eyA/ew/news/v1.2.3/shop.example.com", "/eyA/ew/news/v1.2.3/shop.example.com"),
+            ("/eyIiOjEs.e30.c2ln/x/eyJhbGci", "/[token]"),
+            ("/eyA/ew/keyId/v1.2.3/shop.example.com", "/eyA/ew/keyId/v1.2.3/shop.example.com"),
             ("a\u{1b}[31m", "a\u{1b}[31m"),
         ] {
             assert_eq!(shown(text.as_bytes()), want);
