@@ -7,26 +7,11 @@
 . "$(dirname "$0")/tools.sh"
 trap 'rm -rf "$work"' EXIT
 go_tool kubectl-validate sigs.k8s.io/kubectl-validate@v0.0.4
-mkdir "$work/crds"
-
-# definitions MODULE@VERSION FOLDER FILE...: out of a Go module
-definitions() {
-  local module=$1 folder=$2 root
-  shift 2
-  root=$(cd "$work" && go mod download -json "$module" | python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])')
-  (cd "$root/$folder" && cp "$@" "$work/crds/")
-}
 
 valid() { "$tools/bin/kubectl-validate" --version 1.30 --local-crds "$work/crds" "$1"; }
 
 say 'definitions'
-definitions github.com/prometheus-operator/prometheus-operator@v0.83.0 example/prometheus-operator-crd \
-  monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml
-definitions "github.com/envoyproxy/gateway@$gateway_version" charts/gateway-helm/charts/crds/crds/generated \
-  gateway.envoyproxy.io_securitypolicies.yaml
-definitions sigs.k8s.io/gateway-api@v1.6.1 config/crd/standard gateway.networking.k8s.io_referencegrants.yaml
-# What istio.sh's istioctl is built with.
-definitions istio.io/api@v1.31.0-rc.0.0.20260824154656-b943409680a7 kubernetes customresourcedefinitions.gen.yaml
+definitions "$work/crds"
 
 seen=0
 for values in "$repository"/deploy/helm/passage-authz/ci/*-values.yaml; do

@@ -27,6 +27,21 @@ python_package() {
 # Its control plane runs in one check, and its definitions serve in another.
 export gateway_version=v1.9.1
 
+# module_folder MODULE@VERSION: where a Go module's files are
+module_folder() {
+  (cd "$work" && go mod download -json "$1") | python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])'
+}
+
+# definitions FOLDER: the custom resources that the chart knows, out of the Go modules that own them
+definitions() {
+  mkdir -p "$1"
+  cp "$(module_folder github.com/prometheus-operator/prometheus-operator@v0.83.0)"/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml \
+    "$(module_folder "github.com/envoyproxy/gateway@$gateway_version")"/charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_securitypolicies.yaml \
+    "$(module_folder sigs.k8s.io/gateway-api@v1.6.1)"/config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml "$1"
+  # Of the version that istio.sh's istioctl is built with.
+  cp "$(module_folder istio.io/api@v1.31.0-rc.0.0.20260824154656-b943409680a7)"/kubernetes/customresourcedefinitions.gen.yaml "$1"
+}
+
 PYTHONPATH=$(python_package helm-python-sdk==0.2.2)
 export PYTHONPATH PYTHONDONTWRITEBYTECODE=1
 

@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Opt-in: Helm puts every scenario of the chart into a real API server with its controllers, in namespaces that enforce restricted
+# Pod Security: install, helm test's pod, two upgrades, rollback, uninstall. There is no kubelet, so pods are admitted and do not run.
+# Needs Go 1.26, Debian's etcd-server, openssl, curl and Python. Takes about seven minutes and 1 GB the first time (helm, the API server and
+# the controllers are compiled), then two.
+# MESH_TOOLS names the folder that keeps the tools; without it they go below target/.
+# shellcheck source-path=SCRIPTDIR source=tools.sh
+. "$(dirname "$0")/tools.sh"
+kubernetes=1.34.2
+go_tool helm helm.sh/helm/v4/cmd/helm@v4.3.1
+
+# Kubernetes replaces its libraries by folders of its own, so it cannot be installed by name.
+if ! test -x "$tools/bin/kube-apiserver" || ! test -x "$tools/bin/kube-controller-manager"; then
+  say 'the API server and its controllers are compiled'
+  root=$(module_folder "k8s.io/kubernetes@v$kubernetes")
+  mkdir "$work/build"
+  {
+    printf 'module build\n\ngo 1.24.0\n\nrequire k8s.io/kubernetes v%s\n\nreplace (\n' "$kubernetes"
+    sed -n "s/^[[:space:]]*\\(k8s\\.io[^ ]*\\) => .*/\\t\\1 => \\1 v0.${kubernetes#1.}/p" "$root/go.mod"
+    printf ')\n'
+  } > "$work/build/go.mod"
+  printf '//go:build tools\n\npackage build\n\nimport (\n\t_ "k8s.io/kubernetes/cmd/kube-apiserver"\n\t_ "k8s.io/kubernetes/cmd/kube-controller-manager"\n)\n' \
+    > "$work/build/tools.go"
+  version=k8s.io/component-base/version
+  (cd "$work/build" && go mod tidy 2> /dev/null && go build -o "$tools/bin/" \
+    -ldflags "-X $version.gitVersion=v$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=34" \
+    k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager)
+fi
+
+pids=()
+end() { for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done; wait; rm -rf "$work"; }
+trap end EXIT
+port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+clients=$(port) peers=$(port) secure=$(port) controllers=$(port)
+server=https://127.0.0.1:$secure
+token=$(openssl rand -hex 16)
+curl=(curl -sk --max-time 10 -H "authorization: Bearer $token" -H 'content-type: application/json')
+
+say 'the API server'
+openssl genrsa -out "$work/accounts.key" 2048 2> /dev/null
+echo "$token,admin,1,system:masters" > "$work/tokens.csv"
+etcd --data-dir "$work/etcd" --listen-client-urls "http://127.0.0.1:$clients" --advertise-client-urls "http://127.0.0.1:$clients" \
+  --listen-peer-urls "http://127.0.0.1:$peers" --initial-advertise-peer-urls "http://127.0.0.1:$peers" \
+  --initial-cluster "default=http://127.0.0.1:$peers" > "$work/etcd.log" 2>&1 & pids+=($!)
+"$tools/bin/kube-apiserver" --etcd-servers "http://127.0.0.1:$clients" --bind-address 127.0.0.1 --secure-port "$secure" \
+  --cert-dir "$work/certificates" --service-account-issuer "$server" --service-account-key-file "$work/accounts.key" \
+  --service-account-signing-key-file "$work/accounts.key" --token-auth-file "$work/tokens.csv" --authorization-mode RBAC \
+  --service-cluster-ip-range 10.0.0.0/24 > "$work/server.log" 2>&1 & pids+=($!)
+export KUBECONFIG=$work/kubeconfig
+cat > "$KUBECONFIG" <<YAML
+apiVersion: v1
+kind: Config
+clusters: [{name: here, cluster: {server: "$server", insecure-skip-tls-verify: true}}]
+users: [{name: admin, user: {token: "$token"}}]
+contexts: [{name: here, context: {cluster: here, user: admin}}]
+current-context: here
+YAML
+for _ in $(seq 300); do test "$("${curl[@]}" "$server/readyz")" = ok && break; sleep 0.2; done
+"$tools/bin/kube-controller-manager" --kubeconfig "$KUBECONFIG" --leader-elect=false --bind-address 127.0.0.1 --secure-port "$controllers" \
+  --service-account-private-key-file "$work/accounts.key" > "$work/controllers.log" 2>&1 & pids+=($!)
+for name in security shop; do
+  "${curl[@]}" -o /dev/null --fail-with-body "$server/api/v1/namespaces" \
+    -d "{\"metadata\": {\"name\": \"$name\", \"labels\": {\"pod-security.kubernetes.io/enforce\": \"restricted\"}}}"
+done
+
+helm() { "$tools/bin/helm" --namespace security "$@" > "$work/said" 2>&1; }
+right() { helm "$@" || { tail -n 5 "$work/said" >&2; fail "helm $*"; }; }
+
+say 'definitions'
+mkdir "$work/definitions"
+printf 'apiVersion: v2\nname: definitions\nversion: 0.1.0\n' > "$work/definitions/Chart.yaml"
+definitions "$work/definitions/crds"
+right install definitions "$work/definitions"
+
+# pods RELEASE: how many pods there are, how many are wanted, and what keeps others from being made
+pods() {
+  "${curl[@]}" "$server/apis/apps/v1/namespaces/security/deployments?labelSelector=app.kubernetes.io/instance=$1" > "$work/deployments"
+  "${curl[@]}" "$server/api/v1/namespaces/security/pods?labelSelector=app.kubernetes.io/instance=$1,app.kubernetes.io/component=authorization" > "$work/pods"
+  python3 - "$work" <<'PYTHON'
+import json, pathlib, sys
+work = pathlib.Path(sys.argv[1])
+deployment, = json.loads((work / "deployments").read_text())["items"]
+conditions = deployment["status"].get("conditions", [])
+failures = [condition["message"] for condition in conditions if condition["type"] == "ReplicaFailure"]
+print(len(json.loads((work / "pods").read_text())["items"]), deployment["spec"]["replicas"], *failures)
+PYTHON
+}
+
+until_there() {
+  local is
+  for _ in $(seq 150); do
+    is=$(pods "$1")
+    test "${is% *}" = "${is#* }" && { echo "$1: ${is% *} pods are admitted"; return; }
+    sleep 0.2
+  done
+  fail "$1: pods, wanted: $is"
+}
+
+chart=$repository/deploy/helm/passage-authz
+seen=0
+for values in "$chart"/ci/*-values.yaml; do
+  name=$(basename "$values" -values.yaml)
+  right install "$name" "$chart" -f "$values"
+  ! grep -i warn "$work/said" || fail "$name: a warning"
+  until_there "$name"
+  # It waits for a pod that no kubelet runs: that the pod is admitted is what can be seen here.
+  ! helm test "$name" --timeout 2s || fail "$name: nobody runs this pod"
+  grep -q 'Pod in progress' "$work/said" || { cat "$work/said" >&2; fail "$name: the pod of helm test"; }
+  right upgrade "$name" "$chart" -f "$values" --set config.mode=shadow
+  right upgrade "$name" "$chart" -f "$values" --set image.tag=0.1.1,replicaCount=3
+  right rollback "$name" 1
+  right uninstall "$name"
+  seen=$((seen + 1))
+done
+test "$seen" -ge 8 || fail "only $seen scenarios"
+
+say 'what is wrong is seen'
+right install careless "$chart" -f "$chart/ci/minimal-values.yaml" --set securityContext.allowPrivilegeEscalation=true
+for _ in $(seq 150); do pods careless | grep -q 'violates PodSecurity' && break; sleep 0.2; done
+pods careless | grep -o 'violates PodSecurity "restricted[^"]*"' || fail 'a pod that is not restricted is admitted'
+! helm upgrade careless "$chart" -f "$chart/ci/minimal-values.yaml" --set service.headless=true || fail 'a cluster IP changes'
+grep -m 1 -o 'may not change once set' "$work/said" || fail 'refused for something else'
+printf '\n%s scenarios installed, upgraded, rolled back; 2 mistakes seen\n' "$seen"
