@@ -414,7 +414,7 @@ async fn messages_that_never_come_are_not_waited_for_and_none_is_larger_than_it_
     let open = tokio::spawn(async move { status_of(service.grpc, HEALTH, &[]).await });
     let begun = tokio::time::Instant::now();
     assert!(service.end().await.is_ok());
-    assert!(begun.elapsed() < Duration::from_secs(6), "a question without an end holds up no drain");
+    assert!(begun.elapsed() < Duration::from_secs(12), "a question without an end holds up no drain");
     open.abort();
 }
 

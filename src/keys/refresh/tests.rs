@@ -94,7 +94,7 @@ struct House {
     store: Arc<KeyStore>,
     issuer: IssuerName,
     clock: Clock,
-    _running: JoinHandle<()>,
+    running: JoinHandle<()>,
 }
 
 impl House {
@@ -107,7 +107,7 @@ impl House {
         let algorithms = vec![Algorithm::Es256];
         let refresher = Refresher::new(publisher, Box::new(source), None, algorithms, refresh.clone());
         let running = tokio::spawn(refresher.run(CancellationToken::new()));
-        Self { store, issuer, clock, _running: running }
+        Self { store, issuer, clock, running }
     }
 
     async fn ask(&self, kid: &str) -> Result<(), Missing> {
@@ -342,4 +342,14 @@ async fn a_source_that_cannot_change_is_read_once_and_never_too_old() {
     assert_eq!(*count.lock().unwrap(), 1);
     assert!(house.has_keys());
     assert_eq!(house.store.age(&house.issuer), Some(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_nobody_refreshes_any_more_are_nobodys() {
+    let house = House::new(Script::new(vec![Outcome::Keys(&["a"], None)]), &refresh());
+    settle().await;
+    assert!(house.has_keys());
+    house.running.abort();
+    settle().await;
+    assert!(!house.has_keys());
 }
