@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use jsonwebtoken::DecodingKey;
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::parts::{Parts, Step};
 use passage_authz::testing::{SigningKey, jwks};
 use prost::Message as _;

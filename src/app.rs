@@ -8,21 +8,24 @@ use hyper::body::Incoming;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Admin;
-use crate::clock::Clock;
+use crate::api::admin::Admin;
+use crate::api::grpc;
+use crate::api::health;
+use crate::api::http::HttpChecks;
+use crate::api::metrics::Ports;
+use crate::app::engine::{BuildError, Engine};
+use crate::app::reload::{Reloader, Source};
+use crate::check::spans::Exporter;
 use crate::config::{Config, Listen};
-use crate::engine::{BuildError, Engine};
-use crate::health;
-use crate::http::HttpChecks;
-use crate::listen::{Address, BindError, Listener};
-use crate::load::Load;
-use crate::metrics::Ports;
-use crate::reload::{Reloader, Source};
-use crate::rpc;
+use crate::domain::clock::Clock;
+use crate::server::listen::{Address, BindError, Listener};
+use crate::server::overload::Load;
+use crate::server::tls::{Tls, TlsError};
+use crate::server::workers::Workers;
 use crate::server::{self, Drained, Options, Protocol, Seen};
-use crate::spans::Exporter;
-use crate::tls::{Tls, TlsError};
-use crate::workers::Workers;
+
+pub mod engine;
+pub mod reload;
 
 /// Connections the admin port takes: a few probes and scrapers.
 const ADMIN_CONNECTIONS: usize = 256;
@@ -208,7 +211,7 @@ impl Bound {
             admin.await;
             Ended::Quietly("the admin port")
         });
-        let services = rpc::services(live, load, health, told)?;
+        let services = grpc::services(live, load, health, told)?;
         let service = move |request| services.call(request);
         let grpc = server::serve(grpc, options, ports.grpc, service, stop.clone());
         tasks.spawn(async move { Ended::Drained("the gRPC port", grpc.await) });

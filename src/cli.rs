@@ -9,19 +9,23 @@ use clap::{Parser, Subcommand, ValueEnum};
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::process;
+use crate::app::engine::Engine;
+use crate::app::reload::{Reloader, Source};
 use crate::app::{Bound, StartError};
-use crate::clock::{Clock, UnixTime};
+use crate::check::spans::Exporter;
+use crate::cli::explain::explain;
+use crate::cli::probe::Target;
+use crate::cli::signals::Signals;
 use crate::config::{self, Config, Environment};
-use crate::engine::Engine;
-use crate::explain::explain;
-use crate::probe::{self, Target};
-use crate::process;
-use crate::reload::{Reloader, Source};
-use crate::shutdown::Signals;
-use crate::spans::Exporter;
-use crate::telemetry;
-use crate::tls::Tls;
-use crate::workers::Workers;
+use crate::domain::clock::{Clock, UnixTime};
+use crate::server::tls::Tls;
+use crate::server::workers::Workers;
+
+pub mod explain;
+pub mod logging;
+mod probe;
+pub mod signals;
 
 /// A bad configuration; clap uses the same code for a bad command line.
 const BAD_CONFIGURATION: u8 = 2;
@@ -170,7 +174,7 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(BAD_CONFIGURATION, &error),
     };
-    let _flush = telemetry::init();
+    let _flush = logging::init();
     if source.file.is_some() {
         for name in source.environment.set() {
             tracing::warn!(name, "ignored: a configuration file is used");

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::denial;
-use crate::identity::Identity;
-use crate::issuer::{Issuer, is_loopback};
-use crate::policy::Rule;
-use crate::token::Source;
+use crate::domain::denial;
+use crate::domain::identity::Identity;
+use crate::domain::issuer::{Issuer, is_loopback};
+use crate::domain::policy::Rule;
+use crate::domain::token::Source;
 
+mod document;
 mod effective;
-mod node;
-mod raw;
+mod schema;
 
-pub(crate) use node::duration;
+pub(crate) use document::duration;
 
 /// The whole configuration.
 #[derive(Debug)]
@@ -359,7 +359,7 @@ impl Config {
     /// [`ConfigError`] with every fault: an unreadable file, YAML that does not parse, unknown or doubled
     /// keys, values that are not accepted.
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
-        let Some(path) = file else { return raw::from_environment(environment) };
+        let Some(path) = file else { return schema::from_environment(environment) };
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text, &name),
@@ -378,7 +378,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
-        raw::from_yaml(text, name)
+        schema::from_yaml(text, name)
     }
 }
 

@@ -20,58 +20,28 @@
 // Here and not in Cargo.toml's table: a test fails by panicking, the product must not.
 #![warn(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::allow_attributes)]
 
-// The core: no tokio, tonic, moka or tracing.
-pub mod algorithm;
-pub mod claims;
-pub mod clock;
-pub mod config;
-pub mod denial;
-pub mod identity;
-pub mod issuer;
-pub mod json;
-pub mod keys;
-pub mod path;
-pub mod policy;
-pub mod request;
-pub mod token;
-pub mod verdict;
-mod verifier;
-pub mod verify;
-
-// The ring: everything that waits, listens or logs.
-mod admin;
-pub mod answer;
+pub mod api;
 pub mod app;
-pub mod authz;
-pub mod cache;
+pub mod check;
 pub mod cli;
-pub mod counts;
-pub mod decisions;
-pub mod disk;
-pub mod engine;
-pub mod explain;
-mod grpc;
-mod health;
-mod http;
-pub mod listen;
+pub mod config;
+pub mod domain;
+pub mod keys {
+    //! Fetching, keeping and swapping the key sets of the issuers.
+    pub mod fetch;
+    pub mod last_good;
+    pub mod refresh;
+    pub mod sets;
+}
 pub mod live;
-pub mod load;
-mod metrics;
-pub mod observe;
-mod probe;
-pub mod process;
-mod reads;
-pub mod reload;
-mod requests;
-mod rpc;
+mod per_core;
 pub mod server;
-mod shards;
-pub mod shutdown;
-pub mod spans;
-pub mod telemetry;
-pub mod tls;
-mod wire;
-pub mod workers;
+pub mod watched_file;
+pub mod wire {
+    //! Bytes to values and back.
+    pub mod denied;
+    pub(crate) mod envoy;
+}
 
 #[cfg(feature = "testing")]
 pub mod testing;

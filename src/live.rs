@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::authz::Authorizer;
+use crate::check::authorizer::Authorizer;
 
 /// The authorizer at work, and how often it was replaced.
 #[derive(Debug)]

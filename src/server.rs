@@ -20,12 +20,19 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::listen::{Idle, Listener, Peer, Stream};
-use crate::load::Load;
-use crate::reads::WideReads;
-use crate::requests::{Counting, Requests};
-use crate::tls::Tls;
-use crate::workers::Workers;
+use crate::server::in_flight::{Counting, Requests};
+use crate::server::listen::{Idle, Listener, Peer, Stream};
+use crate::server::overload::Load;
+use crate::server::tls::Tls;
+use crate::server::wide_reads::WideReads;
+use crate::server::workers::Workers;
+
+pub(crate) mod in_flight;
+pub mod listen;
+pub mod overload;
+pub mod tls;
+pub(crate) mod wide_reads;
+pub mod workers;
 
 /// After a failed accept (too many open files, as a rule) the listener rests this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -18,8 +18,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::algorithm::Algorithm;
-use crate::issuer::{IssuerId, PassageApp};
+use crate::domain::algorithm::Algorithm;
+use crate::domain::issuer::{IssuerId, PassageApp};
 
 pub mod parts;
 

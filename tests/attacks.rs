@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
 use support::envoy::{Envoy, Upstream, seen};

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks};
 use serde_json::{Value, json};
 use support::envoy::{Envoy, Upstream, find, seen};

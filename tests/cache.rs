@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use passage_authz::algorithm::Algorithm;
-use passage_authz::clock::{Clock, UnixTime};
+use passage_authz::domain::algorithm::Algorithm;
+use passage_authz::domain::clock::{Clock, UnixTime};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
 use serde_json::json;
 use support::process::{Running, file, wait_until};

@@ -2,8 +2,8 @@
 
 mod support;
 
-use passage_authz::algorithm::Algorithm;
-use passage_authz::denial::{Challenge, Denial};
+use passage_authz::domain::algorithm::Algorithm;
+use passage_authz::domain::denial::{Challenge, Denial};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
 use support::{Service, get, raw_check_request};

@@ -5,7 +5,7 @@ mod support;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
 

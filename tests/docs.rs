@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use passage_authz::config::Config;
-use passage_authz::denial::Denial;
+use passage_authz::domain::denial::Denial;
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()

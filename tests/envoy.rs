@@ -2,7 +2,7 @@
 
 mod support;
 
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, tampered};
 use serde_json::{Value, json};
 use support::Service;

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
 use support::process::{Running, binary};
 use support::tls::{authority, issued_by};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks};
 use support::process::Running;
 use support::{Answer, check_request};
@@ -220,7 +220,7 @@ async fn floods_slow_nobody_down_and_fill_no_memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn ten_thousand_idle_connections_slow_nobody_down() {
-    let _ = passage_authz::process::raise_file_limit();
+    let _ = passage_authz::api::process::raise_file_limit();
     let measuring = MEASURING.lock().await;
     let running = Running::start(&config(), "info").await;
     running.until_ready().await;

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks, tampered};
 use serde_json::{Value, json};
 use support::envoy::{Envoy, Upstream, find, seen};

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use passage_authz::algorithm::Algorithm;
 use passage_authz::config::Config;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{FakeIssuer, SigningKey};
 use serde_json::Value;
 use support::process::Running;

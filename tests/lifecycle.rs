@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey};
 use support::process::{Running, binary, file, wait_until};
 use support::{Answer, check_request, get};

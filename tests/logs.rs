@@ -6,8 +6,8 @@ mod support;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use passage_authz::algorithm::Algorithm;
-use passage_authz::telemetry;
+use passage_authz::cli::logging;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, tampered};
 use serde_json::{Value, json};
 use support::{Service, get, header_map_request, raw_check_request};
@@ -38,7 +38,7 @@ impl<'a> MakeWriter<'a> for Kept {
 #[tokio::test]
 async fn no_token_stands_in_any_log() {
     let kept = Kept::default();
-    tracing::subscriber::set_global_default(telemetry::json(EnvFilter::new("trace"), kept.clone())).unwrap();
+    tracing::subscriber::set_global_default(logging::json(EnvFilter::new("trace"), kept.clone())).unwrap();
     let key = SigningKey::shared("k1", Algorithm::Rs256);
     let issuer = FakeIssuer::with_keys(&[&key]).await;
     let source =
@@ -118,7 +118,7 @@ async fn no_token_stands_in_any_log() {
     let decisions = said.iter().filter(|event| event["message"] == "decision").count();
     assert!(decisions > 400, "{decisions}");
     assert!(said.iter().any(|event| event["sub"] == "user-1"), "the log is as talkative as it can be");
-    assert!(said.iter().any(|event| event["target"] == "passage_authz::health"));
+    assert!(said.iter().any(|event| event["target"] == "passage_authz::api::health"));
     for (at, token) in tokens.iter().enumerate() {
         let segments: Vec<_> = token.split('.').filter(|segment| segment.len() > 40).collect();
         assert!(segments.len() >= 2, "{at}");

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use passage_authz::algorithm::Algorithm;
 use passage_authz::config::Config;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
 use support::envoy::{Envoy, Upstream, seen};
@@ -583,7 +583,7 @@ async fn ten_thousand_checks_are_counted_as_the_client_counted_them() {
         ours.map(|name| if name == "build" { "build_info" } else { name }).collect();
     assert_eq!(shown, ours);
     let start = series(&metrics, "process_start_time_seconds").into_values().next().unwrap();
-    let now = passage_authz::clock::Clock::default().now().as_secs_f64();
+    let now = passage_authz::domain::clock::Clock::default().now().as_secs_f64();
     assert!((now - 600.0..=now + 1.0).contains(&start), "{start} {now}");
 }
 

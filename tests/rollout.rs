@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks};
 use serde_json::Value;
 use support::envoy::{BOOTSTRAP, Envoy, Upstream, find};

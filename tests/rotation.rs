@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use passage_authz::algorithm::Algorithm;
-use passage_authz::clock::{Clock, UnixTime};
+use passage_authz::domain::algorithm::Algorithm;
+use passage_authz::domain::clock::{Clock, UnixTime};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
 use serde_json::{Value, json};
 use support::{Service, get, join_all};

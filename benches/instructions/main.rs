@@ -17,7 +17,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use bytes::Bytes;
 use client::{Client, check, session};
-use passage_authz::algorithm::Algorithm;
+use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks, tampered};
 use serde_json::Value;
 

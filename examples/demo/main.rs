@@ -10,10 +10,10 @@ use std::error::Error;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use passage_authz::algorithm::Algorithm;
 use passage_authz::app::Bound;
-use passage_authz::clock::Clock;
 use passage_authz::config::Config;
+use passage_authz::domain::algorithm::Algorithm;
+use passage_authz::domain::clock::Clock;
 use passage_authz::testing::{FakeIssuer, SigningKey, tampered};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

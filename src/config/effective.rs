@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::node::written;
+use super::document::written;
 use super::{Config, Http, IssuerConfig, KeySource, Refresh, Style, TlsFiles};
-use crate::issuer::{Audiences, IssuerName};
-use crate::policy::{Access, HostPattern, PathPattern, Rule};
-use crate::token::Source;
+use crate::domain::issuer::{Audiences, IssuerName};
+use crate::domain::policy::{Access, HostPattern, PathPattern, Rule};
+use crate::domain::token::Source;
 
 impl Config {
     /// As YAML, defaults and profiles written out. Reading it gives this configuration again.

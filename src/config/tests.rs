@@ -1,9 +1,9 @@
 //! What the configuration accepts, and what it says of the rest.
 
 use super::*;
-use crate::algorithm::Algorithm;
-use crate::claims::Claim;
-use crate::issuer::{Audience, Audiences, IssuerId};
+use crate::domain::algorithm::Algorithm;
+use crate::domain::claims::Claim;
+use crate::domain::issuer::{Audience, Audiences, IssuerId};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, "authz.yaml")

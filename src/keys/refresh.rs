@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::fetch::{Fetch, FetchError, Fetched, Validator};
-use super::kept::{Kept, KeptError};
-use super::store::Publisher;
-use super::{KeyId, KeySet, KeySetError};
-use crate::algorithm::Algorithm;
-use crate::clock::UnixTime;
+use super::last_good::{Kept, KeptError};
+use super::sets::Publisher;
 use crate::config::Refresh;
-use crate::disk::Disk;
+use crate::domain::algorithm::Algorithm;
+use crate::domain::clock::UnixTime;
+use crate::domain::key_set::{KeyId, KeySet, KeySetError};
+use crate::watched_file::Disk;
 
 /// The first pause after a failed fetch; each further one doubles it.
 const FIRST_RETRY: Duration = Duration::from_secs(1);

@@ -1,16 +1,16 @@
 //! The steps of a check, one at a time, for benchmarks.
 
-use crate::cache::{Digest, Tokens};
-use crate::clock::UnixTime;
+use crate::check::token_cache::{Digest, Tokens};
 use crate::config::{Config, KeySource};
-use crate::denial::{Denial, Wording};
-use crate::identity::Identity;
-use crate::issuer::Issuers;
-use crate::keys::KeySet;
-use crate::token::Token;
-use crate::verdict::{Grant, Verdict};
-use crate::verify::{Read, Unverified, Verified};
-use crate::wire::{self, Answers};
+use crate::domain::clock::UnixTime;
+use crate::domain::denial::{Denial, Wording};
+use crate::domain::identity::Identity;
+use crate::domain::issuer::Issuers;
+use crate::domain::key_set::KeySet;
+use crate::domain::token::Token;
+use crate::domain::verdict::{Grant, Verdict};
+use crate::domain::verify::{Read, Unverified, Verified};
+use crate::wire::envoy::{self, Answers};
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Parts {
     pub fn run(&self, step: Step) -> usize {
         let token = Token::new(self.token.as_bytes());
         match step {
-            Step::Scan => wire::view(&self.message).expect("a check").headers.len(),
+            Step::Scan => envoy::view(&self.message).expect("a check").headers.len(),
             Step::Digest => usize::from(self.cache.place(token).is_some()),
             Step::Lookup => usize::from(self.cache.get(&self.place).is_some()),
             Step::Recall => {

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use passage_authz::config::Listen;
-use passage_authz::listen::Listener;
+use passage_authz::server::listen::Listener;
 use passage_authz::server::{self, Options, Protocol};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};

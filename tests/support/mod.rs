@@ -17,8 +17,8 @@ use envoy_types::pb::envoy::service::auth::v3::authorization_client::Authorizati
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use passage_authz::app::{Bound, RunError};
-use passage_authz::clock::Clock;
 use passage_authz::config::Config;
+use passage_authz::domain::clock::Clock;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::{BoxFuture, Fetch, FetchError, Fetched, MAX_BYTES, Validator};
-use crate::disk::{Disk, LOOK, Mark};
+use crate::watched_file::{Disk, LOOK, Mark};
 
 pub(super) struct KeyFile {
     path: PathBuf,

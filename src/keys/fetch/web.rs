@@ -9,8 +9,8 @@ use url::Url;
 
 use super::{BoxFuture, ClientError, Fetch, FetchError, Fetched, MAX_BYTES, Validator, reasons};
 use crate::config::WebAccess;
-use crate::issuer::is_loopback;
-use crate::json::{Member, Object};
+use crate::domain::issuer::is_loopback;
+use crate::domain::json::{Member, Object};
 
 /// The most redirects one request follows.
 const MAX_REDIRECTS: usize = 3;

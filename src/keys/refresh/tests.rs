@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::clock::Clock;
-use crate::issuer::IssuerName;
+use crate::domain::clock::Clock;
+use crate::domain::issuer::IssuerName;
 use crate::keys::fetch::BoxFuture;
-use crate::keys::store::{Entry, KeyStore, Missing};
+use crate::keys::sets::{Entry, KeyStore, Missing};
 use crate::testing::{SigningKey, jwks};
 
 const SECOND: Duration = Duration::from_secs(1);

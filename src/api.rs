@@ -1,0 +1,9 @@
+//! What each port answers.
+
+pub(crate) mod admin;
+pub(crate) mod grpc;
+pub(crate) mod health;
+pub(crate) mod http;
+pub(crate) mod metrics;
+pub mod process;
+pub(crate) mod unary;

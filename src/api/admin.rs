@@ -1,0 +1,92 @@
+//! The admin port: is it alive, is it ready, which keys are at hand, what was counted. Nothing secret.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use crate::api::metrics::{self, Ports};
+use crate::domain::clock::UnixTime;
+use crate::live::Live;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What the admin port shows.
+pub(crate) struct Admin {
+    live: Arc<Live>,
+    registry: Registry,
+}
+
+impl Admin {
+    pub(crate) fn new(live: Arc<Live>, ports: Ports) -> Self {
+        let registry = metrics::registry(Arc::clone(&live), ports);
+        Self { live, registry }
+    }
+
+    /// Answers one request.
+    pub(crate) fn respond(&self, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n");
+            response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/livez" => answer(StatusCode::OK, TEXT, "alive\n"),
+            "/readyz" => match (draining, self.live.now().keys.is_ready()) {
+                (true, _) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
+                (false, true) => answer(StatusCode::OK, TEXT, "ready\n"),
+                (false, false) => {
+                    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "no issuer has usable keys, see /keys\n")
+                }
+            },
+            "/keys" => answer(StatusCode::OK, JSON, format!("{:#}\n", self.all_keys())),
+            "/metrics" => match metrics::render(&self.registry) {
+                Ok(text) => answer(StatusCode::OK, metrics::CONTENT_TYPE, text),
+                Err(error) => {
+                    tracing::error!(%error, "the metrics cannot be rendered");
+                    answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be rendered\n")
+                }
+            },
+            _ => answer(StatusCode::NOT_FOUND, TEXT, "/livez, /readyz, /keys or /metrics\n"),
+        }
+    }
+
+    /// Every issuer's keys: by name, type and algorithm; the keys themselves are at the issuer's.
+    fn all_keys(&self) -> Value {
+        let store = Arc::clone(&self.live.now().keys);
+        let now = store.now();
+        let issuers = store.sources().iter().map(|(issuer, source)| {
+            let (set, status) = store.inspect(issuer);
+            let keys = set.iter().flat_map(|set| set.keys());
+            let keys: Vec<_> = keys
+                .map(|key| {
+                    let algorithm = key.algorithm();
+                    json!({"kid": key.id().map(|id| id.as_str()), "kty": algorithm.key_type(), "alg": algorithm.name()})
+                })
+                .collect();
+            json!({
+                "issuer": issuer.as_str(),
+                "source": source,
+                "usable": store.snapshot(issuer, now).is_ok(),
+                "keys": keys,
+                "age_seconds": store.age(issuer).map(|age| age.as_secs()),
+                "last_success": status.last_success.map(UnixTime::rfc3339),
+                "last_error": status.last_error.map(|(at, why)| json!({"at": at.rfc3339(), "error": why})),
+                "next_refresh": status.next_refresh.map(UnixTime::rfc3339),
+            })
+        });
+        json!({"issuers": issuers.collect::<Vec<_>>()})
+    }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let content_type = header::HeaderValue::from_static(content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}

@@ -1,0 +1,134 @@
+//! The gRPC services on the one port: checks, health and reflection.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::server::NamedService;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+use tower_service::Service as _;
+
+use crate::api::health::Ending;
+use crate::api::unary::{self, Answer, Unread};
+use crate::check::authorizer;
+use crate::live::Live;
+use crate::server::overload::Load;
+use crate::wire::envoy;
+
+/// A question about health or descriptors is a name. tonic makes room for whatever length is announced.
+const LARGEST_QUESTION: usize = 4 * 1024;
+
+/// And it is there after this time, or nobody waits for it any more.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Who answers which call.
+struct Routes<H, R> {
+    live: Arc<Live>,
+    load: Arc<Load>,
+    health: HealthServer<H>,
+    reflection: ServerReflectionServer<R>,
+    told: CancellationToken,
+}
+
+/// The services. Each clone counts the calls that hold it by itself: clone it for each connection, and cores that serve
+/// different ones do not meet at one count.
+pub(crate) struct Services<H, R>(Arc<Held<H, R>>);
+
+struct Held<H, R>(Arc<Routes<H, R>>);
+
+impl<H, R> Clone for Services<H, R> {
+    fn clone(&self) -> Self {
+        Self(Arc::new(Held(Arc::clone(&self.0.0))))
+    }
+}
+
+type Called = Result<Response<Answer>, Infallible>;
+
+/// All services; streams that have no end of their own end when `told` is cancelled.
+pub(crate) fn services<H: Health>(
+    live: Arc<Live>,
+    load: Arc<Load>,
+    health: HealthServer<H>,
+    told: CancellationToken,
+) -> Result<Services<H, impl ServerReflection>, tonic_reflection::server::Error> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(envoy::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let health = health.max_decoding_message_size(LARGEST_QUESTION);
+    let reflection = reflection.max_decoding_message_size(LARGEST_QUESTION);
+    Ok(Services(Arc::new(Held(Arc::new(Routes { live, load, health, reflection, told })))))
+}
+
+impl<H: Health, R: ServerReflection> Services<H, R> {
+    /// Answers one call that has arrived now.
+    pub(crate) fn call(&self, request: Request<Incoming>) -> impl Future<Output = Called> + Send + use<H, R> {
+        let held = Arc::clone(&self.0);
+        if request.uri().path() != envoy::CHECK {
+            return Either::Right(rare(async move { held.0.question(request).await }));
+        }
+        match unary::refusal(request.headers()) {
+            None => Either::Left(check(held, request)),
+            Some(refusal) => Either::Right(rare(async move { Ok(refusal) })),
+        }
+    }
+}
+
+/// In a box: what is rarely called must not make every check's task as large as its own.
+fn rare(call: impl Future<Output = Called> + Send + 'static) -> Pin<Box<dyn Future<Output = Called> + Send>> {
+    Box::pin(call)
+}
+
+/// No `async fn`, which would hold the request twice, and begin with the first poll and not now.
+fn check<H: Health, R: ServerReflection>(
+    held: Arc<Held<H, R>>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Called> + Send {
+    // From here on it waits for its turn.
+    let turn = held.0.load.begin();
+    let (mut parts, body) = request.into_parts();
+    let trace = parts.headers.remove(TRACEPARENT);
+    async move {
+        if let Err(refused) = turn.in_time() {
+            return Ok(unary::failure(&Status::unavailable(refused.to_string())));
+        }
+        let Routes { live, load, .. } = &*held.0;
+        let answer = match unary::message(body, load.parts()).await {
+            Ok(message) => authorizer::check(live, trace.as_ref(), &message).await,
+            Err(Unread::TooLarge) => authorizer::refuse(live),
+            Err(Unread::Failed(status)) => return Ok(unary::failure(&status)),
+        };
+        Ok(unary::answer(answer))
+    }
+}
+
+impl<H: Health, R: ServerReflection> Routes<H, R> {
+    /// Answers a call to one of the other services.
+    async fn question(&self, request: Request<Incoming>) -> Called {
+        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let answering = match service.map(|(service, _)| service) {
+            Some(name) if name == <HealthServer<H> as NamedService>::NAME => {
+                Either::Left(self.health.clone().call(request))
+            }
+            Some(name) if name == <ServerReflectionServer<R> as NamedService>::NAME => {
+                Either::Right(self.reflection.clone().call(request))
+            }
+            _ => return Ok(unary::failure(&Status::unimplemented("no such call"))),
+        };
+        let Ok(answer) = timeout(QUESTION_TIMEOUT, answering).await else {
+            return Ok(unary::failure(&Status::deadline_exceeded("the question did not arrive in time")));
+        };
+        let ending = |body| Answer::Stream(tonic::body::Body::new(Ending::new(body, self.told.clone())));
+        Ok(answer?.map(ending))
+    }
+}

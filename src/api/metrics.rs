@@ -1,0 +1,126 @@
+//! `/metrics`: what the service counts, in the OpenMetrics text format that Prometheus reads.
+//!
+//! Nothing is counted twice: the numbers live where they arise, and are read when somebody asks.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::api::process::Process;
+use crate::domain::issuer::IssuerName;
+use crate::live::Live;
+use crate::server::Seen;
+use crate::server::overload::Load;
+
+/// The content type of [`render`]'s text.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the ports have seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Ports {
+    pub(crate) load: Arc<Load>,
+    pub(crate) grpc: Arc<Seen>,
+    pub(crate) http: Arc<Seen>,
+}
+
+/// Everything that is counted, under the contract's names.
+pub(crate) fn registry(live: Arc<Live>, ports: Ports) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Process));
+    let ours = registry.sub_registry_with_prefix("passage_authz");
+    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    ours.register("build", "The version that runs", version);
+    ours.register_collector(Box::new(Counts(live)));
+    ours.register_collector(Box::new(ports));
+    registry
+}
+
+/// The text of a scrape.
+pub(crate) fn render(registry: &Registry) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry)?;
+    Ok(text)
+}
+
+/// The checks, the key sets and their fetches, by issuer: a configured name, never anything a client sent.
+#[derive(Debug)]
+struct Counts(Arc<Live>);
+
+impl Collector for Counts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let authorizer = self.0.now();
+        authorizer.observers.counts.encode(&mut encoder)?;
+        let store = Arc::clone(&authorizer.keys);
+        let issuers: Vec<_> = store.sources().iter().map(|(issuer, _)| issuer).collect();
+        let help = "Fetches of key sets by what they brought";
+        let mut fetches = encoder.encode_descriptor("key_fetches", help, None, MetricType::Counter)?;
+        for issuer in &issuers {
+            let (_, status) = store.inspect(issuer);
+            let counts = status.fetches;
+            for (result, count) in
+                [("changed", counts.changed), ("unchanged", counts.unchanged), ("failed", counts.failed)]
+            {
+                let labels = [("issuer", issuer.as_str()), ("result", result)];
+                ConstCounter::new(count).encode(fetches.encode_family(&labels)?)?;
+            }
+        }
+        let (reloaded, refused) = self.0.reloads();
+        let help = "Reloads of the configuration by how they ended";
+        let mut reloads = encoder.encode_descriptor("config_reloads", help, None, MetricType::Counter)?;
+        for (result, count) in [("ok", reloaded), ("failed", refused)] {
+            ConstCounter::new(count).encode(reloads.encode_family(&[("result", result)])?)?;
+        }
+        let help = "Keys at hand";
+        let mut count = encoder.encode_descriptor("keys", help, None, MetricType::Gauge)?;
+        for issuer in &issuers {
+            let (set, _) = store.inspect(issuer);
+            let keys = set.map_or(0, |set| i64::try_from(set.distinct()).unwrap_or(i64::MAX));
+            gauge(keys, &mut count, issuer)?;
+        }
+        let help = "Time since the issuer last confirmed its key set";
+        let mut age =
+            encoder.encode_descriptor("key_set_age", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for issuer in &issuers {
+            if let Some(since) = store.age(issuer) {
+                gauge(since.as_secs_f64(), &mut age, issuer)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Ports {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Self { load, grpc, http } = self;
+        let help = "Checks that were refused unseen because too many were under way";
+        let overloaded = encoder.encode_descriptor("overloaded", help, None, MetricType::Counter)?;
+        ConstCounter::new(load.refused()).encode(overloaded)?;
+        let help = "Connections that were refused because there were too many";
+        let mut refused =
+            encoder.encode_descriptor("connections_refused", help, None, MetricType::Counter)?;
+        for (port, seen) in [("grpc", grpc), ("http", http)] {
+            ConstCounter::new(seen.refused()).encode(refused.encode_family(&[("port", port)])?)?;
+        }
+        let help = "Connections that are open";
+        let mut open = encoder.encode_descriptor("connections", help, None, MetricType::Gauge)?;
+        for (port, seen) in [("grpc", grpc), ("http", http)] {
+            let connections = i64::try_from(seen.open()).unwrap_or(i64::MAX);
+            ConstGauge::new(connections).encode(open.encode_family(&[("port", port)])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge<N>(value: N, encoder: &mut MetricEncoder<'_>, issuer: &IssuerName) -> Result<(), fmt::Error>
+where
+    ConstGauge<N>: EncodeMetric,
+{
+    ConstGauge::new(value).encode(encoder.encode_family(&[("issuer", issuer.as_str())])?)
+}

@@ -1,0 +1,222 @@
+//! The hot path: one check from the request's view to the verdict, and the gRPC call around it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use crate::check::observers::{Decision, Observers, Outcome};
+use crate::check::token_cache;
+use crate::config::{Checking, Tokens};
+use crate::domain::claims::Subject;
+use crate::domain::clock::Clock;
+use crate::domain::denial::{Denial, Wording};
+use crate::domain::identity::Identity;
+use crate::domain::issuer::{IssuerName, Issuers};
+use crate::domain::key_set::KeySet;
+use crate::domain::policy::{Access, Policy, Requirement, Rule};
+use crate::domain::request::Request;
+use crate::domain::token::{self, Token};
+use crate::domain::verdict::{Grant, Verdict};
+use crate::domain::verify::{Addressed, Read, Remembered, Unverified, Verified};
+use crate::keys::sets::{KeyStore, Missing};
+use crate::live::Live;
+use crate::wire::envoy::{self, Answers};
+
+/// Decides checks. Everything it needs is at hand; it never fetches.
+#[derive(Debug)]
+pub struct Authorizer {
+    /// Where tokens are looked for.
+    pub tokens: Tokens,
+    /// Who may issue them.
+    pub issuers: Issuers,
+    /// What the service behind is told.
+    pub identity: Identity,
+    /// Which rule a request falls under.
+    pub policy: Policy,
+    /// What goes for all rules.
+    pub checking: Checking,
+    /// How a denial is worded.
+    pub wording: Wording,
+    /// How verdicts read in gRPC.
+    pub answers: Answers,
+    /// Who hears of decisions.
+    pub observers: Observers,
+    /// The keys at hand.
+    pub keys: Arc<KeyStore>,
+    /// The tokens that were verified already.
+    pub cache: token_cache::Tokens,
+    /// Which of their claims anybody reads.
+    pub read: Read,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Authorizer {
+    /// One check, from the request's rule to the verdict.
+    pub async fn check(&self, request: &Request<'_>) -> Verdict<'_> {
+        let begun = self.observers.begin(&self.clock);
+        let (rule, decided) = match self.policy.select(request) {
+            Ok(rule) => (rule.name.as_str(), self.in_shadow(rule, self.apply(rule, request).await)),
+            Err(denial) => ("", Err(denial.into())),
+        };
+        let (outcome, issuer, subject) = match &decided {
+            Ok(grant) => {
+                let outcome = grant.shadow().map_or(Outcome::Allowed, Outcome::ShadowDenied);
+                (outcome, grant.issuer(), grant.subject())
+            }
+            Err(Refusal { denial, issuer, subject }) => (Outcome::Denied(*denial), *issuer, subject.as_ref()),
+        };
+        let subject = subject.map(Subject::as_str);
+        self.observers.end(begun, &Decision { outcome, issuer, subject, rule }, Some(request));
+        match decided {
+            Err(refusal) => Verdict::Deny(refusal.denial),
+            Ok(grant) if self.tokens.forward => Verdict::Allow(grant),
+            Ok(grant) => Verdict::Allow(grant.withholding(token::withheld(&self.tokens.from, request))),
+        }
+    }
+
+    /// The verdict on what is no request at all.
+    pub(crate) fn deny_unread(&self, denial: Denial) -> Verdict<'_> {
+        let outcome = Outcome::Denied(denial);
+        let decision = Decision { outcome, issuer: None, subject: None, rule: "" };
+        self.observers.end(self.observers.begin(&self.clock), &decision, None);
+        Verdict::Deny(denial)
+    }
+
+    /// A shadow rollout lets through what would be denied, and remembers why.
+    fn in_shadow<'c>(&'c self, rule: &Rule, decided: Decided<'c>) -> Decided<'c> {
+        match decided {
+            Err(Refusal { denial, issuer, subject })
+                if (self.checking.shadow || rule.shadow) && denial.passes_in_shadow() =>
+            {
+                Ok(Grant::in_shadow_of(denial, issuer, subject, &self.identity))
+            }
+            decided => decided,
+        }
+    }
+
+    async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Decided<'_> {
+        let nobody = || Grant::to_nobody(&self.identity);
+        match rule.access {
+            Access::Deny => return Err(Denial::RuleDenies.into()),
+            Access::Public => return Ok(nobody()),
+            Access::Optional | Access::Required => {}
+        }
+        if self.checking.preflight && request.is_preflight() {
+            return Ok(nobody());
+        }
+        let may_be_nobody = rule.access == Access::Optional && rule.require.is_empty();
+        match token::find(&self.tokens.from, request) {
+            Err(Denial::TokenMissing) if may_be_nobody => Ok(nobody()),
+            Err(denial) => Err(denial.into()),
+            Ok(token) => self.bearer_of(token, &rule.require).await,
+        }
+    }
+
+    async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Decided<'_> {
+        // Before anything is done with all of its bytes.
+        let token = token.of_at_most(self.tokens.max_length)?;
+        let place = self.cache.place(token);
+        if let Some(remembered) = place.and_then(|place| self.cache.get(&place))
+            && let Some(grant) = self.remembered(&remembered, require)
+        {
+            self.observers.counts.hit();
+            return grant;
+        }
+        self.observers.counts.missed();
+        let parts = token.split(self.tokens.max_length)?;
+        let addressed = Unverified::peek(&parts)?.address(&self.issuers)?;
+        let issuer = addressed.issuer();
+        let refusal = |denial| Refusal::of(&issuer.name, denial);
+        let keys = self.keys_for(&addressed).await.map_err(refusal)?;
+        let verified = addressed.verify(&keys, self.clock.now()).map_err(refusal)?;
+        if let Some(place) = place
+            && let Some(remembered) = verified.remember(&keys, &self.issuers, &self.read)
+        {
+            self.cache.put(place, remembered);
+        }
+        self.granted(&verified, require)
+    }
+
+    /// A token that was verified before, judged again: its key, its time, what the rule asks. `None` if its issuer's
+    /// keys are not what they were.
+    fn remembered(&self, token: &Remembered, require: &Requirement) -> Option<Decided<'_>> {
+        let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
+        let keys = self.keys.in_force(&issuer.name, now)?;
+        Some(match token.recall(issuer, keys, now)? {
+            Ok(verified) => self.granted(&verified, require),
+            Err(denial) => Err(Refusal::of(&issuer.name, denial)),
+        })
+    }
+
+    fn granted<'c>(&'c self, token: &Verified<'_, 'c>, require: &Requirement) -> Decided<'c> {
+        let refusal = |denial| Refusal {
+            subject: Some(token.subject().clone()),
+            ..Refusal::of(&token.issuer().name, denial)
+        };
+        // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
+        let grant = Grant::to(token, &self.identity).map_err(refusal)?;
+        require.judge(token).map_err(refusal)?;
+        Ok(grant)
+    }
+
+    /// The issuer's keys at hand; only a token with an unknown key makes the request wait, and not long.
+    pub(crate) async fn keys_for(&self, token: &Addressed<'_, '_>) -> Result<Arc<KeySet>, Denial> {
+        let issuer = &token.issuer().name;
+        match self.keys.snapshot(issuer, self.clock.now()) {
+            Ok(keys) if token.has_candidate(&keys) => return Ok(keys),
+            Err(_) if !self.keys.is_starting(issuer) => {
+                self.keys.nudge(issuer);
+                return Err(Denial::KeysUnavailable);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        // In a box: what is rarely awaited must not make every check's task larger.
+        let asked = Box::pin(self.keys.ask(issuer, |keys| token.has_candidate(keys)));
+        asked.await.map_err(|missing| match missing {
+            Missing::Unknown => Denial::KeyUnknown,
+            Missing::Unavailable => Denial::KeysUnavailable,
+        })
+    }
+}
+
+type Decided<'c> = Result<Grant<'c>, Refusal<'c>>;
+
+/// A denial, and whose token it was, as far as that is known.
+struct Refusal<'c> {
+    denial: Denial,
+    issuer: Option<&'c IssuerName>,
+    subject: Option<Subject>,
+}
+
+impl<'c> Refusal<'c> {
+    const fn of(issuer: &'c IssuerName, denial: Denial) -> Self {
+        Self { denial, issuer: Some(issuer), subject: None }
+    }
+}
+
+impl From<Denial> for Refusal<'_> {
+    fn from(denial: Denial) -> Self {
+        Self { denial, issuer: None, subject: None }
+    }
+}
+
+/// `envoy.service.auth.v3.Authorization/Check`. The call itself succeeds on every verdict.
+pub(crate) async fn check(live: &Live, trace: Option<&HeaderValue>, message: &[u8]) -> Bytes {
+    // One configuration from the first look to the answer.
+    let authorizer = live.now();
+    let verdict = match envoy::view(message) {
+        Ok(request) => {
+            authorizer.check(&Request { trace: trace.map(HeaderValue::as_bytes), ..request }).await
+        }
+        Err(denial) => authorizer.deny_unread(denial),
+    };
+    authorizer.answers.of(&verdict)
+}
+
+/// The answer to a check that is too large to be read.
+pub(crate) fn refuse(live: &Live) -> Bytes {
+    let authorizer = live.now();
+    authorizer.answers.of(&authorizer.deny_unread(Denial::RequestMalformed))
+}

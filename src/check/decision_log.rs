@@ -1,0 +1,193 @@
+//! The decision log: one line for a decision, as far as the configuration wants it. Whoever sends bad requests
+//! must not be able to fill a disk with it, so there is a limit per second.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::time::Instant;
+
+use crate::check::observers::{Decision, Outcome};
+use crate::config::DecisionLog;
+use crate::domain::issuer::IssuerName;
+use crate::domain::request::Request;
+
+/// The most bytes of a host, path, method or request ID that a line holds.
+const MOST: usize = 256;
+
+/// Writes decisions to the log.
+#[derive(Debug, Clone)]
+pub struct Decisions {
+    wanted: DecisionLog,
+    window: Arc<Window>,
+}
+
+/// The current second and how many lines it has.
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    second: AtomicU64,
+    lines: AtomicU32,
+    suppressed: AtomicU64,
+}
+
+impl Decisions {
+    /// A log of the decisions that are wanted.
+    #[must_use]
+    pub fn new(wanted: DecisionLog) -> Self {
+        let (second, lines, suppressed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
+        let window = Arc::new(Window { since: Instant::now(), second, lines, suppressed });
+        Self { wanted, window }
+    }
+
+    /// Writes a line, if it is wanted and has room.
+    pub(crate) fn log(&self, decision: &Decision<'_>, request: Option<&Request<'_>>) {
+        let share = match decision.outcome {
+            Outcome::Allowed => self.wanted.allowed,
+            Outcome::Denied(_) | Outcome::ShadowDenied(_) => self.wanted.denied,
+        };
+        // Strictly less: a share of 0 is never met, one of 1 always.
+        if fastrand::f64() >= share {
+            return;
+        }
+        let Some(suppressed) = self.window.admit(self.wanted.max_per_second) else { return };
+        let request_id = request.and_then(|request| request.header("x-request-id").next());
+        tracing::info!(
+            outcome = decision.outcome.label(),
+            code = decision.outcome.code(),
+            issuer = decision.issuer.map(IssuerName::as_str),
+            rule = decision.rule,
+            method = request.map(|request| shown(request.method)),
+            host = request.map(|request| shown(request.host)),
+            path = request.map(|request| shown(without_query(request.path))),
+            request_id = request_id.map(shown),
+            sub = decision.subject.map(|subject| self.subject(subject)),
+            suppressed = (suppressed > 0).then_some(suppressed),
+            "decision"
+        );
+    }
+
+    /// The subject in clear, or its SHA-256 in hex: the same for the same subject, so that lines can be
+    /// brought together without naming anybody.
+    fn subject(&self, subject: &str) -> String {
+        if self.wanted.subject_in_clear {
+            return subject.to_owned();
+        }
+        let mut hex = String::with_capacity(64);
+        for byte in digest::digest(&digest::SHA256, subject.as_bytes()).as_ref() {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        hex
+    }
+}
+
+impl Window {
+    /// Room for one more line, and how many were left out before it.
+    fn admit(&self, most: u32) -> Option<u64> {
+        let now = self.since.elapsed().as_secs();
+        if self.second.swap(now, Ordering::Relaxed) != now {
+            self.lines.store(0, Ordering::Relaxed);
+        }
+        if self.lines.fetch_add(1, Ordering::Relaxed) < most {
+            return Some(self.suppressed.swap(0, Ordering::Relaxed));
+        }
+        // Far from the end of its range, where it would begin again.
+        self.lines.store(most, Ordering::Relaxed);
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+fn without_query(path: &[u8]) -> &[u8] {
+    path.split(|byte| *byte == b'?').next().unwrap_or_default()
+}
+
+/// A client's bytes as text: bounded, and without what looks like a token, wherever somebody put it.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes.get(..MOST).unwrap_or(bytes));
+    let Some((before, token)) = token_in(&text).and_then(|at| text.split_at_checked(at)) else {
+        return text.into_owned();
+    };
+    let after = token.trim_start_matches(|c| in_segment(c) || c == '.');
+    // What comes after might be another one: it is left out as well.
+    if token_in(after).is_some() { format!("{before}[token]") } else { format!("{before}[token]{after}") }
+}
+
+fn in_segment(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_'
+}
+
+/// Where something begins that looks like a token: `{"` and a letter in base64url, wherever it stands, or a segment that is
+/// an object however it is written.
+fn token_in(text: &str) -> Option<usize> {
+    let mut at = 0;
+    let object = text.split(|c| !in_segment(c)).find_map(|segment| {
+        let begin = at;
+        at += segment.len() + text.get(at + segment.len()..)?.chars().next().map_or(0, char::len_utf8);
+        is_object(segment).then_some(begin)
+    });
+    text.find("eyJ").into_iter().chain(object).min()
+}
+
+/// Whether a segment, or as much as there is of it, begins as a JSON object with a member does.
+fn is_object(segment: &str) -> bool {
+    let whole = segment.get(..segment.len() / 4 * 4).unwrap_or_default();
+    let bytes = URL_SAFE_NO_PAD.decode(whole).unwrap_or_default();
+    bytes.trim_ascii_start().strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_like_a_token_is_not_shown() {
+        for (text, want) in [
+            ("/a/b", "/a/b"),
+            ("/a/eyJhbGciOi.eyJpc3Mi.c2ln/b", "/a/[token]/b"),
+            ("eyJhbGciOi", "[token]"),
+            ("/eyJa.eyJb.c/eyJa.eyJb.c/x", "/[token]"),
+            // Headers as JSON may write them: `{ "alg"`, `\n{"alg"`, `{` and a line's end, a name that is empty.
+            ("/a/eyAiYWxnIjoi.eyJp.c2ln/b", "/a/[token]/b"),
+            ("/a/CnsiYWxnIjoi.eyJp.c2ln/b", "/a/[token]/b"),
+            ("/a/ew0KICJhbGciOiI.e30.c2ln", "/a/[token]"),
+            ("/eyIiOjEs/b", "/[token]/b"),
+            ("/x.eyAiYWxnIjoi.eyJp.c2ln", "/x.[token]"),
+            ("/é/eyAiYWxnIjoi.eyJp.c2ln é", "/é/[token] é"),
+            ("/eyIiOjEs.e30.c2ln/x/eyJhbGci", "/[token]"),
+            ("/eyA/ew/keyId/v1.2.3/shop.example.com", "/eyA/ew/keyId/v1.2.3/shop.example.com"),
+            ("a\u{1b}[31m", "a\u{1b}[31m"),
+        ] {
+            assert_eq!(shown(text.as_bytes()), want);
+        }
+        assert_eq!(shown(b"\xff\xfe"), "\u{fffd}\u{fffd}");
+        assert_eq!(shown(&[b'a'; 70_000]).len(), MOST);
+        assert_eq!(without_query(b"/a?eyJ#?"), b"/a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_has_room_for_so_many_lines_and_says_what_it_left_out() {
+        let log = DecisionLog { denied: 1.0, allowed: 0.0, max_per_second: 2, subject_in_clear: false };
+        let window = Decisions::new(log).window;
+        assert_eq!(
+            [window.admit(2), window.admit(2), window.admit(2), window.admit(2)],
+            [Some(0), Some(0), None, None]
+        );
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        assert_eq!([window.admit(2), window.admit(2), window.admit(2)], [Some(2), Some(0), None]);
+    }
+
+    #[test]
+    fn subjects_are_hashed_unless_allowed_in_clear() {
+        let log = DecisionLog { denied: 1.0, allowed: 0.0, max_per_second: 2, subject_in_clear: false };
+        // printf '%s' user-1 | sha256sum
+        let hash = "c6c289e49e9c05b2145860387b73bcb18df43fb09a1e4a4a9713c76c88bb541b";
+        assert_eq!(Decisions::new(log).subject("user-1"), hash);
+        let clear = Decisions::new(DecisionLog { subject_in_clear: true, ..log });
+        assert_eq!(clear.subject("user-1"), "user-1");
+    }
+}

@@ -1,0 +1,84 @@
+//! The rules as written.
+
+use serde_json::Value;
+
+use super::super::document::{Place, Table};
+use super::{choice, token};
+use crate::domain::claims::Claim;
+use crate::domain::issuer::IssuerName;
+use crate::domain::policy::{Access, HostPattern, PathPattern, Requirement, Rule};
+
+/// Reads `rules`; each name once, each issuer one of the configured ones.
+pub(super) fn read(place: &Place<'_>, issuers: &[IssuerName]) -> Vec<Rule> {
+    let items = place.list("a list of rules").unwrap_or_default();
+    let mut rules: Vec<Rule> = Vec::new();
+    for item in &items {
+        let rule = item.table(|table| rule(item, table, issuers));
+        if !rule.name.is_empty() && rules.iter().any(|earlier| earlier.name == rule.name) {
+            item.fault(format!("the name {:?} is taken", rule.name), "a name of its own for each rule");
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule {
+    let name = table.at("name");
+    name.required("a name");
+    let mut rule = Rule { name: name.text("a name").unwrap_or_default().to_owned(), ..Rule::default() };
+    table.at("match").table(|condition| {
+        let hosts = "a list of hosts without a port, such as api.example.com or *.example.org";
+        rule.hosts = some(&condition.at("hosts"), hosts, HostPattern::new);
+        let paths = "a list of normal paths, exact or ending in /*, such as /healthz or /assets/*";
+        rule.paths = some(&condition.at("paths"), paths, PathPattern::new);
+        rule.methods = some(&condition.at("methods"), "a list of methods, such as GET", token);
+    });
+    rule.access = match choice(&table.at("access"), &["required", "optional", "public", "deny"]) {
+        Some("optional") => Access::Optional,
+        Some("public") => Access::Public,
+        Some("deny") => Access::Deny,
+        _ => Access::Required,
+    };
+    rule.require = table.at("require").table(|require| requirement(require, issuers));
+    if !rule.require.is_empty() && matches!(rule.access, Access::Public | Access::Deny) {
+        item.fault(
+            "asks something of a token that it never looks at",
+            "require with access required or optional",
+        );
+    }
+    rule.shadow = table.at("shadow").bool(false);
+    rule
+}
+
+fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requirement {
+    let names: Vec<_> = configured.iter().map(IssuerName::as_str).collect();
+    let accepted = format!("a list out of {}", names.join(", "));
+    let known = |text: &str| configured.iter().find(|name| name.as_str() == text).cloned();
+    let issuers = some(&require.at("issuers"), &accepted, known);
+    let claims = require.at("claims").entries();
+    let claims = claims.iter().filter_map(|(name, place)| {
+        let claim = Claim::new(name);
+        if claim.is_none() {
+            place.fault("is no claim", "a top-level name, or a JSON Pointer");
+        }
+        let accepted = "a text, a number, true or false, or a list of them";
+        let values = match place.list_or_one(accepted) {
+            Some(items) => items.iter().filter_map(|item| item.scalar(accepted)).collect::<Vec<Value>>(),
+            None => Vec::new(),
+        };
+        if place.is_empty_list() {
+            place.fault("is empty, so nothing could meet it", accepted);
+        }
+        Some((claim?, values))
+    });
+    Requirement { issuers, claims: claims.collect() }
+}
+
+/// A list that narrows: absent is any, empty is a fault, for it would be nothing or anything.
+fn some<T>(place: &Place<'_>, accepted: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    let items = place.list(accepted)?;
+    if items.is_empty() {
+        place.fault("is empty", &format!("{accepted}, or leaving the key out for any"));
+    }
+    Some(items.iter().filter_map(|item| item.parsed(accepted, &read)).collect())
+}

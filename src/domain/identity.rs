@@ -1,0 +1,209 @@
+//! What the service behind may believe: which headers carry the identity, and which names a client could
+//! have forged it under. Worked out once per configuration, not per request.
+
+use serde_json::Value;
+
+use crate::domain::claims::Claim;
+use crate::domain::denial::Denial;
+use crate::domain::json::Object;
+
+/// The identity headers and the claims for the proxy's metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    headers: Vec<(String, Claim)>,
+    disguises: Vec<String>,
+    metadata: Vec<Claim>,
+}
+
+/// Names that are set and names that are removed. None stands in both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers<'c> {
+    /// To set, overwriting.
+    pub set: Vec<(&'c str, String)>,
+    /// To remove, besides the disguises.
+    pub remove: Vec<&'c str>,
+    /// Every other spelling of the identity headers: to remove from every request.
+    pub disguises: &'c [String],
+}
+
+impl<'c> Headers<'c> {
+    /// Everything that is to be removed.
+    pub fn removed(&self) -> impl Iterator<Item = &'c str> {
+        self.disguises.iter().map(String::as_str).chain(self.remove.iter().copied())
+    }
+}
+
+/// How deep a claim in the metadata may be: each level is two messages to protobuf, and C++ reads a hundred at most.
+const MAX_DEPTH: usize = 16;
+
+fn is_deeper_than(most: usize, value: &Value) -> bool {
+    match (value, most) {
+        (Value::Array(_) | Value::Object(_), 0) => true,
+        (Value::Array(items), _) => items.iter().any(|item| is_deeper_than(most - 1, item)),
+        (Value::Object(members), _) => members.values().any(|member| is_deeper_than(most - 1, member)),
+        _ => false,
+    }
+}
+
+impl Identity {
+    /// The header the Passage user's ID travels in unless configured otherwise.
+    pub const DEFAULT_HEADER: &str = "x-passage-user-id";
+
+    /// How many dashes or underscores a header's name may have: each doubles its spellings.
+    pub const MAX_DASHES: usize = 5;
+
+    /// Prepares the lists. Names are lower case, and no two fold into one spelling.
+    #[must_use]
+    pub fn new(headers: Vec<(String, Claim)>, metadata: Vec<Claim>) -> Self {
+        let disguises = headers.iter().flat_map(|(name, _)| disguises(name)).collect();
+        Self { headers, disguises, metadata }
+    }
+
+    /// The headers and the claims they carry.
+    #[must_use]
+    pub fn headers(&self) -> &[(String, Claim)] {
+        &self.headers
+    }
+
+    /// Every other spelling of the headers.
+    #[must_use]
+    pub fn disguises(&self) -> &[String] {
+        &self.disguises
+    }
+
+    /// The claims that go into the proxy's metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &[Claim] {
+        &self.metadata
+    }
+
+    /// The headers of a request whose token holds.
+    ///
+    /// # Errors
+    /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header.
+    pub(crate) fn of(&self, claims: &Object<'_>) -> Result<Headers<'_>, Denial> {
+        let mut headers = Headers { set: Vec::new(), remove: Vec::new(), disguises: &self.disguises };
+        for (name, claim) in &self.headers {
+            match claim.header_value(claims)? {
+                Some(value) => headers.set.push((name, value)),
+                None => headers.remove.push(name),
+            }
+        }
+        Ok(headers)
+    }
+
+    /// The headers of a request without an identity: none is set, all are removed.
+    #[must_use]
+    pub fn of_nobody(&self) -> Headers<'_> {
+        let remove = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        Headers { set: Vec::new(), remove, disguises: &self.disguises }
+    }
+
+    /// The claims for the proxy's metadata, under their names as written; missing and null ones left out.
+    ///
+    /// # Errors
+    /// [`Denial::ClaimInvalid`] for one that is so deep that the proxy could not read the answer.
+    pub(crate) fn told(&self, claims: &Object<'_>) -> Result<Vec<(&str, Value)>, Denial> {
+        let told = self.metadata.iter().filter_map(|claim| Some((claim.as_str(), claim.of(claims)?)));
+        let told: Vec<_> = told.filter(|(_, value)| !value.is_null()).collect();
+        let fits = told.iter().all(|(_, value)| !is_deeper_than(MAX_DEPTH, value));
+        if fits { Ok(told) } else { Err(Denial::ClaimInvalid) }
+    }
+}
+
+/// The spelling that all of a name's disguises share.
+#[must_use]
+pub fn folded(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+/// Every other spelling of a name with `_` for `-`, or the other way round. CGI and WSGI map both to one
+/// variable (RFC 3875 section 4.1.18), so a forged `x_passage_user_id` would reach the application as ours.
+fn disguises(name: &str) -> Vec<String> {
+    let places: Vec<usize> = name.match_indices(['-', '_']).map(|(at, _)| at).collect();
+    (0..1_usize << places.len().min(Identity::MAX_DASHES))
+        .map(|chosen| {
+            let spelled = |(at, c): (usize, char)| match places.iter().position(|place| *place == at) {
+                Some(bit) if chosen & (1 << bit) != 0 => '_',
+                Some(_) => '-',
+                None => c,
+            };
+            name.char_indices().map(spelled).collect()
+        })
+        .filter(|spelling: &String| spelling != name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn identity(headers: &[(&str, &str)]) -> Identity {
+        let headers = headers.iter().map(|(name, claim)| ((*name).to_owned(), Claim::new(claim).unwrap()));
+        Identity::new(headers.collect(), Vec::new())
+    }
+
+    #[test]
+    fn knows_every_spelling_but_its_own() {
+        assert!(identity(&[("user", "sub")]).disguises().is_empty());
+        let spelled = identity(&[("x-user-id", "sub")]);
+        assert_eq!(spelled.disguises(), ["x_user-id", "x-user_id", "x_user_id"]);
+        assert_eq!(identity(&[("x_user", "sub")]).disguises(), ["x-user"]);
+        assert_eq!(identity(&[(Identity::DEFAULT_HEADER, "sub")]).disguises.len(), 7);
+        assert_eq!(identity(&[("a-b-c-d-e-f", "sub")]).disguises.len(), 31);
+    }
+
+    #[test]
+    fn metadata_is_no_deeper_than_a_proxy_reads() {
+        let identity = Identity::new(Vec::new(), vec![Claim::new("d").unwrap()]);
+        for (depth, fits) in [(0, true), (MAX_DEPTH, true), (MAX_DEPTH + 1, false), (120, false)] {
+            for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+                let text = format!("{{\"d\":{}1{}}}", open.repeat(depth), close.repeat(depth));
+                let claims = Object::parse(text.as_bytes()).unwrap();
+                assert_eq!(
+                    identity.told(&claims).map(|told| told.len()),
+                    if fits { Ok(1) } else { Err(Denial::ClaimInvalid) },
+                    "{depth} {open}"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_name_is_set_and_removed(
+            names in proptest::collection::vec("[a-c]{1,2}([-_][a-c]{1,2}){0,4}", 1..5),
+            present in proptest::collection::vec(0..4_u8, 5),
+        ) {
+            let mut seen = HashSet::new();
+            let names: Vec<_> = names.into_iter().filter(|name| seen.insert(folded(name))).collect();
+            let headers = names.iter().enumerate().map(|(at, name)| (name.clone(), Claim::new(&format!("c{at}")).unwrap()));
+            let identity = Identity::new(headers.collect(), Vec::new());
+            let claims: Vec<_> = present.iter().enumerate().map(|(at, kind)| match kind {
+                0 => format!("\"c{at}\":\"x\""),
+                1 => format!("\"c{at}\":null"),
+                2 => format!("\"c{at}\":\"\""),
+                _ => format!("\"d{at}\":1"),
+            }).collect();
+            let text = format!("{{{}}}", claims.join(","));
+            let claims = Object::parse(text.as_bytes()).unwrap();
+            for headers in [identity.of(&claims).unwrap(), identity.of_nobody()] {
+                let set = headers.set.iter().map(|(name, _)| *name);
+                let mut all: Vec<_> = set.chain(headers.removed()).map(str::to_ascii_lowercase).collect();
+                let count = all.len();
+                all.sort();
+                all.dedup();
+                prop_assert_eq!(all.len(), count, "a name stands twice");
+                for name in &names {
+                    prop_assert!(all.contains(name), "{} is neither set nor removed", name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The last good key set of an issuer on disk, for a start while the issuer cannot be reached.
+//!
+//! An entry is bound to the issuer's name and source and is as old as its fetch: a set of another issuer, or
+//! of a time before `max_stale`, is never used. Whoever can write to the folder can hand out keys.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::clock::UnixTime;
+use crate::domain::issuer::IssuerName;
+
+/// The most that is read of an entry: a key set of 1 MiB, escaped, and what stands around it.
+const MAX_BYTES: u64 = 8 << 20;
+
+/// One issuer's place in the folder.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    path: PathBuf,
+    issuer: IssuerName,
+    source: String,
+}
+
+/// What the file holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    issuer: String,
+    source: String,
+    /// Seconds since the epoch.
+    fetched_at: u64,
+    /// The document as the issuer sent it.
+    keys: String,
+}
+
+/// Why an entry is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeptError {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    File(#[from] io::Error),
+    /// It is not what was written.
+    #[error("the file is damaged: {0}")]
+    Damaged(#[from] serde_json::Error),
+    /// It was kept for another issuer or another source of keys.
+    #[error("the file belongs to another issuer or another source of keys")]
+    OtherIssuer,
+    /// It claims to come from the future, so its age cannot be told.
+    #[error("the file's time lies in the future")]
+    Future,
+}
+
+impl Kept {
+    /// The place of an issuer with this source of keys.
+    #[must_use]
+    pub fn new(folder: &Path, issuer: &IssuerName, source: String) -> Self {
+        // Names are letters, digits, dots, dashes and underscores: never a path of their own.
+        let path = folder.join(format!("{issuer}.jwks.json"));
+        Self { path, issuer: issuer.clone(), source }
+    }
+
+    /// Reads the entry: the document and when it was fetched; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`KeptError`] for an entry that cannot be used.
+    pub fn read(&self, now: UnixTime) -> Result<Option<(Bytes, UnixTime)>, KeptError> {
+        use io::Read as _;
+        let mut bytes = Vec::new();
+        match File::open(&self.path) {
+            Ok(file) => file.take(MAX_BYTES).read_to_end(&mut bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Entry { issuer, source, fetched_at, keys } = serde_json::from_slice(&bytes)?;
+        if issuer != self.issuer.as_str() || source != self.source {
+            return Err(KeptError::OtherIssuer);
+        }
+        let fetched_at = UnixTime::from_secs(fetched_at);
+        if fetched_at > now { Err(KeptError::Future) } else { Ok(Some((keys.into(), fetched_at))) }
+    }
+
+    /// Writes the entry: a temporary file, synced, then renamed over the old one, so that a crash leaves
+    /// one of the two whole.
+    ///
+    /// # Errors
+    /// [`KeptError`] if the document is not text or the folder cannot be written.
+    pub fn write(&self, document: &[u8], fetched_at: UnixTime) -> Result<(), KeptError> {
+        let keys = str::from_utf8(document).map_err(io::Error::other)?;
+        let entry = Entry {
+            issuer: self.issuer.as_str().to_owned(),
+            source: self.source.clone(),
+            fetched_at: fetched_at.as_secs(),
+            keys: keys.to_owned(),
+        };
+        // A name of its own for each write: replicas may share the folder, all of them as process 1.
+        let fresh = self.path.with_extension(format!("{:016x}.tmp", fastrand::u64(..)));
+        let written =
+            write_synced(&fresh, &serde_json::to_vec(&entry)?).and_then(|()| fs::rename(&fresh, &self.path));
+        if written.is_err() {
+            let _ = fs::remove_file(&fresh);
+        }
+        written?;
+        // The rename itself lasts only once the folder is synced.
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_000_000);
+
+    #[test]
+    fn what_was_written_comes_back_for_the_same_issuer_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept =
+            |name: &str, source: &str| Kept::new(folder.path(), &IssuerName::new(name), source.to_owned());
+        let mine = kept("a", "https://a.example/keys");
+        assert!(mine.read(NOW).unwrap().is_none());
+        for document in ["{\"keys\":[]}", "{\"keys\": [\"é\\u0000\"]}"] {
+            mine.write(document.as_bytes(), NOW).unwrap();
+            assert_eq!(mine.read(NOW).unwrap(), Some((Bytes::from(document), NOW)));
+        }
+        let other = kept("a", "https://b.example/keys");
+        assert!(matches!(other.read(NOW), Err(KeptError::OtherIssuer)));
+        fs::copy(folder.path().join("a.jwks.json"), folder.path().join("b.jwks.json")).unwrap();
+        assert!(matches!(kept("b", "https://a.example/keys").read(NOW), Err(KeptError::OtherIssuer)));
+        assert!(matches!(mine.read(UnixTime::from_secs(999_999)), Err(KeptError::Future)));
+        let names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
+    }
+
+    #[test]
+    fn damage_is_an_error_and_nothing_worse() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::new(folder.path(), &IssuerName::new("a"), "s".to_owned());
+        kept.write(b"{\"keys\":[]}", NOW).unwrap();
+        let path = folder.path().join("a.jwks.json");
+        let whole = fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert!(matches!(kept.read(NOW), Err(KeptError::Damaged(_))), "cut at {length}");
+        }
+        fs::write(&path, b"\xff\xfe").unwrap();
+        assert!(kept.read(NOW).is_err());
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(kept.read(NOW), Err(KeptError::File(_))));
+        assert!(kept.write(b"{}", NOW).is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! The only file that knows Envoy's messages: a `CheckRequest` becomes a [`Request`], a [`Verdict`]
+//! becomes a `CheckResponse`.
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
+
+use crate::api::unary::PREFIX;
+use crate::domain::denial::{Challenge, Denial, Wording};
+use crate::domain::identity::{Headers, Identity};
+use crate::domain::request::Request;
+use crate::domain::token::Withheld;
+use crate::domain::verdict::{Grant, Verdict};
+use crate::wire::denied::{self, Denied};
+
+use proto::check_response::HttpResponse;
+use proto::{
+    CheckResponse, DeniedHttpResponse, HeaderAppendAction, HeaderValue, HeaderValueOption, HttpStatus,
+    OkHttpResponse,
+};
+
+mod scan;
+
+#[expect(unreachable_pub, reason = "generated from proto/")]
+#[cfg_attr(not(test), expect(clippy::allow_attributes, reason = "of the next line"))]
+// Not `expect`: rustc holds an expectation of dead code in a module for unmet.
+#[cfg_attr(not(test), allow(dead_code, reason = "requests are scanned; only the scan's tests decode them"))]
+mod proto {
+    tonic::include_proto!("envoy.service.auth.v3");
+}
+
+/// The messages' own descriptors, for reflection.
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// `google.rpc.Code`, the few that answers use.
+mod code {
+    pub(super) const OK: i32 = 0;
+    pub(super) const INVALID_ARGUMENT: i32 = 3;
+    pub(super) const PERMISSION_DENIED: i32 = 7;
+    pub(super) const INTERNAL: i32 = 13;
+    pub(super) const UNAVAILABLE: i32 = 14;
+    pub(super) const UNAUTHENTICATED: i32 = 16;
+}
+
+/// The service's name, and the call's.
+pub(crate) const SERVICE: &str = "envoy.service.auth.v3.Authorization";
+pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// The view of an encoded check request.
+///
+/// # Errors
+/// [`Denial::RequestMalformed`] if it describes no HTTP request at all, [`Denial::RuleUnknown`] if it names two rules.
+pub(crate) fn view(check: &[u8]) -> Result<Request<'_>, Denial> {
+    match scan::check(check) {
+        Ok(scanned) if scanned.has_two_rules => Err(Denial::RuleUnknown),
+        Ok(scanned) if scanned.is_http => Ok(scanned.request),
+        Ok(_) | Err(scan::Malformed) => Err(Denial::RequestMalformed),
+    }
+}
+
+/// Answers as gRPC messages, prefix included. What does not depend on the request is encoded once.
+#[derive(Debug)]
+pub struct Answers {
+    denials: HashMap<Denial, Bytes>,
+    /// The names that every grant removes, as fields of an `OkHttpResponse`.
+    disguises: Bytes,
+}
+
+impl Answers {
+    /// For this wording and these identity headers.
+    #[must_use]
+    pub fn new(wording: &Wording, identity: &Identity) -> Self {
+        let message = |denial| prefixed(|buffer| denied(denial, wording).encode_raw(buffer));
+        let disguises =
+            OkHttpResponse { headers_to_remove: identity.disguises().to_vec(), ..OkHttpResponse::default() };
+        let denials = Denial::ALL.into_iter().map(|denial| (denial, message(denial))).collect();
+        Self { denials, disguises: disguises.encode_to_vec().into() }
+    }
+
+    /// The answer to a check.
+    #[must_use]
+    pub fn of(&self, verdict: &Verdict<'_>) -> Bytes {
+        match verdict {
+            Verdict::Allow(grant) => self.granted(grant),
+            Verdict::Deny(denial) => self.denials.get(denial).cloned().unwrap_or_default(),
+        }
+    }
+
+    fn granted(&self, grant: &Grant<'_>) -> Bytes {
+        let told = grant.metadata().iter().map(|(claim, value)| ((*claim).to_owned(), protobuf(value)));
+        let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
+        let fields = told.chain(shadow).collect();
+        let Headers { set, remove, disguises: _ } = grant.headers();
+        let Withheld { headers: tokens, cookie, query } = grant.withheld();
+        let mut headers: Vec<_> =
+            set.iter().map(|(name, value)| header((*name).to_owned(), value.clone())).collect();
+        let mut removed: Vec<_> =
+            remove.iter().map(|name| (*name).to_owned()).chain(tokens.clone()).collect();
+        match cookie.as_deref().map(speakable) {
+            None => {}
+            Some(rest) if rest.is_empty() => removed.push("cookie".to_owned()),
+            Some(rest) => headers.push(header("cookie", rest)),
+        }
+        let ok =
+            OkHttpResponse { headers, headers_to_remove: removed, query_parameters_to_remove: query.clone() };
+        let around = CheckResponse {
+            status: Some(proto::Status { code: code::OK }),
+            dynamic_metadata: Some(Struct { fields }),
+            http_response: None,
+        };
+        prefixed(|buffer| {
+            around.encode_raw(buffer);
+            // The rest of the message: its `ok_response`, field 3, in two parts.
+            encode_key(3, WireType::LengthDelimited, buffer);
+            encode_varint((ok.encoded_len() + self.disguises.len()) as u64, buffer);
+            ok.encode_raw(buffer);
+            buffer.extend_from_slice(&self.disguises);
+        })
+    }
+}
+
+/// A gRPC message: not compressed, its length, and itself.
+fn prefixed(encode: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(512);
+    buffer.extend_from_slice(&[0; PREFIX]);
+    encode(&mut buffer);
+    let length = u32::try_from(buffer.len() - PREFIX).unwrap_or(u32::MAX).to_be_bytes();
+    if let Some(place) = buffer.get_mut(1..PREFIX) {
+        place.copy_from_slice(&length);
+    }
+    buffer.freeze()
+}
+
+fn denied(denial: Denial, wording: &Wording) -> CheckResponse {
+    let code = match denial.challenge() {
+        Challenge::Credentials | Challenge::InvalidToken => code::UNAUTHENTICATED,
+        Challenge::Scope | Challenge::Forbidden => code::PERMISSION_DENIED,
+        Challenge::RetryLater => code::UNAVAILABLE,
+        Challenge::Malformed => code::INVALID_ARGUMENT,
+        Challenge::Misconfigured => code::INTERNAL,
+    };
+    let Denied { status, headers, body } = denied::denied(denial, wording);
+    CheckResponse {
+        status: Some(proto::Status { code }),
+        dynamic_metadata: None,
+        http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
+            status: Some(HttpStatus { code: i32::from(status) }),
+            headers: headers.into_iter().map(|(name, value)| header(name, value)).collect(),
+            body,
+        })),
+    }
+}
+
+/// A claim's value as Envoy's metadata holds it.
+fn protobuf(value: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(value) => Kind::BoolValue(*value),
+        // Struct has doubles only.
+        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        Json::String(value) => Kind::StringValue(value.clone()),
+        Json::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(protobuf).collect() }),
+        Json::Object(members) => {
+            let fields = members.iter().map(|(name, value)| (name.clone(), protobuf(value))).collect();
+            Kind::StructValue(Struct { fields })
+        }
+    };
+    Value { kind: Some(kind) }
+}
+
+/// The cookies that can be said to Envoy: `value` must be UTF-8 on the wire, and `raw_value` is not read in answers (seen
+/// with Envoy 1.40: the header arrives empty).
+fn speakable(cookies: &[u8]) -> String {
+    let pairs = cookies.split(|byte| *byte == b';').filter_map(|pair| str::from_utf8(pair).ok());
+    pairs.map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
+/// A header to set, overwriting: the API's default action is to append, under which a client's forged value
+/// would stand beside ours.
+fn header(name: impl Into<Bytes>, value: impl Into<Bytes>) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: name.into(), value: value.into(), raw_value: Bytes::new() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+    }
+}

@@ -1,0 +1,348 @@
+//! Reads what a check needs out of an encoded `CheckRequest` and steps over the rest: Envoy sends some forty
+//! strings of which five matter. Borrowed from the message, nothing copied. Held against prost's decoding of the same
+//! messages by the tests below.
+
+use crate::domain::request::Request;
+
+/// The bytes are no `CheckRequest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// What is in the message; parts that are not there stay empty.
+#[derive(Default)]
+pub(super) struct Scanned<'a> {
+    pub(super) request: Request<'a>,
+    /// Whether it describes an HTTP request at all.
+    pub(super) is_http: bool,
+    /// Whether the route names more than one rule.
+    pub(super) has_two_rules: bool,
+}
+
+/// Field numbers of the messages in proto/.
+mod field {
+    pub(super) const CHECK_ATTRIBUTES: u32 = 1;
+    pub(super) const ATTRIBUTES_REQUEST: u32 = 4;
+    pub(super) const ATTRIBUTES_CONTEXT_EXTENSIONS: u32 = 10;
+    pub(super) const REQUEST_HTTP: u32 = 2;
+    pub(super) const HTTP_METHOD: u32 = 2;
+    pub(super) const HTTP_HEADERS: u32 = 3;
+    pub(super) const HTTP_PATH: u32 = 4;
+    pub(super) const HTTP_HOST: u32 = 5;
+    pub(super) const HTTP_HEADER_MAP: u32 = 13;
+    pub(super) const HEADER_MAP_HEADERS: u32 = 1;
+}
+
+/// Reads a `CheckRequest`. A message field that comes twice is merged, and of a plain one the last counts, as
+/// protobuf's encoding has it.
+pub(super) fn check(message: &[u8]) -> Result<Scanned<'_>, Malformed> {
+    let mut scanned = Scanned::default();
+    // Envoy sends about this many.
+    scanned.request.headers.reserve(24);
+    each(message, |field, value| {
+        if field == field::CHECK_ATTRIBUTES { attributes(value.bytes()?, &mut scanned) } else { Ok(()) }
+    })?;
+    Ok(scanned)
+}
+
+fn attributes<'a>(message: &'a [u8], scanned: &mut Scanned<'a>) -> Result<(), Malformed> {
+    each(message, |field, value| match field {
+        field::ATTRIBUTES_REQUEST => each(value.bytes()?, |field, value| {
+            if field == field::REQUEST_HTTP { http(value.bytes()?, scanned) } else { Ok(()) }
+        }),
+        field::ATTRIBUTES_CONTEXT_EXTENSIONS => {
+            let [key, value] = first(value.bytes()?)?;
+            if key == b"rule" {
+                scanned.has_two_rules |= scanned.request.rule.replace(value).is_some();
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    })
+}
+
+fn http<'a>(message: &'a [u8], scanned: &mut Scanned<'a>) -> Result<(), Malformed> {
+    scanned.is_http = true;
+    let request = &mut scanned.request;
+    each(message, |field, value| {
+        match field {
+            field::HTTP_METHOD => request.method = value.bytes()?,
+            field::HTTP_PATH => request.path = value.bytes()?,
+            field::HTTP_HOST => request.host = value.bytes()?,
+            field::HTTP_HEADERS => {
+                let [name, value] = first(value.bytes()?)?;
+                request.headers.push((name, value));
+            }
+            // Envoy fills one of the two, by `encode_raw_headers`. If both came, both would be looked at.
+            field::HTTP_HEADER_MAP => each(value.bytes()?, |field, value| {
+                if field == field::HEADER_MAP_HEADERS {
+                    let [name, value, raw] = first(value.bytes()?)?;
+                    request.headers.push((name, if raw.is_empty() { value } else { raw }));
+                }
+                Ok(())
+            })?,
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+/// The first fields of a message, by their numbers from 1: two of a map's entry, its key and its value; three of a
+/// `HeaderValue`, which has a raw value as well. Others are stepped over, whatever they are.
+fn first<const COUNT: usize>(message: &[u8]) -> Result<[&[u8]; COUNT], Malformed> {
+    let mut values = [&[][..]; COUNT];
+    each(message, |field, value| {
+        let place = usize::try_from(field).ok().and_then(|number| values.get_mut(number.checked_sub(1)?));
+        if let Some(place) = place {
+            *place = value.bytes()?;
+        }
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+/// A field's value, as far as anybody here reads it.
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    Bytes(&'a [u8]),
+    Other,
+}
+
+impl<'a> Value<'a> {
+    const fn bytes(self) -> Result<&'a [u8], Malformed> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::Other => Err(Malformed),
+        }
+    }
+}
+
+/// The fields of a message, one after the other.
+fn each<'a>(
+    mut message: &'a [u8],
+    mut read: impl FnMut(u32, Value<'a>) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    while !message.is_empty() {
+        let (tag, rest) = varint(message)?;
+        let (number, value, rest) = one(u32::try_from(tag).map_err(|_| Malformed)?, rest, MAX_GROUPS)?;
+        read(number, value)?;
+        message = rest;
+    }
+    Ok(())
+}
+
+/// Groups in groups: nobody writes them any more, and stepping over them must end.
+const MAX_GROUPS: u32 = 32;
+
+/// A field's number and value, and what comes after it.
+fn one(tag: u32, rest: &[u8], depth: u32) -> Result<(u32, Value<'_>, &[u8]), Malformed> {
+    let number = tag >> 3;
+    if number == 0 {
+        return Err(Malformed);
+    }
+    let skip = |bytes: usize| rest.get(bytes..).ok_or(Malformed);
+    match tag & 7 {
+        0 => Ok((number, Value::Other, varint(rest)?.1)),
+        1 => Ok((number, Value::Other, skip(8)?)),
+        2 => {
+            let (length, rest) = varint(rest)?;
+            let length = usize::try_from(length).map_err(|_| Malformed)?;
+            let (bytes, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
+            Ok((number, Value::Bytes(bytes), rest))
+        }
+        3 => Ok((number, Value::Other, group(number, rest, depth)?)),
+        5 => Ok((number, Value::Other, skip(4)?)),
+        _ => Err(Malformed),
+    }
+}
+
+/// What comes after a group.
+fn group(number: u32, mut rest: &[u8], depth: u32) -> Result<&[u8], Malformed> {
+    let depth = depth.checked_sub(1).ok_or(Malformed)?;
+    loop {
+        let (tag, after) = varint(rest)?;
+        let tag = u32::try_from(tag).map_err(|_| Malformed)?;
+        if tag & 7 == 4 {
+            return if tag >> 3 == number { Ok(after) } else { Err(Malformed) };
+        }
+        rest = one(tag, after, depth)?.2;
+    }
+}
+
+/// A number of up to 64 bits in groups of 7, least first.
+fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
+    match bytes {
+        [first, rest @ ..] if *first < 0x80 => Ok((u64::from(*first), rest)),
+        _ => long_varint(bytes),
+    }
+}
+
+fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
+    let mut value = 0_u64;
+    for (at, byte) in bytes.iter().enumerate().take(10) {
+        // The tenth group has one bit left.
+        if at == 9 && *byte > 1 {
+            return Err(Malformed);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if *byte < 0x80 {
+            return Ok((value, bytes.get(at + 1..).unwrap_or_default()));
+        }
+    }
+    Err(Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::super::proto::attribute_context::{HttpRequest, Request as HttpPart};
+    use super::super::proto::{AttributeContext, CheckRequest, Entry, HeaderMap, HeaderValue};
+    use super::*;
+
+    /// What the scan and prost's own decoding make of the same bytes.
+    fn agree(bytes: &[u8]) {
+        let own = check(bytes);
+        let theirs = CheckRequest::decode(bytes);
+        let (Ok(own), Ok(theirs)) = (&own, &theirs) else {
+            assert_eq!(own.is_ok(), theirs.is_ok(), "{theirs:?} {bytes:x?}", theirs = theirs.is_ok());
+            return;
+        };
+        let attributes = theirs.attributes.clone().unwrap_or_default();
+        let http = attributes.request.and_then(|request| request.http);
+        assert_eq!(own.is_http, http.is_some());
+        let http = http.unwrap_or_default();
+        let request = &own.request;
+        assert_eq!(
+            (request.method, request.path, request.host),
+            (&http.method[..], &http.path[..], &http.host[..])
+        );
+        let mut headers: Vec<_> =
+            http.headers.iter().map(|entry| (entry.key.to_vec(), entry.value.to_vec())).collect();
+        headers.extend(http.header_map.iter().flat_map(|map| &map.headers).map(|header| {
+            let value = if header.raw_value.is_empty() { &header.value } else { &header.raw_value };
+            (header.key.to_vec(), value.to_vec())
+        }));
+        let mut found: Vec<_> =
+            request.headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        // The two lists may be mixed on the wire.
+        found.sort();
+        headers.sort();
+        assert_eq!(found, headers);
+        let rules: Vec<_> =
+            attributes.context_extensions.iter().filter(|entry| &entry.key[..] == b"rule").collect();
+        assert_eq!(request.rule, rules.last().map(|entry| &entry.value[..]));
+        assert_eq!(own.has_two_rules, rules.len() > 1);
+    }
+
+    /// An encoded message.
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        let text = || proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
+        let key = || prop_oneof![Just(Bytes::from_static(b"rule")), text()];
+        let entries = move || proptest::collection::vec((key(), text()), 0..4);
+        let header_map = proptest::option::of(proptest::collection::vec((text(), text(), text()), 0..4));
+        let http = (text(), text(), text(), entries(), header_map);
+        (proptest::option::of(proptest::option::of(http)), entries()).prop_map(|(request, extensions)| {
+            let entry = |(key, value)| Entry { key, value };
+            let header = |(key, value, raw_value)| HeaderValue { key, value, raw_value };
+            let request = request.map(|http| HttpPart {
+                http: http.map(|(method, path, host, headers, header_map)| HttpRequest {
+                    method,
+                    path,
+                    host,
+                    headers: headers.into_iter().map(entry).collect(),
+                    header_map: header_map
+                        .map(|headers| HeaderMap { headers: headers.into_iter().map(header).collect() }),
+                }),
+            });
+            let context_extensions = extensions.into_iter().map(entry).collect();
+            CheckRequest { attributes: Some(AttributeContext { request, context_extensions }) }
+                .encode_to_vec()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whole_messages_read_as_prost_reads_them(first in message(), second in message()) {
+            agree(&first);
+            // One after the other is their merger.
+            agree(&[first, second].concat());
+        }
+
+        #[test]
+        fn damaged_messages_read_as_prost_reads_them(
+            message in message(),
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = message;
+            for (at, byte) in damage {
+                let length = bytes.len();
+                if length > 0 {
+                    bytes[at.index(length)] = byte;
+                }
+            }
+            agree(&bytes);
+            bytes.truncate(cut.index(bytes.len() + 1));
+            agree(&bytes);
+        }
+
+        #[test]
+        fn noise_reads_as_prost_reads_it(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            agree(&bytes);
+            // The same where the interesting fields are.
+            agree(&[&[0x0a, bytes.len() as u8][..], &bytes].concat());
+            let inner = [&[0x22, bytes.len() as u8 + 2, 0x12, bytes.len() as u8][..], &bytes].concat();
+            agree(&[&[0x0a, inner.len() as u8][..], &inner].concat());
+        }
+    }
+
+    /// Field 3 is a header's raw value, and nothing in a map's entry: there it is unknown, of whatever type.
+    #[test]
+    fn what_a_message_does_not_know_is_stepped_over() {
+        let nested = |path: &[u8], inner: &[u8]| {
+            path.iter().rev().fold(inner.to_vec(), |inner, tag| {
+                [&[*tag, u8::try_from(inner.len()).unwrap()][..], &inner].concat()
+            })
+        };
+        let fixed = [0x0a, 1, b'a', 0x12, 1, b'b', 0x1d, 1, 2, 3, 4];
+        let number = [0x0a, 1, b'a', 0x12, 1, b'b', 0x18, 7];
+        for inner in [&fixed[..], &number] {
+            // A context extension, a header of the map: stepped over. One of the header map: malformed.
+            for (path, reads) in [
+                (&[0x0a, 0x52][..], true),
+                (&[0x0a, 0x22, 0x12, 0x1a], true),
+                (&[0x0a, 0x22, 0x12, 0x6a, 0x0a], false),
+            ] {
+                let bytes = nested(path, inner);
+                assert_eq!(check(&bytes).is_ok(), reads, "{bytes:x?}");
+                agree(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_and_groups() {
+        for (bytes, want) in [
+            (&[0x00][..], Ok(0)),
+            (&[0x7f], Ok(127)),
+            (&[0x80, 0x01], Ok(128)),
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], Ok(u64::MAX)),
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], Err(Malformed)),
+            (&[0x80; 10], Err(Malformed)),
+            (&[0x80], Err(Malformed)),
+            (&[], Err(Malformed)),
+        ] {
+            assert_eq!(varint(bytes).map(|(value, _)| value), want, "{bytes:x?}");
+        }
+        // Field 6 as a group that holds a group; deeper than anybody means; never closed; closed as another.
+        agree(&[0x33, 0x3b, 0x08, 0x01, 0x3c, 0x34]);
+        assert!(check(&[[0x33; 200], [0x34; 200]].concat()).is_err());
+        agree(&[0x33]);
+        agree(&[0x33, 0x3c]);
+        agree(&[0x34]);
+    }
+}
