@@ -5,5 +5,5 @@ pub(crate) mod grpc;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod metrics;
-pub mod process;
-pub(crate) mod unary;
+mod process;
+mod unary;

@@ -14,18 +14,18 @@ use crate::api::health;
 use crate::api::http::HttpChecks;
 use crate::api::metrics::Ports;
 use crate::app::engine::{BuildError, Engine};
-use crate::app::reload::{Reloader, Source};
+use crate::app::reload::{ConfigSource, Reloader};
 use crate::check::spans::Exporter;
 use crate::config::{Config, Listen};
 use crate::domain::clock::Clock;
 use crate::server::listen::{Address, BindError, Listener};
-use crate::server::overload::Load;
+use crate::server::overload::Admission;
 use crate::server::tls::{Tls, TlsError};
 use crate::server::workers::Workers;
-use crate::server::{self, Drained, Options, Protocol, Seen};
+use crate::server::{self, Drained, Options, PortCounters, Protocol};
 
-pub mod engine;
-pub mod reload;
+pub(crate) mod engine;
+pub(crate) mod reload;
 
 /// Connections the admin port takes: a few probes and scrapers.
 const ADMIN_CONNECTIONS: usize = 256;
@@ -34,7 +34,7 @@ const ADMIN_CONNECTIONS: usize = 256;
 pub struct Bound {
     engine: Engine,
     clock: Clock,
-    source: Option<Source>,
+    source: Option<ConfigSource>,
     exporter: Option<Exporter>,
     tls: Option<Arc<Tls>>,
     workers: Workers,
@@ -105,14 +105,14 @@ impl Bound {
 
     /// The same, reading its configuration again from here when that changes.
     #[must_use]
-    pub fn reloading(self, source: Source) -> Self {
+    pub fn reloading(self, source: ConfigSource) -> Self {
         Self { source: Some(source), ..self }
     }
 
     /// The same, with a span for each check.
     #[must_use]
     pub fn exporting(mut self, exporter: Exporter) -> Self {
-        self.engine.authorizer.observers.spans = exporter.spans();
+        self.engine.current.authorizer.observers.spans = exporter.spans();
         Self { exporter: Some(exporter), ..self }
     }
 
@@ -175,8 +175,8 @@ impl Bound {
             });
         }
 
-        let load = Arc::new(Load::default());
-        let ports = Ports { load: Arc::clone(&load), grpc: Arc::default(), http: Arc::default() };
+        let admission = Arc::new(Admission::default());
+        let ports = Ports { admission: Arc::clone(&admission), grpc: Arc::default(), http: Arc::default() };
         let options = Options {
             protocol: Protocol::Http2,
             tls,
@@ -184,12 +184,12 @@ impl Bound {
             max_age: fixed.server.max_connection_age,
             drain_timeout: fixed.server.drain_timeout,
             workers,
-            lame_duck: Some(Arc::clone(&load)),
+            lame_duck: Some(Arc::clone(&admission)),
         };
         let mut draining = 1;
         if let (Some(listener), Some(http)) = (http, &fixed.http) {
             draining += 1;
-            let checks = HttpChecks::new(Arc::clone(&live), Arc::clone(&load), http);
+            let checks = HttpChecks::new(Arc::clone(&live), Arc::clone(&admission), http);
             let service = move |request: Request<Incoming>| {
                 let answer = checks.clone().respond(request.into_parts().0);
                 async move { Ok::<_, Infallible>(answer.await) }
@@ -205,13 +205,13 @@ impl Bound {
                 std::future::ready(Ok::<_, Infallible>(response))
             };
             let options = Options::plain(Protocol::Http1, ADMIN_CONNECTIONS, fixed.server.drain_timeout);
-            server::serve(admin, options, Arc::<Seen>::default(), respond, drained.clone())
+            server::serve(admin, options, Arc::<PortCounters>::default(), respond, drained.clone())
         };
         tasks.spawn(async move {
             admin.await;
             Ended::Quietly("the admin port")
         });
-        let services = grpc::services(live, load, health, told)?;
+        let services = grpc::services(live, admission, health, told)?;
         let service = move |request| services.call(request);
         let grpc = server::serve(grpc, options, ports.grpc, service, stop.clone());
         tasks.spawn(async move { Ended::Drained("the gRPC port", grpc.await) });

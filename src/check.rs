@@ -1,8 +1,9 @@
 //! One decision: the authorizer, its token cache, and what is counted, logged and traced of a decision.
 
-pub mod authorizer;
-pub mod counts;
-pub mod decision_log;
-pub mod observers;
-pub mod spans;
-pub mod token_cache;
+pub(crate) mod authorizer;
+pub(crate) mod counts;
+pub(crate) mod decision_log;
+pub(crate) mod observers;
+pub(crate) mod outcome;
+pub(crate) mod spans;
+pub(crate) mod token_cache;

@@ -9,9 +9,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::process;
 use crate::app::engine::Engine;
-use crate::app::reload::{Reloader, Source};
+use crate::app::reload::{ConfigSource, Reloader};
 use crate::app::{Bound, StartError};
 use crate::check::spans::Exporter;
 use crate::cli::explain::explain;
@@ -22,16 +21,17 @@ use crate::domain::clock::{Clock, UnixTime};
 use crate::server::tls::Tls;
 use crate::server::workers::Workers;
 
-pub mod explain;
+mod explain;
+pub mod limits;
 pub mod logging;
 mod probe;
-pub mod signals;
+mod signals;
 
 /// A bad configuration; clap uses the same code for a bad command line.
 const BAD_CONFIGURATION: u8 = 2;
 
 /// How long `verify` waits for the issuers' keys.
-const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+const VERIFY_KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// External authorization for Envoy: every request carries a valid JSON Web Token or is turned away.
 #[derive(Debug, Parser)]
@@ -169,7 +169,7 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(1, &error),
     };
-    let source = Source::new(file, Environment::read());
+    let source = ConfigSource::new(file, Environment::read());
     let config = match Config::load(source.file.as_deref(), &source.environment) {
         Ok(config) => config,
         Err(error) => return fail(BAD_CONFIGURATION, &error),
@@ -180,7 +180,7 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
             tracing::warn!(name, "ignored: a configuration file is used");
         }
     }
-    if let Some(limit) = process::raise_file_limit()
+    if let Some(limit) = limits::raise_file_limit()
         && limit < config.server.max_connections as u64
     {
         tracing::warn!(limit, "fewer open files are allowed than server.max_connections");
@@ -288,12 +288,13 @@ async fn verify(file: Option<&Path>, at: Option<UnixTime>, output: Output, token
     engine.refreshers.iter_mut().for_each(|(_, refresher)| refresher.only_read());
     let token = if token == "-" { read_token() } else { token };
     let (live, reloader) = Reloader::start(engine, clock.clone(), None);
-    let (authorizer, stop) = (live.now(), CancellationToken::new());
+    let (current, stop) = (live.current(), CancellationToken::new());
+    let authorizer = &current.authorizer;
     let keys = tokio::spawn(reloader.run(stop.clone()));
     // Each fetch has its own limit; this one is for all of them together.
-    let _ = tokio::time::timeout(KEYS_TIMEOUT, authorizer.keys.first_answers()).await;
+    let _ = tokio::time::timeout(VERIFY_KEYS_TIMEOUT, authorizer.keys.first_answers()).await;
     let at = at.unwrap_or_else(|| clock.now());
-    let explanation = explain(&authorizer, token.trim().as_bytes(), at).await;
+    let explanation = explain(authorizer, token.trim().as_bytes(), at).await;
     stop.cancel();
     // It was told to stop: how it ended changes nothing any more.
     let _ = keys.await;

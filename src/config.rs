@@ -1,7 +1,7 @@
 //! What the operator decided, as domain values: every fault found at once, nothing left to check later.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
@@ -10,13 +10,18 @@ use crate::domain::denial;
 use crate::domain::identity::Identity;
 use crate::domain::issuer::{Issuer, is_loopback};
 use crate::domain::policy::Rule;
-use crate::domain::token::Source;
+use crate::domain::token::TokenSource;
 
 mod document;
 mod effective;
+mod environment;
+mod fault;
+mod load;
 mod schema;
 
 pub(crate) use document::duration;
+pub use environment::Environment;
+pub use fault::{ConfigError, Fault};
 
 /// The whole configuration.
 #[derive(Debug)]
@@ -28,7 +33,7 @@ pub struct Config {
     /// Where `/livez`, `/readyz`, `/metrics` and `/keys` are served, as `host:port`.
     pub admin_listen: String,
     /// Where tokens are looked for.
-    pub tokens: Tokens,
+    pub tokens: TokenSettings,
     /// Who may issue them. At least one.
     pub issuers: Vec<IssuerConfig>,
     /// Where the last good key sets are kept.
@@ -42,7 +47,7 @@ pub struct Config {
     /// How a denial is worded.
     pub wording: denial::Wording,
     /// Which decisions are written to the log.
-    pub decision_log: DecisionLog,
+    pub decision_log: DecisionLogSettings,
 }
 
 /// The gRPC port.
@@ -113,7 +118,7 @@ pub enum Style {
 
 /// Which decisions are written to the log.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DecisionLog {
+pub struct DecisionLogSettings {
     /// The share of denials, 0 to 1.
     pub denied: f64,
     /// The share of requests let through, 0 to 1.
@@ -126,9 +131,9 @@ pub struct DecisionLog {
 
 /// Where tokens are looked for.
 #[derive(Debug)]
-pub struct Tokens {
+pub struct TokenSettings {
     /// Tried in this order; never empty.
-    pub from: Vec<Source>,
+    pub from: Vec<TokenSource>,
     /// Longest token in bytes.
     pub max_length: usize,
     /// Whether the service behind sees the token.
@@ -254,132 +259,6 @@ pub struct Refresh {
     pub unknown_kid_cooldown: Duration,
     /// How long a request waits for such a fetch.
     pub wait: Duration,
-}
-
-/// One thing wrong with the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The file it was found in; none for an environment variable.
-    pub file: Option<String>,
-    /// The line, where known.
-    pub line: Option<u64>,
-    /// The key's path, or the environment variable.
-    pub key: String,
-    /// What is wrong.
-    pub problem: String,
-    /// What is accepted instead.
-    pub accepted: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{file}:")?;
-            if let Some(line) = self.line {
-                write!(f, "{line}:")?;
-            }
-            write!(f, " ")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        write!(f, "{}; accepted: {}", self.problem, self.accepted)
-    }
-}
-
-/// The configuration cannot be used, with every reason found.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError(pub Vec<Fault>);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, fault) in self.0.iter().enumerate() {
-            if at > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{fault}")?;
-        }
-        Ok(())
-    }
-}
-
-/// The environment variables that make a configuration without a file. `None` is not set; set but empty
-/// is a fault, not an absence.
-#[derive(Debug, Clone, Default)]
-pub struct Environment {
-    /// `PASSAGE_APP_ID`
-    pub app_id: Option<String>,
-    /// `PASSAGE_BASE_URL`
-    pub base_url: Option<String>,
-    /// `PASSAGE_AUTHZ_ISSUER`
-    pub issuer: Option<String>,
-    /// `PASSAGE_AUTHZ_AUDIENCE`
-    pub audience: Option<String>,
-    /// Whether `OTEL_EXPORTER_OTLP_ENDPOINT`, or the same for traces alone, names where spans go.
-    pub exports_spans: bool,
-    /// Whether `OTEL_SERVICE_NAME` says what they call this service.
-    pub has_service_name: bool,
-}
-
-impl Environment {
-    /// The process's own variables. Bytes that are not UTF-8 are kept as replacement characters, which
-    /// no key accepts.
-    #[must_use]
-    pub fn read() -> Self {
-        let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        // Empty is unset (OpenTelemetry's specification of its environment variables).
-        let has = |name| read(name).is_some_and(|value: String| !value.is_empty());
-        Self {
-            app_id: read("PASSAGE_APP_ID"),
-            base_url: read("PASSAGE_BASE_URL"),
-            issuer: read("PASSAGE_AUTHZ_ISSUER"),
-            audience: read("PASSAGE_AUTHZ_AUDIENCE"),
-            exports_spans: has("OTEL_EXPORTER_OTLP_ENDPOINT") || has("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
-            has_service_name: has("OTEL_SERVICE_NAME"),
-        }
-    }
-
-    /// Which of them are set.
-    pub fn set(&self) -> impl Iterator<Item = &'static str> {
-        [
-            ("PASSAGE_APP_ID", self.app_id.is_some()),
-            ("PASSAGE_BASE_URL", self.base_url.is_some()),
-            ("PASSAGE_AUTHZ_ISSUER", self.issuer.is_some()),
-            ("PASSAGE_AUTHZ_AUDIENCE", self.audience.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, set)| set.then_some(name))
-    }
-}
-
-impl Config {
-    /// Reads the file, or without one the environment alone.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with every fault: an unreadable file, YAML that does not parse, unknown or doubled
-    /// keys, values that are not accepted.
-    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
-        let Some(path) = file else { return schema::from_environment(environment) };
-        let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, &name),
-            Err(error) => Err(ConfigError(vec![Fault {
-                file: Some(name),
-                line: None,
-                key: String::new(),
-                problem: format!("cannot be read: {error}"),
-                accepted: "a readable YAML file in UTF-8".to_owned(),
-            }])),
-        }
-    }
-
-    /// Reads a configuration from YAML text; `name` is what its faults call the file.
-    ///
-    /// # Errors
-    /// As [`Config::load`].
-    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
-        schema::from_yaml(text, name)
-    }
 }
 
 #[cfg(test)]

@@ -2,17 +2,17 @@
 //! logs or asks for the time.
 
 pub mod algorithm;
-pub mod claims;
+pub(crate) mod claims;
 pub mod clock;
 pub mod denial;
-pub mod identity;
-pub mod issuer;
-pub mod json;
-pub mod key_set;
-pub mod path;
-pub mod policy;
+pub(crate) mod identity;
+pub(crate) mod issuer;
+pub(crate) mod json;
+pub(crate) mod key_set;
+mod path;
+pub(crate) mod policy;
 mod public_key;
-pub mod request;
-pub mod token;
-pub mod verdict;
-pub mod verify;
+pub(crate) mod request;
+pub(crate) mod token;
+pub(crate) mod verdict;
+pub(crate) mod verify;

@@ -8,7 +8,7 @@
 //!                         token::find     the first source that is present
 //!                         Token::split    three segments, bounded
 //!                         Unverified::peek, address    the issuer by iss; crit, alg, typ, kid
-//!                         KeyStore::snapshot           its keys; `ask` only for an unknown kid
+//!                         KeySets::snapshot           its keys; `ask` only for an unknown kid
 //!                         Addressed::verify            one signature, then the claims
 //!                         Grant::to       headers to set and to remove
 //! Envoy <--CheckResponse-- wire::answer   the one place that renders
@@ -20,28 +20,18 @@
 // Here and not in Cargo.toml's table: a test fails by panicking, the product must not.
 #![warn(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::allow_attributes)]
 
-pub mod api;
+mod api;
 pub mod app;
-pub mod check;
+mod check;
 pub mod cli;
 pub mod config;
 pub mod domain;
-pub mod keys {
-    //! Fetching, keeping and swapping the key sets of the issuers.
-    pub mod fetch;
-    pub mod last_good;
-    pub mod refresh;
-    pub mod sets;
-}
-pub mod live;
+mod keys;
+mod live;
 mod per_core;
 pub mod server;
-pub mod watched_file;
-pub mod wire {
-    //! Bytes to values and back.
-    pub mod denied;
-    pub(crate) mod envoy;
-}
+mod watched_file;
+mod wire;
 
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -8,7 +8,7 @@ use passage_authz::cli::{self, Cli};
 use tokio::runtime::Builder;
 
 /// What a disk that hangs may still cost once everything else has ended.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const BLOCKING_THREADS_GRACE: Duration = Duration::from_secs(1);
 
 /// Fewer instructions per check and less memory per cached token than the system's, see docs/decisions/0005.
 #[cfg(target_os = "linux")]
@@ -23,6 +23,6 @@ fn main() -> ExitCode {
         Err(error) => return cli::fail(1, &error),
     };
     let code = runtime.block_on(cli::run(cli));
-    runtime.shutdown_timeout(LAST_WORDS);
+    runtime.shutdown_timeout(BLOCKING_THREADS_GRACE);
     code
 }

@@ -5,33 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crossbeam_utils::CachePadded;
+
 /// As many as there are cores; a thread finds its own.
 #[derive(Debug)]
-pub(crate) struct Shards<T>(Box<[Arc<Apart<T>>]>);
+pub(crate) struct PerCore<T>(Box<[Arc<CachePadded<T>>]>);
 
-/// Something with cache lines of its own: two of 64 bytes, for processors fetch them in pairs.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub(crate) struct Apart<T>(T);
-
-impl<T> std::ops::Deref for Apart<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T: Default> Default for Shards<T> {
+impl<T: Default> Default for PerCore<T> {
     fn default() -> Self {
         let cores = thread::available_parallelism().map_or(1, Into::into);
         Self((0..cores).map(|_| Arc::default()).collect())
     }
 }
 
-impl<T> Shards<T> {
+impl<T> PerCore<T> {
     /// This thread's own. Threads that began one after the other have different ones, as far as there are.
-    pub(crate) fn here(&self) -> &Arc<Apart<T>> {
+    pub(crate) fn here(&self) -> &Arc<CachePadded<T>> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
             static THREAD: usize = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -54,7 +43,7 @@ mod tests {
 
     #[test]
     fn threads_write_apart_and_readers_see_all() {
-        let shards = Shards::<AtomicU64>::default();
+        let shards = PerCore::<AtomicU64>::default();
         let cores = shards.iter().len();
         thread::scope(|scope| {
             for _ in 0..cores * 2 {

@@ -20,19 +20,19 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::in_flight::{Counting, Requests};
+use crate::server::in_flight::{Counting, RequestsInFlight};
 use crate::server::listen::{Idle, Listener, Peer, Stream};
-use crate::server::overload::Load;
+use crate::server::overload::Admission;
 use crate::server::tls::Tls;
 use crate::server::wide_reads::WideReads;
 use crate::server::workers::Workers;
 
-pub(crate) mod in_flight;
+mod in_flight;
 pub mod listen;
-pub mod overload;
-pub mod tls;
-pub(crate) mod wide_reads;
-pub mod workers;
+pub(crate) mod overload;
+pub(crate) mod tls;
+mod wide_reads;
+pub(crate) mod workers;
 
 /// After a failed accept (too many open files, as a rule) the listener rests this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,14 +42,14 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection on which no request has come after this time is closed: half-open ones, and those that send
 /// the preface byte by byte.
-const FIRST_REQUEST: Duration = Duration::from_secs(20);
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection without a request for this long is asked to go away.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A connection that was asked to go away and stays is cut after this time: long enough for any check, and the longest
 /// waits 10 s for a key.
-const FAREWELL: Duration = Duration::from_secs(15);
+const GOAWAY_GRACE: Duration = Duration::from_secs(15);
 
 /// A peer that says nothing for this long is sent a PING, and cut if it does not answer in the time after it.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -61,28 +61,28 @@ const MAX_STREAMS: u32 = 256;
 
 /// The most that a request's header list may hold (RFC 9113 section 6.5.2) on the gRPC port, where the
 /// interesting headers are in the message; and over HTTP, where they are the message.
-const GRPC_HEADER_LIST: u32 = 16 * 1024;
-const HTTP_HEADER_LIST: u32 = 64 * 1024;
+const MAX_GRPC_HEADER_LIST_BYTES: u32 = 16 * 1024;
+const MAX_HTTP_HEADER_LIST_BYTES: u32 = 64 * 1024;
 
 /// What a peer may send ahead of being read: a whole message per stream, and not many of them at once.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// Streams that were opened and reset before they were looked at (CVE-2023-44487), and resets that a peer's own
 /// faults made us send: past these the connection is closed.
 const MAX_PENDING_RESETS: usize = 32;
-const MAX_OWN_RESETS: usize = 256;
+const MAX_LOCAL_ERROR_RESETS: usize = 256;
 
 /// How long connections without a request may linger once the last check of a drain is answered: enough
 /// for a GOAWAY to be read and answered, so that no request that crosses it is lost.
-const LINGER: Duration = Duration::from_millis(500);
+const IDLE_LINGER: Duration = Duration::from_millis(500);
 
 /// A drain that sees no check for this long closes the port: whoever looks at our health, once a second in
 /// deploy/, has seen it by then.
-const QUIET: Duration = Duration::from_millis(1500);
+const LAME_DUCK_QUIET: Duration = Duration::from_millis(1500);
 
 /// How long a connection may last that comes in during a drain.
-const LATE_AGE: Duration = Duration::from_millis(250);
+const DRAIN_CONNECTION_AGE: Duration = Duration::from_millis(250);
 
 /// Which protocol a port speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub struct Options {
     /// Where connections are served.
     pub workers: Workers,
     /// If set, a drain goes on accepting connections while checks arrive here.
-    pub lame_duck: Option<Arc<Load>>,
+    pub lame_duck: Option<Arc<Admission>>,
 }
 
 impl Options {
@@ -125,12 +125,12 @@ impl Options {
 
 /// What a port has seen.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct PortCounters {
     connections: TaskTracker,
     refused: AtomicU64,
 }
 
-impl Seen {
+impl PortCounters {
     /// Connections open now.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -159,7 +159,7 @@ pub enum Drained {
 pub async fn serve<S, F, B>(
     listener: Listener,
     options: Options,
-    seen: Arc<Seen>,
+    seen: Arc<PortCounters>,
     service: S,
     stop: CancellationToken,
 ) -> Drained
@@ -171,13 +171,13 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let drain_timeout = options.drain_timeout;
-    let (requests, cut) = (Requests::on(options.workers.count()), CancellationToken::new());
+    let (requests, cut) = (RequestsInFlight::on(options.workers.count()), CancellationToken::new());
     let port = Port { options, seen, service, requests, stop, cut };
     port.accept(&listener, port.stop.cancelled()).await;
     let deadline = Instant::now() + drain_timeout;
-    if let Some(load) = &port.options.lame_duck {
+    if let Some(admission) = &port.options.lame_duck {
         // Half the time at most: the other half is for finishing.
-        let quiet = async { timeout(drain_timeout / 2, until_quiet(load)).await.unwrap_or_default() };
+        let quiet = async { timeout(drain_timeout / 2, until_quiet(admission)).await.unwrap_or_default() };
         port.accept(&listener, quiet).await;
     }
     // Whoever has connected by now is served.
@@ -189,7 +189,7 @@ where
     let quiet = async {
         loop {
             requests.wait().await;
-            sleep(LINGER).await;
+            sleep(IDLE_LINGER).await;
             if requests.len() == 0 {
                 return;
             }
@@ -213,9 +213,9 @@ where
 /// A listener's own things.
 struct Port<S> {
     options: Options,
-    seen: Arc<Seen>,
+    seen: Arc<PortCounters>,
     service: S,
-    requests: Requests,
+    requests: RequestsInFlight,
     stop: CancellationToken,
     cut: CancellationToken,
 }
@@ -258,22 +258,23 @@ where
             return;
         }
         let (age, goodbye) = if self.stop.is_cancelled() {
-            (Some(LATE_AGE), CancellationToken::new())
+            (Some(DRAIN_CONNECTION_AGE), CancellationToken::new())
         } else {
             (self.options.max_age.map(jittered), self.stop.clone())
         };
-        let (tls, cut, place) = (self.options.tls.clone(), self.cut.clone(), self.options.workers.place());
+        let (tls, cut, assignment) =
+            (self.options.tls.clone(), self.cut.clone(), self.options.workers.assign());
         let connection = Connection {
             peer,
             protocol: self.options.protocol,
             service: self.service.clone(),
-            requests: self.requests.of(place.core()),
+            requests: self.requests.of(assignment.core()),
             age,
             goodbye,
         };
-        let (runtime, stream) = (place.runtime(), stream.idle());
+        let (runtime, stream) = (assignment.runtime(), stream.idle());
         let served = async move {
-            let _place = place;
+            let _assignment = assignment;
             let stream = match stream.and_then(Idle::here) {
                 Ok(stream) => stream,
                 Err(error) => return tracing::warn!(%peer, %error, "a connection cannot be served"),
@@ -345,7 +346,7 @@ where
             Some(ended) => ended,
             None => {
                 serving.as_mut().graceful_shutdown();
-                match timeout(FAREWELL, serving).await {
+                match timeout(GOAWAY_GRACE, serving).await {
                     Ok(ended) => ended,
                     Err(_) => return tracing::debug!(%peer, "a connection stayed after its goodbye: cut"),
                 }
@@ -358,11 +359,11 @@ where
 }
 
 /// Ends when no check has arrived for a while.
-async fn until_quiet(load: &Load) {
-    let mut before = load.arrived();
+async fn until_quiet(admission: &Admission) {
+    let mut before = admission.arrived();
     loop {
-        sleep(QUIET).await;
-        let now = load.arrived();
+        sleep(LAME_DUCK_QUIET).await;
+        let now = admission.arrived();
         if now == before {
             return;
         }
@@ -372,7 +373,7 @@ async fn until_quiet(load: &Load) {
 
 /// Ends when no request has come for too long.
 async fn idle(served: &AtomicU64) {
-    sleep(FIRST_REQUEST).await;
+    sleep(FIRST_REQUEST_TIMEOUT).await;
     let mut before = 0;
     loop {
         let now = served.load(Ordering::Relaxed);
@@ -386,12 +387,13 @@ async fn idle(served: &AtomicU64) {
 
 fn builder(protocol: Protocol, executor: Counting) -> auto::Builder<Counting> {
     let mut builder = auto::Builder::new(executor);
-    let most = if protocol == Protocol::Http2 { GRPC_HEADER_LIST } else { HTTP_HEADER_LIST };
+    let most =
+        if protocol == Protocol::Http2 { MAX_GRPC_HEADER_LIST_BYTES } else { MAX_HTTP_HEADER_LIST_BYTES };
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HANDSHAKE_TIMEOUT)
-        .max_buf_size(HTTP_HEADER_LIST as usize + 8 * 1024);
+        .max_buf_size(MAX_HTTP_HEADER_LIST_BYTES as usize + 8 * 1024);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -399,10 +401,10 @@ fn builder(protocol: Protocol, executor: Counting) -> auto::Builder<Counting> {
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(most)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(MAX_OWN_RESETS);
+        .max_local_error_reset_streams(MAX_LOCAL_ERROR_RESETS);
     match protocol {
         Protocol::Http1 => builder.http1_only(),
         Protocol::Http2 => builder.http2_only(),

@@ -14,24 +14,24 @@ use tokio::time::timeout;
 
 /// How often a file is looked at. A look is one `stat`, and it follows the symbolic links that Kubernetes
 /// swaps under a mounted ConfigMap, which watching a directory entry would miss.
-pub const LOOK: Duration = Duration::from_secs(1);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a disk may take. Network file systems can hang.
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One version of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub(crate) struct FileVersion {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
 }
 
-impl Mark {
+impl FileVersion {
     /// The version that stands there now; `None` if none can be seen.
     #[must_use]
-    pub fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let data = fs::metadata(path).ok()?;
         let modified = (data.mtime(), data.mtime_nsec());
         Some(Self { device: data.dev(), inode: data.ino(), size: data.size(), modified })

@@ -119,7 +119,7 @@ async fn every_denial_is_answered_as_the_contract_says() {
         dead.url()
     );
     let service = Service::ready(&config).await;
-    for denial in Denial::ALL {
+    for &denial in Denial::ALL {
         let answer = service.send(provoke(denial, APP).request()).await;
         let (grpc_code, http, challenge) = row(denial);
         assert_eq!(answer.code(), denial.code(), "{answer:?}");

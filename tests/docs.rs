@@ -37,7 +37,7 @@ fn the_filter_of_the_readme_is_the_one_that_is_tested() {
 #[test]
 fn every_code_has_its_row() {
     let readme = read("README.md");
-    for denial in Denial::ALL {
+    for &denial in Denial::ALL {
         let row = format!("| `{}` | {} |", denial.code(), denial.http_status());
         assert_eq!(readme.matches(&row).count(), 1, "{row}");
     }

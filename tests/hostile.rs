@@ -220,7 +220,7 @@ async fn floods_slow_nobody_down_and_fill_no_memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn ten_thousand_idle_connections_slow_nobody_down() {
-    let _ = passage_authz::api::process::raise_file_limit();
+    let _ = passage_authz::cli::limits::raise_file_limit();
     let measuring = MEASURING.lock().await;
     let running = Running::start(&config(), "info").await;
     running.until_ready().await;

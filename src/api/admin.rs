@@ -36,7 +36,7 @@ impl Admin {
         }
         match request.uri().path() {
             "/livez" => answer(StatusCode::OK, TEXT, "alive\n"),
-            "/readyz" => match (draining, self.live.now().keys.is_ready()) {
+            "/readyz" => match (draining, self.live.current().authorizer.keys.is_ready()) {
                 (true, _) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
                 (false, true) => answer(StatusCode::OK, TEXT, "ready\n"),
                 (false, false) => {
@@ -57,7 +57,7 @@ impl Admin {
 
     /// Every issuer's keys: by name, type and algorithm; the keys themselves are at the issuer's.
     fn all_keys(&self) -> Value {
-        let store = Arc::clone(&self.live.now().keys);
+        let store = Arc::clone(&self.live.current().authorizer.keys);
         let now = store.now();
         let issuers = store.sources().iter().map(|(issuer, source)| {
             let (set, status) = store.inspect(issuer);

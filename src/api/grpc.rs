@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Request, Response};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 use tokio_util::either::Either;
@@ -16,25 +17,26 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tower_service::Service as _;
 
-use crate::api::health::Ending;
+use crate::api::health::EndsWithReporter;
 use crate::api::unary::{self, Answer, Unread};
-use crate::check::authorizer;
+use crate::domain;
+use crate::domain::denial::Denial;
 use crate::live::Live;
-use crate::server::overload::Load;
+use crate::server::overload::Admission;
 use crate::wire::envoy;
 
 /// A question about health or descriptors is a name. tonic makes room for whatever length is announced.
-const LARGEST_QUESTION: usize = 4 * 1024;
+const MAX_QUERY_BYTES: usize = 4 * 1024;
 
 /// And it is there after this time, or nobody waits for it any more.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Who answers which call.
 struct Routes<H, R> {
     live: Arc<Live>,
-    load: Arc<Load>,
+    admission: Arc<Admission>,
     health: HealthServer<H>,
     reflection: ServerReflectionServer<R>,
     told: CancellationToken,
@@ -42,13 +44,13 @@ struct Routes<H, R> {
 
 /// The services. Each clone counts the calls that hold it by itself: clone it for each connection, and cores that serve
 /// different ones do not meet at one count.
-pub(crate) struct Services<H, R>(Arc<Held<H, R>>);
+pub(crate) struct Services<H, R>(Arc<PerConnection<H, R>>);
 
-struct Held<H, R>(Arc<Routes<H, R>>);
+struct PerConnection<H, R>(Arc<Routes<H, R>>);
 
 impl<H, R> Clone for Services<H, R> {
     fn clone(&self) -> Self {
-        Self(Arc::new(Held(Arc::clone(&self.0.0))))
+        Self(Arc::new(PerConnection(Arc::clone(&self.0.0))))
     }
 }
 
@@ -57,7 +59,7 @@ type Called = Result<Response<Answer>, Infallible>;
 /// All services; streams that have no end of their own end when `told` is cancelled.
 pub(crate) fn services<H: Health>(
     live: Arc<Live>,
-    load: Arc<Load>,
+    admission: Arc<Admission>,
     health: HealthServer<H>,
     told: CancellationToken,
 ) -> Result<Services<H, impl ServerReflection>, tonic_reflection::server::Error> {
@@ -65,20 +67,20 @@ pub(crate) fn services<H: Health>(
         .register_encoded_file_descriptor_set(envoy::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let health = health.max_decoding_message_size(LARGEST_QUESTION);
-    let reflection = reflection.max_decoding_message_size(LARGEST_QUESTION);
-    Ok(Services(Arc::new(Held(Arc::new(Routes { live, load, health, reflection, told })))))
+    let health = health.max_decoding_message_size(MAX_QUERY_BYTES);
+    let reflection = reflection.max_decoding_message_size(MAX_QUERY_BYTES);
+    Ok(Services(Arc::new(PerConnection(Arc::new(Routes { live, admission, health, reflection, told })))))
 }
 
 impl<H: Health, R: ServerReflection> Services<H, R> {
     /// Answers one call that has arrived now.
     pub(crate) fn call(&self, request: Request<Incoming>) -> impl Future<Output = Called> + Send + use<H, R> {
-        let held = Arc::clone(&self.0);
+        let connection = Arc::clone(&self.0);
         if request.uri().path() != envoy::CHECK {
-            return Either::Right(rare(async move { held.0.question(request).await }));
+            return Either::Right(rare(async move { connection.0.query(request).await }));
         }
         match unary::refusal(request.headers()) {
-            None => Either::Left(check(held, request)),
+            None => Either::Left(answer_check(connection, request)),
             Some(refusal) => Either::Right(rare(async move { Ok(refusal) })),
         }
     }
@@ -90,22 +92,22 @@ fn rare(call: impl Future<Output = Called> + Send + 'static) -> Pin<Box<dyn Futu
 }
 
 /// No `async fn`, which would hold the request twice, and begin with the first poll and not now.
-fn check<H: Health, R: ServerReflection>(
-    held: Arc<Held<H, R>>,
+fn answer_check<H: Health, R: ServerReflection>(
+    connection: Arc<PerConnection<H, R>>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Called> + Send {
     // From here on it waits for its turn.
-    let turn = held.0.load.begin();
+    let ticket = connection.0.admission.begin();
     let (mut parts, body) = request.into_parts();
     let trace = parts.headers.remove(TRACEPARENT);
     async move {
-        if let Err(refused) = turn.in_time() {
+        if let Err(refused) = ticket.in_time() {
             return Ok(unary::failure(&Status::unavailable(refused.to_string())));
         }
-        let Routes { live, load, .. } = &*held.0;
-        let answer = match unary::message(body, load.parts()).await {
-            Ok(message) => authorizer::check(live, trace.as_ref(), &message).await,
-            Err(Unread::TooLarge) => authorizer::refuse(live),
+        let Routes { live, admission, .. } = &*connection.0;
+        let answer = match unary::message(body, admission.partial_message()).await {
+            Ok(message) => decide(live, trace.as_ref(), &message).await,
+            Err(Unread::TooLarge) => refuse_unread(live),
             Err(Unread::Failed(status)) => return Ok(unary::failure(&status)),
         };
         Ok(unary::answer(answer))
@@ -114,7 +116,7 @@ fn check<H: Health, R: ServerReflection>(
 
 impl<H: Health, R: ServerReflection> Routes<H, R> {
     /// Answers a call to one of the other services.
-    async fn question(&self, request: Request<Incoming>) -> Called {
+    async fn query(&self, request: Request<Incoming>) -> Called {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let answering = match service.map(|(service, _)| service) {
             Some(name) if name == <HealthServer<H> as NamedService>::NAME => {
@@ -125,10 +127,31 @@ impl<H: Health, R: ServerReflection> Routes<H, R> {
             }
             _ => return Ok(unary::failure(&Status::unimplemented("no such call"))),
         };
-        let Ok(answer) = timeout(QUESTION_TIMEOUT, answering).await else {
-            return Ok(unary::failure(&Status::deadline_exceeded("the question did not arrive in time")));
+        let Ok(answer) = timeout(QUERY_TIMEOUT, answering).await else {
+            return Ok(unary::failure(&Status::deadline_exceeded("the request did not arrive in time")));
         };
-        let ending = |body| Answer::Stream(tonic::body::Body::new(Ending::new(body, self.told.clone())));
+        let ending =
+            |body| Answer::Stream(tonic::body::Body::new(EndsWithReporter::new(body, self.told.clone())));
         Ok(answer?.map(ending))
     }
+}
+
+/// Reads, decides, renders. The call itself succeeds on every verdict.
+async fn decide(live: &Live, trace: Option<&HeaderValue>, message: &[u8]) -> Bytes {
+    // One configuration from the first look to the answer.
+    let current = live.current();
+    let verdict = match envoy::view(message) {
+        Ok(request) => {
+            let request = domain::request::Request { trace: trace.map(HeaderValue::as_bytes), ..request };
+            current.authorizer.decide(&request).await
+        }
+        Err(denial) => current.authorizer.deny_unread(denial),
+    };
+    current.answers.of(&verdict)
+}
+
+/// The answer to a check that is too large to be read.
+fn refuse_unread(live: &Live) -> Bytes {
+    let current = live.current();
+    current.answers.of(&current.authorizer.deny_unread(Denial::RequestMalformed))
 }

@@ -23,20 +23,20 @@ const SERVICES: [&str; 2] = ["", envoy::SERVICE];
 const LIVENESS: &str = "liveness";
 
 /// Keys can grow too old without anything happening, so their age is looked at this often as well.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// SERVING as long as one issuer has keys and nothing drains; `stop` turns it NOT_SERVING for good.
 pub(crate) async fn report(reporter: HealthReporter, live: Arc<Live>, stop: CancellationToken) {
-    let mut look = interval(LOOK);
+    let mut look = interval(POLL_INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reported = None;
     while !stop.is_cancelled() {
         // Subscribed first, so that no change is missed in between; anew each time, for a reload.
-        let keys = Arc::clone(&live.now().keys);
+        let keys = Arc::clone(&live.current().authorizer.keys);
         let mut changes = keys.changes();
         let ready = keys.is_ready();
         if reported != Some(ready) {
-            tell(&reporter, ready).await;
+            set_status(&reporter, ready).await;
             tracing::info!(ready, "readiness changed");
             reported = Some(ready);
         }
@@ -46,24 +46,24 @@ pub(crate) async fn report(reporter: HealthReporter, live: Arc<Live>, stop: Canc
             _ = look.tick() => {}
         }
     }
-    tell(&reporter, false).await;
+    set_status(&reporter, false).await;
 }
 
 /// The body of a health answer. A Watch has no end of its own, and an answer without end would hold up every
-/// drain: it ends once the last status has been told.
-pub(crate) struct Ending {
+/// drain: it ends once the last status has been reported_last.
+pub(crate) struct EndsWithReporter {
     body: tonic::body::Body,
-    told: Pin<Box<WaitForCancellationFutureOwned>>,
+    reported_last: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
 
-impl Ending {
-    pub(crate) fn new(body: tonic::body::Body, told: CancellationToken) -> Self {
-        Self { body, told: Box::pin(told.cancelled_owned()), ended: false }
+impl EndsWithReporter {
+    pub(crate) fn new(body: tonic::body::Body, reported_last: CancellationToken) -> Self {
+        Self { body, reported_last: Box::pin(reported_last.cancelled_owned()), ended: false }
     }
 }
 
-impl Body for Ending {
+impl Body for EndsWithReporter {
     type Data = Bytes;
     type Error = Status;
 
@@ -77,7 +77,7 @@ impl Body for Ending {
         // What there is to say comes first.
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(frame) => Poll::Ready(frame),
-            Poll::Pending if self.told.as_mut().poll(context).is_ready() => {
+            Poll::Pending if self.reported_last.as_mut().poll(context).is_ready() => {
                 self.ended = true;
                 let status = Status::unavailable("the server is going away").into_http::<()>();
                 Poll::Ready(Some(Ok(Frame::trailers(status.into_parts().0.headers))))
@@ -89,12 +89,12 @@ impl Body for Ending {
 
 /// Nothing is ready yet, but alive. tonic-health begins with SERVING: call this before the first connection.
 pub(crate) async fn begin(reporter: &HealthReporter) {
-    tell(reporter, false).await;
+    set_status(&reporter, false).await;
     reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
 }
 
 /// Sets every service that needs keys.
-async fn tell(reporter: &HealthReporter, ready: bool) {
+async fn set_status(reporter: &HealthReporter, ready: bool) {
     let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in SERVICES {
         reporter.set_service_status(service, status).await;

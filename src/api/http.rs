@@ -15,31 +15,31 @@ use crate::domain::request::Request;
 use crate::domain::token::Withheld;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::live::Live;
-use crate::server::overload::Load;
+use crate::server::overload::Admission;
 use crate::wire::denied::{self, Denied};
 
 /// Answers checks over HTTP.
 #[derive(Clone)]
 pub(crate) struct HttpChecks {
     live: Arc<Live>,
-    load: Arc<Load>,
+    admission: Arc<Admission>,
     style: Style,
     path_prefix: Arc<str>,
 }
 
 impl HttpChecks {
-    pub(crate) fn new(live: Arc<Live>, load: Arc<Load>, http: &Http) -> Self {
+    pub(crate) fn new(live: Arc<Live>, admission: Arc<Admission>, http: &Http) -> Self {
         let Http { listen: _, style, path_prefix } = http;
-        Self { live, load, style: *style, path_prefix: path_prefix.as_str().into() }
+        Self { live, admission, style: *style, path_prefix: path_prefix.as_str().into() }
     }
 
     /// Answers one request. Its body, if any, is not looked at.
     pub(crate) fn respond(self, request: Parts) -> impl Future<Output = Response<Full<Bytes>>> + Send {
         // From here on it waits for its turn.
-        let turn = self.load.begin();
+        let ticket = self.admission.begin();
         async move {
-            match turn.in_time() {
-                Ok(()) => self.check(request).await,
+            match ticket.in_time() {
+                Ok(()) => self.answer(request).await,
                 Err(refused) => {
                     tracing::debug!(%refused, "a check was refused");
                     bare(StatusCode::SERVICE_UNAVAILABLE)
@@ -48,11 +48,12 @@ impl HttpChecks {
         }
     }
 
-    async fn check(self, request: Parts) -> Response<Full<Bytes>> {
+    async fn answer(self, request: Parts) -> Response<Full<Bytes>> {
         // One configuration from the first look to the answer.
-        let authorizer = self.live.now();
+        let current = self.live.current();
+        let authorizer = &current.authorizer;
         let verdict = match self.view(&request) {
-            Some(request) => authorizer.check(&request).await,
+            Some(request) => authorizer.decide(&request).await,
             None => authorizer.deny_unread(Denial::RequestMalformed),
         };
         let answer = match verdict {
@@ -65,14 +66,14 @@ impl HttpChecks {
 
     fn view<'a>(&self, request: &'a Parts) -> Option<Request<'a>> {
         match self.style {
-            Style::Envoy => as_it_is(request, &self.path_prefix),
-            Style::ForwardAuth => as_forwarded(request),
+            Style::Envoy => request_itself(request, &self.path_prefix),
+            Style::ForwardAuth => described_request(request),
         }
     }
 }
 
 /// `style: envoy`: the request itself is the one to authorize.
-fn as_it_is<'a>(request: &'a Parts, prefix: &str) -> Option<Request<'a>> {
+fn request_itself<'a>(request: &'a Parts, prefix: &str) -> Option<Request<'a>> {
     let Parts { method, uri, headers, .. } = request;
     let host = match (uri.authority(), one(headers, &HOST)?) {
         (Some(authority), _) => authority.as_str().as_bytes(),
@@ -115,7 +116,7 @@ const ORIGINAL: [HeaderName; 2] =
 
 /// `style: forward_auth`: headers describe the request. A client may have sent the other family's, and which one
 /// the proxy wrote cannot be seen: both together say nothing.
-fn as_forwarded(request: &Parts) -> Option<Request<'_>> {
+fn described_request(request: &Parts) -> Option<Request<'_>> {
     let headers = &request.headers;
     let any = |family: &[HeaderName]| family.iter().any(|name| headers.contains_key(name));
     let value = |name| one(headers, name).flatten().filter(|value| !value.is_empty());
@@ -219,7 +220,7 @@ mod tests {
             ("/check", "//check/a", &[], None),
         ] {
             let parts = parts(target, headers);
-            assert_eq!(seen(as_it_is(&parts, prefix).as_ref()), want, "{prefix} {target} {headers:?}");
+            assert_eq!(seen(request_itself(&parts, prefix).as_ref()), want, "{prefix} {target} {headers:?}");
         }
     }
 
@@ -256,7 +257,7 @@ mod tests {
             (&[(om, "GET"), (ou, "http://a/x"), (h, "b")], None),
         ] {
             let parts = parts("/auth", headers);
-            assert_eq!(seen(as_forwarded(&parts).as_ref()), want, "{headers:?}");
+            assert_eq!(seen(described_request(&parts).as_ref()), want, "{headers:?}");
         }
     }
 }

@@ -16,8 +16,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::api::process::Process;
 use crate::domain::issuer::IssuerName;
 use crate::live::Live;
-use crate::server::Seen;
-use crate::server::overload::Load;
+use crate::server::PortCounters;
+use crate::server::overload::Admission;
 
 /// The content type of [`render`]'s text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -25,9 +25,9 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// What the ports have seen.
 #[derive(Debug, Clone)]
 pub(crate) struct Ports {
-    pub(crate) load: Arc<Load>,
-    pub(crate) grpc: Arc<Seen>,
-    pub(crate) http: Arc<Seen>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) grpc: Arc<PortCounters>,
+    pub(crate) http: Arc<PortCounters>,
 }
 
 /// Everything that is counted, under the contract's names.
@@ -37,7 +37,7 @@ pub(crate) fn registry(live: Arc<Live>, ports: Ports) -> Registry {
     let ours = registry.sub_registry_with_prefix("passage_authz");
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     ours.register("build", "The version that runs", version);
-    ours.register_collector(Box::new(Counts(live)));
+    ours.register_collector(Box::new(LiveCollector(live)));
     ours.register_collector(Box::new(ports));
     registry
 }
@@ -51,11 +51,12 @@ pub(crate) fn render(registry: &Registry) -> Result<String, fmt::Error> {
 
 /// The checks, the key sets and their fetches, by issuer: a configured name, never anything a client sent.
 #[derive(Debug)]
-struct Counts(Arc<Live>);
+struct LiveCollector(Arc<Live>);
 
-impl Collector for Counts {
+impl Collector for LiveCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let authorizer = self.0.now();
+        let current = self.0.current();
+        let authorizer = &current.authorizer;
         authorizer.observers.counts.encode(&mut encoder)?;
         let store = Arc::clone(&authorizer.keys);
         let issuers: Vec<_> = store.sources().iter().map(|(issuer, _)| issuer).collect();
@@ -98,10 +99,10 @@ impl Collector for Counts {
 
 impl Collector for Ports {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { load, grpc, http } = self;
+        let Self { admission, grpc, http } = self;
         let help = "Checks that were refused unseen because too many were under way";
         let overloaded = encoder.encode_descriptor("overloaded", help, None, MetricType::Counter)?;
-        ConstCounter::new(load.refused()).encode(overloaded)?;
+        ConstCounter::new(admission.refused()).encode(overloaded)?;
         let help = "Connections that were refused because there were too many";
         let mut refused =
             encoder.encode_descriptor("connections_refused", help, None, MetricType::Counter)?;

@@ -14,16 +14,14 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::server::overload::Parts;
+use crate::server::overload::PartialMessage;
+use crate::wire::frame::PREFIX_BYTES;
 
 /// The largest message that is read: Envoy's own header limit is 60 KiB.
-const MAX_MESSAGE: usize = 64 * 1024;
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// A message must be there this long after its call: Envoy sends both together.
-const ARRIVAL: Duration = Duration::from_secs(1);
-
-/// Whether a message is compressed, and its length.
-pub(crate) const PREFIX: usize = 5;
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -43,18 +41,18 @@ impl From<Status> for Unread {
 }
 
 /// Reads the one message of a call, as far as it is no larger than 64 KiB and there in time.
-pub(crate) async fn message(body: Incoming, parts: Parts<'_>) -> Result<Bytes, Unread> {
+pub(crate) async fn message(body: Incoming, parts: PartialMessage<'_>) -> Result<Bytes, Unread> {
     let mut reading = pin!(whole(body, parts));
     // As a rule it is all there, and needs no timer.
     match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
         Poll::Ready(read) => read,
-        Poll::Pending => timeout(ARRIVAL, reading)
+        Poll::Pending => timeout(MESSAGE_TIMEOUT, reading)
             .await
             .unwrap_or_else(|_| Err(Status::unavailable("the check did not arrive in time").into())),
     }
 }
 
-async fn whole(mut body: Incoming, mut parts: Parts<'_>) -> Result<Bytes, Unread> {
+async fn whole(mut body: Incoming, mut parts: PartialMessage<'_>) -> Result<Bytes, Unread> {
     let (mut read, mut pieces) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Status::cancelled("the message broke off"))?;
@@ -82,23 +80,25 @@ async fn whole(mut body: Incoming, mut parts: Parts<'_>) -> Result<Bytes, Unread
     if !is_whole(&read) {
         return Err(Status::internal("there is not one whole message").into());
     }
-    Ok(read.split_off(PREFIX))
+    Ok(read.split_off(PREFIX_BYTES))
 }
 
 fn length(read: &[u8]) -> Option<usize> {
-    let [_, length @ ..] = read.first_chunk::<PREFIX>()?;
+    let [_, length @ ..] = read.first_chunk::<PREFIX_BYTES>()?;
     usize::try_from(u32::from_be_bytes(*length)).ok()
 }
 
 fn is_whole(read: &[u8]) -> bool {
-    length(read).is_some_and(|length| read.len() == PREFIX + length)
+    length(read).is_some_and(|length| read.len() == PREFIX_BYTES + length)
 }
 
 fn fits(read: &[u8]) -> Result<(), Unread> {
     if read.first().is_some_and(|compressed| *compressed != 0) {
         return Err(Status::unimplemented("compressed messages are not read").into());
     }
-    if read.len() > PREFIX + MAX_MESSAGE || length(read).is_some_and(|length| length > MAX_MESSAGE) {
+    if read.len() > PREFIX_BYTES + MAX_MESSAGE_BYTES
+        || length(read).is_some_and(|length| length > MAX_MESSAGE_BYTES)
+    {
         return Err(Unread::TooLarge);
     }
     Ok(())

@@ -4,37 +4,38 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::check::authorizer::Authorizer;
-use crate::check::counts::Counts;
-use crate::check::decision_log::Decisions;
+use crate::check::counts::CheckCounts;
+use crate::check::decision_log::DecisionLog;
 use crate::check::observers::Observers;
 use crate::check::spans::Spans;
-use crate::check::token_cache;
+use crate::check::token_cache::TokenCache;
 use crate::config::{Config, Http, IssuerConfig, KeySource, Server};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::{self, IssuerName};
 use crate::domain::policy::Policy;
-use crate::domain::verify::Read;
+use crate::domain::verify::ClaimsNeeded;
 use crate::keys::fetch::{ClientError, fetcher};
-use crate::keys::last_good::Kept;
+use crate::keys::last_good::LastGood;
 use crate::keys::refresh::Refresher;
-use crate::keys::sets::{Entry, KeyStore};
+use crate::keys::sets::{KeySets, SlotSettings};
+use crate::live::Current;
 use crate::wire::envoy::Answers;
 
 /// Everything that a reload replaces, and the settings that it cannot.
-pub struct Engine {
-    /// Decides checks.
-    pub authorizer: Authorizer,
+pub(crate) struct Engine {
+    /// What is put to work.
+    pub current: Current,
     /// Keep its keys; not running yet.
     pub refreshers: Vec<(IssuerName, Refresher)>,
     /// What stays for the life of the process.
     pub fixed: Fixed,
     /// Whose keys, and from where.
-    pub issuers: Issuers,
+    pub issuers: IssuerConfigs,
 }
 
 /// Settings that only a restart changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fixed {
+pub(crate) struct Fixed {
     /// The gRPC port.
     pub server: Server,
     /// The HTTP port.
@@ -46,7 +47,7 @@ pub struct Fixed {
 impl Fixed {
     /// The keys in which another differs.
     #[must_use]
-    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+    pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
         [
             ("server.listen", self.server.listen != other.server.listen),
             ("server.unix_mode", self.server.unix_mode != other.server.unix_mode),
@@ -73,12 +74,12 @@ pub struct BuildError {
 
 /// What a configuration that follows may leave running.
 #[derive(Debug, Clone)]
-pub struct Issuers {
+pub(crate) struct IssuerConfigs {
     configs: Vec<IssuerConfig>,
     key_store: Option<PathBuf>,
 }
 
-impl Issuers {
+impl IssuerConfigs {
     fn get(&self, issuer: &IssuerName) -> Option<&IssuerConfig> {
         self.configs.iter().find(|config| config.issuer.name == *issuer)
     }
@@ -95,44 +96,44 @@ impl Issuers {
 
     /// Whether an issuer's keys mean the same in both, wherever else they differ.
     #[must_use]
-    pub fn same_keys(&self, issuer: &IssuerName, other: &Self) -> bool {
+    pub(crate) fn same_keys(&self, issuer: &IssuerName, other: &Self) -> bool {
         self.get(issuer).zip(other.get(issuer)).is_some_and(|(one, other)| {
             one.keys.binding() == other.keys.binding() && one.issuer.algorithms == other.issuer.algorithms
         })
     }
 
     /// Their names.
-    pub fn names(&self) -> impl Iterator<Item = &IssuerName> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &IssuerName> {
         self.configs.iter().map(|config| &config.issuer.name)
     }
 }
 
 impl Engine {
-    /// Builds everything; runs and binds nothing. Issuers that get their keys as `before` stay with what
+    /// Builds everything; runs and binds nothing. IssuerConfigs that get their keys as `before` stay with what
     /// `before` has running: they have no refresher here.
     ///
     /// # Errors
     /// [`BuildError`].
-    pub fn build(
+    pub(crate) fn build(
         config: Config,
         clock: Clock,
-        before: Option<(&Issuers, &KeyStore)>,
+        before: Option<(&IssuerConfigs, &KeySets)>,
     ) -> Result<Self, BuildError> {
         let Config { server, http, admin_listen, tokens, issuers, key_store, .. } = config;
         let Config { identity, rules, checking, wording, decision_log, .. } = config;
-        let entries = issuers.iter().map(|config| Entry {
+        let entries = issuers.iter().map(|config| SlotSettings {
             issuer: config.issuer.name.clone(),
             source: config.keys.to_string(),
             refresh: config.refresh.clone(),
             inline: matches!(config.keys, KeySource::Inline(_)),
         });
         let entries: Vec<_> = entries.collect();
-        let issuers = Issuers { configs: issuers, key_store };
+        let issuers = IssuerConfigs { configs: issuers, key_store };
         let stays =
             |name: &IssuerName| before.is_some_and(|(before, _)| issuers.refreshes_alike(name, before));
         let keys = Arc::new(match before {
             Some((_, keys)) => keys.followed_by(entries, stays),
-            None => KeyStore::new(entries, clock.clone()),
+            None => KeySets::new(entries, clock.clone()),
         });
         let mut refreshers = Vec::new();
         for config in issuers.configs.iter().filter(|config| !stays(&config.issuer.name)) {
@@ -140,21 +141,21 @@ impl Engine {
             let named = |error| BuildError { issuer: name.as_str().to_owned(), error };
             let source = fetcher(&config.keys, config.refresh.timeout).map_err(named)?;
             let publisher = keys.publisher(name).expect("the store was made for these issuers");
-            let kept = issuers.key_store.as_deref();
-            let kept = kept.map(|folder| Kept::new(folder, name, config.keys.binding()));
-            let kept = kept.filter(|_| source.can_change());
+            let last_good = issuers.key_store.as_deref();
+            let last_good = last_good.map(|folder| LastGood::new(folder, name, config.keys.binding()));
+            let last_good = last_good.filter(|_| source.can_change());
             let algorithms = config.issuer.algorithms.clone();
-            let refresher = Refresher::new(publisher, source, kept, algorithms, config.refresh.clone());
+            let refresher = Refresher::new(publisher, source, last_good, algorithms, config.refresh.clone());
             refreshers.push((name.clone(), refresher));
         }
         let known =
             issuer::Issuers::new(issuers.configs.iter().map(|config| config.issuer.clone()).collect());
         let policy = Policy::new(rules);
         let named = identity.headers().iter().map(|(_, claim)| claim).chain(identity.metadata());
+        let answers = Answers::new(&wording, &identity);
         let authorizer = Authorizer {
-            answers: Answers::new(&wording, &identity),
-            cache: token_cache::Tokens::new(tokens.cached),
-            read: Read::and(named.chain(policy.claims())),
+            cache: TokenCache::new(tokens.cached),
+            claims_needed: ClaimsNeeded::with(named.chain(policy.claims())),
             tokens,
             issuers: known,
             identity,
@@ -162,13 +163,18 @@ impl Engine {
             checking,
             wording,
             observers: Observers {
-                counts: Counts::of(issuers.names()),
-                decisions: Decisions::new(decision_log),
+                counts: CheckCounts::of(issuers.names()),
+                decisions: DecisionLog::new(decision_log),
                 spans: Spans::default(),
             },
             keys,
             clock,
         };
-        Ok(Self { authorizer, refreshers, fixed: Fixed { server, http, admin_listen }, issuers })
+        Ok(Self {
+            current: Current { authorizer, answers },
+            refreshers,
+            fixed: Fixed { server, http, admin_listen },
+            issuers,
+        })
     }
 }

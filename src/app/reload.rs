@@ -11,44 +11,44 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::engine::{Engine, Fixed, Issuers};
+use crate::app::engine::{Engine, Fixed, IssuerConfigs};
 use crate::config::{Config, ConfigError, Environment};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
 use crate::keys::refresh::Refresher;
 use crate::live::Live;
-use crate::watched_file::{Disk, LOOK, Mark};
+use crate::watched_file::{Disk, FileVersion, POLL_INTERVAL};
 
 /// New issuers get this long to answer before the new configuration is put to work without their keys.
-const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+const NEW_ISSUERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the configuration is read again.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct ConfigSource {
     /// The file; without it the environment alone.
     pub file: Option<PathBuf>,
     /// The environment.
     pub environment: Environment,
     /// The file's version before it was read.
-    read: Option<Mark>,
+    read: Option<FileVersion>,
 }
 
-impl Source {
+impl ConfigSource {
     /// Make it before the first reading, so that no change in between is missed.
     #[must_use]
     pub fn new(file: Option<PathBuf>, environment: Environment) -> Self {
-        let read = file.as_deref().and_then(Mark::of);
+        let read = file.as_deref().and_then(FileVersion::of);
         Self { file, environment, read }
     }
 }
 
 /// Runs the refreshers, and replaces them with the configuration.
-pub struct Reloader {
+pub(crate) struct Reloader {
     live: Arc<Live>,
     clock: Clock,
     fixed: Fixed,
-    issuers: Issuers,
-    source: Option<Source>,
+    issuers: IssuerConfigs,
+    source: Option<ConfigSource>,
     running: Running,
     disk: Disk,
 }
@@ -76,7 +76,7 @@ impl Running {
     }
 
     /// Takes out those that are not among these; returns how to end them.
-    fn without(&mut self, issuers: &Issuers) -> Vec<CancellationToken> {
+    fn without(&mut self, issuers: &IssuerConfigs) -> Vec<CancellationToken> {
         let gone = self.stops.extract_if(|issuer, _| !issuers.names().any(|name| name == issuer));
         gone.map(|(_, stop)| stop).collect()
     }
@@ -102,9 +102,9 @@ impl Reloader {
     /// Starts the refreshers of this engine; `source` is where to read another configuration, if anywhere.
     /// Returns the authorizer to work with as well.
     #[must_use]
-    pub fn start(engine: Engine, clock: Clock, source: Option<Source>) -> (Arc<Live>, Self) {
-        let Engine { authorizer, refreshers, fixed, issuers } = engine;
-        let live = Arc::new(Live::new(authorizer));
+    pub(crate) fn start(engine: Engine, clock: Clock, source: Option<ConfigSource>) -> (Arc<Live>, Self) {
+        let Engine { current, refreshers, fixed, issuers } = engine;
+        let live = Arc::new(Live::new(current));
         let (tasks, stops, stop) = (JoinSet::new(), HashMap::new(), CancellationToken::new());
         let mut running = Running { tasks, stops, stop };
         running.start(refreshers);
@@ -112,7 +112,7 @@ impl Reloader {
     }
 
     /// Runs until `stop`, or until a refresher ends that should not.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         // Without a handler SIGHUP would end the process; that it cannot be installed is no reason to.
         let mut hangup = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened to"))
@@ -166,15 +166,16 @@ impl Reloader {
     }
 
     /// Reads and builds everything before anything is replaced.
-    async fn read(&self, source: Source) -> Result<Engine, Vec<String>> {
-        let Source { file, environment, .. } = source;
+    async fn read(&self, source: ConfigSource) -> Result<Engine, Vec<String>> {
+        let ConfigSource { file, environment, .. } = source;
         let read = self.disk.run(move || Config::load(file.as_deref(), &environment)).await;
         let config = read
             .map_err(|error| vec![error.to_string()])?
             .map_err(|ConfigError(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let before = self.live.now();
-        let engine = Engine::build(config, self.clock.clone(), Some((&self.issuers, &before.keys)))
-            .map_err(|error| vec![error.to_string()])?;
+        let before = self.live.current();
+        let engine =
+            Engine::build(config, self.clock.clone(), Some((&self.issuers, &before.authorizer.keys)))
+                .map_err(|error| vec![error.to_string()])?;
         match engine.fixed.differences(&self.fixed).as_slice() {
             [] => Ok(engine),
             keys => Err(vec![format!("a change of {} needs a restart", keys.join(", "))]),
@@ -182,34 +183,34 @@ impl Reloader {
     }
 
     async fn put_to_work(&mut self, engine: Engine) {
-        let Engine { mut authorizer, refreshers, issuers, .. } = engine;
-        let before = self.live.now();
-        authorizer.observers.counts = before.observers.counts.followed_by(issuers.names());
-        authorizer.observers.spans = before.observers.spans.clone();
-        let keys = Arc::clone(&authorizer.keys);
+        let Engine { mut current, refreshers, issuers, .. } = engine;
+        let before = self.live.current();
+        current.authorizer.observers.counts = before.authorizer.observers.counts.followed_by(issuers.names());
+        current.authorizer.observers.spans = before.authorizer.observers.spans.clone();
+        let keys = Arc::clone(&current.authorizer.keys);
         let mut retired = self.running.start(refreshers);
-        let _ = timeout(FIRST_ANSWERS, keys.first_answers()).await;
+        let _ = timeout(NEW_ISSUERS_TIMEOUT, keys.first_answers()).await;
         // Last of all, so that nothing older than what is live comes with it.
         for issuer in issuers.names().filter(|issuer| issuers.same_keys(issuer, &self.issuers)) {
-            keys.take_over(issuer, &before.keys);
+            keys.take_over(issuer, &before.authorizer.keys);
         }
-        self.live.swap(authorizer);
+        self.live.swap(current);
         retired.extend(self.running.without(&issuers));
         self.issuers = issuers;
         // Checks that began before the swap may still wait for a key of the old refreshers.
-        self.running.retire(retired, before.keys.longest_wait());
+        self.running.retire(retired, before.authorizer.keys.longest_wait());
     }
 }
 
 /// The file's version, after a while.
-async fn look(disk: &Disk, file: Option<PathBuf>) -> Option<Mark> {
-    sleep(LOOK).await;
+async fn look(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
+    sleep(POLL_INTERVAL).await;
     mark(disk, file).await
 }
 
-async fn mark(disk: &Disk, file: Option<PathBuf>) -> Option<Mark> {
+async fn mark(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
     let file = file?;
-    disk.run(move || Mark::of(&file)).await.ok().flatten()
+    disk.run(move || FileVersion::of(&file)).await.ok().flatten()
 }
 
 async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {

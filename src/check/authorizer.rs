@@ -1,13 +1,11 @@
-//! The hot path: one check from the request's view to the verdict, and the gRPC call around it.
+//! The hot path: one check from the request's view to the verdict, whatever protocol brought it.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::HeaderValue;
-
-use crate::check::observers::{Decision, Observers, Outcome};
-use crate::check::token_cache;
-use crate::config::{Checking, Tokens};
+use crate::check::observers::Observers;
+use crate::check::outcome::{Decision, Outcome};
+use crate::check::token_cache::TokenCache;
+use crate::config::{Checking, TokenSettings};
 use crate::domain::claims::Subject;
 use crate::domain::clock::Clock;
 use crate::domain::denial::{Denial, Wording};
@@ -18,16 +16,14 @@ use crate::domain::policy::{Access, Policy, Requirement, Rule};
 use crate::domain::request::Request;
 use crate::domain::token::{self, Token};
 use crate::domain::verdict::{Grant, Verdict};
-use crate::domain::verify::{Addressed, Read, Remembered, Unverified, Verified};
-use crate::keys::sets::{KeyStore, Missing};
-use crate::live::Live;
-use crate::wire::envoy::{self, Answers};
+use crate::domain::verify::{Addressed, ClaimsNeeded, Remembered, Unverified, Verified};
+use crate::keys::sets::{KeySets, Missing};
 
 /// Decides checks. Everything it needs is at hand; it never fetches.
 #[derive(Debug)]
-pub struct Authorizer {
+pub(crate) struct Authorizer {
     /// Where tokens are looked for.
-    pub tokens: Tokens,
+    pub tokens: TokenSettings,
     /// Who may issue them.
     pub issuers: Issuers,
     /// What the service behind is told.
@@ -38,23 +34,21 @@ pub struct Authorizer {
     pub checking: Checking,
     /// How a denial is worded.
     pub wording: Wording,
-    /// How verdicts read in gRPC.
-    pub answers: Answers,
     /// Who hears of decisions.
     pub observers: Observers,
     /// The keys at hand.
-    pub keys: Arc<KeyStore>,
+    pub keys: Arc<KeySets>,
     /// The tokens that were verified already.
-    pub cache: token_cache::Tokens,
+    pub cache: TokenCache,
     /// Which of their claims anybody reads.
-    pub read: Read,
+    pub claims_needed: ClaimsNeeded,
     /// The time.
     pub clock: Clock,
 }
 
 impl Authorizer {
     /// One check, from the request's rule to the verdict.
-    pub async fn check(&self, request: &Request<'_>) -> Verdict<'_> {
+    pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let begun = self.observers.begin(&self.clock);
         let (rule, decided) = match self.policy.select(request) {
             Ok(rule) => (rule.name.as_str(), self.in_shadow(rule, self.apply(rule, request).await)),
@@ -97,18 +91,18 @@ impl Authorizer {
     }
 
     async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Decided<'_> {
-        let nobody = || Grant::to_nobody(&self.identity);
+        let anonymous = || Grant::anonymous(&self.identity);
         match rule.access {
             Access::Deny => return Err(Denial::RuleDenies.into()),
-            Access::Public => return Ok(nobody()),
+            Access::Public => return Ok(anonymous()),
             Access::Optional | Access::Required => {}
         }
         if self.checking.preflight && request.is_preflight() {
-            return Ok(nobody());
+            return Ok(anonymous());
         }
-        let may_be_nobody = rule.access == Access::Optional && rule.require.is_empty();
+        let may_be_anonymous = rule.access == Access::Optional && rule.require.is_empty();
         match token::find(&self.tokens.from, request) {
-            Err(Denial::TokenMissing) if may_be_nobody => Ok(nobody()),
+            Err(Denial::TokenMissing) if may_be_anonymous => Ok(anonymous()),
             Err(denial) => Err(denial.into()),
             Ok(token) => self.bearer_of(token, &rule.require).await,
         }
@@ -117,24 +111,24 @@ impl Authorizer {
     async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Decided<'_> {
         // Before anything is done with all of its bytes.
         let token = token.of_at_most(self.tokens.max_length)?;
-        let place = self.cache.place(token);
-        if let Some(remembered) = place.and_then(|place| self.cache.get(&place))
+        let digest = self.cache.digest_of(token);
+        if let Some(remembered) = digest.and_then(|digest| self.cache.get(&digest))
             && let Some(grant) = self.remembered(&remembered, require)
         {
             self.observers.counts.hit();
             return grant;
         }
         self.observers.counts.missed();
-        let parts = token.split(self.tokens.max_length)?;
-        let addressed = Unverified::peek(&parts)?.address(&self.issuers)?;
+        let segments = token.split(self.tokens.max_length)?;
+        let addressed = Unverified::peek(&segments)?.address(&self.issuers)?;
         let issuer = addressed.issuer();
         let refusal = |denial| Refusal::of(&issuer.name, denial);
         let keys = self.keys_for(&addressed).await.map_err(refusal)?;
         let verified = addressed.verify(&keys, self.clock.now()).map_err(refusal)?;
-        if let Some(place) = place
-            && let Some(remembered) = verified.remember(&keys, &self.issuers, &self.read)
+        if let Some(digest) = digest
+            && let Some(remembered) = verified.remember(&keys, &self.issuers, &self.claims_needed)
         {
-            self.cache.put(place, remembered);
+            self.cache.put(digest, remembered);
         }
         self.granted(&verified, require)
     }
@@ -200,23 +194,4 @@ impl From<Denial> for Refusal<'_> {
     fn from(denial: Denial) -> Self {
         Self { denial, issuer: None, subject: None }
     }
-}
-
-/// `envoy.service.auth.v3.Authorization/Check`. The call itself succeeds on every verdict.
-pub(crate) async fn check(live: &Live, trace: Option<&HeaderValue>, message: &[u8]) -> Bytes {
-    // One configuration from the first look to the answer.
-    let authorizer = live.now();
-    let verdict = match envoy::view(message) {
-        Ok(request) => {
-            authorizer.check(&Request { trace: trace.map(HeaderValue::as_bytes), ..request }).await
-        }
-        Err(denial) => authorizer.deny_unread(denial),
-    };
-    authorizer.answers.of(&verdict)
-}
-
-/// The answer to a check that is too large to be read.
-pub(crate) fn refuse(live: &Live) -> Bytes {
-    let authorizer = live.now();
-    authorizer.answers.of(&authorizer.deny_unread(Denial::RequestMalformed))
 }

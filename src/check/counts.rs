@@ -13,9 +13,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Unit;
 
-use crate::check::observers::Outcome;
+use crate::check::outcome::Outcome;
 use crate::domain::issuer::IssuerName;
-use crate::per_core::Shards;
+use crate::per_core::PerCore;
 
 /// Upper bounds in nanoseconds: a cached check is in the first ones, a cold one in the next, a wait for a key in the last.
 const BUCKETS: [u64; 12] = [
@@ -33,18 +33,18 @@ const BUCKETS: [u64; 12] = [
     1_000_000_000,
 ];
 
-/// The checks so far. What [follows](Counts::followed_by) counts on.
+/// The checks so far. What [follows](CheckCounts::followed_by) counts on.
 #[derive(Debug, Clone)]
-pub struct Counts {
-    all: Arc<Shards<All>>,
+pub(crate) struct CheckCounts {
+    all: Arc<PerCore<Totals>>,
     /// Checks whose token named none of the issuers.
-    of_nobody: Arc<Shards<Outcomes>>,
-    by_issuer: BTreeMap<IssuerName, Arc<Shards<Outcomes>>>,
+    without_issuer: Arc<PerCore<Outcomes>>,
+    by_issuer: BTreeMap<IssuerName, Arc<PerCore<Outcomes>>>,
 }
 
 /// What is counted of every check.
 #[derive(Debug, Default)]
-struct All {
+struct Totals {
     hits: AtomicU64,
     misses: AtomicU64,
     nanos: AtomicU64,
@@ -70,17 +70,18 @@ fn sum<'a>(counters: impl Iterator<Item = Option<&'a AtomicU64>>) -> u64 {
     counters.flatten().map(|counter| counter.load(Ordering::Relaxed)).sum()
 }
 
-impl Counts {
+impl CheckCounts {
     /// Nothing so far, for these issuers.
     #[must_use]
-    pub fn of<'i>(issuers: impl Iterator<Item = &'i IssuerName>) -> Self {
-        let nothing = Self { all: Arc::default(), of_nobody: Arc::default(), by_issuer: BTreeMap::new() };
+    pub(crate) fn of<'i>(issuers: impl Iterator<Item = &'i IssuerName>) -> Self {
+        let nothing =
+            Self { all: Arc::default(), without_issuer: Arc::default(), by_issuer: BTreeMap::new() };
         nothing.followed_by(issuers)
     }
 
     /// Goes on counting, for these issuers and those that were there before: a counter never goes back.
     #[must_use]
-    pub fn followed_by<'i>(&self, issuers: impl Iterator<Item = &'i IssuerName>) -> Self {
+    pub(crate) fn followed_by<'i>(&self, issuers: impl Iterator<Item = &'i IssuerName>) -> Self {
         let mut following = self.clone();
         for issuer in issuers {
             following.by_issuer.entry(issuer.clone()).or_default();
@@ -88,9 +89,9 @@ impl Counts {
         following
     }
 
-    /// Counts one check.
-    pub fn count(&self, issuer: Option<&IssuerName>, outcome: Outcome, took: Duration) {
-        let outcomes = issuer.and_then(|issuer| self.by_issuer.get(issuer)).unwrap_or(&self.of_nobody);
+    /// CheckCounts one check.
+    pub(crate) fn count(&self, issuer: Option<&IssuerName>, outcome: Outcome, took: Duration) {
+        let outcomes = issuer.and_then(|issuer| self.by_issuer.get(issuer)).unwrap_or(&self.without_issuer);
         add_one(outcomes.here().0.get(outcome.index()));
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BUCKETS.iter().take_while(|bound| nanos > **bound).count();
@@ -99,13 +100,13 @@ impl Counts {
         add_one(all.durations.get(bucket));
     }
 
-    /// Counts a token that was verified before.
-    pub fn hit(&self) {
+    /// CheckCounts a token that was verified before.
+    pub(crate) fn hit(&self) {
         self.all.here().hits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a token that was not.
-    pub fn missed(&self) {
+    /// CheckCounts a token that was not.
+    pub(crate) fn missed(&self) {
         self.all.here().misses.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -113,9 +114,9 @@ impl Counts {
     pub(crate) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Checks by what they came to";
         let mut checks = encoder.encode_descriptor("checks", help, None, MetricType::Counter)?;
-        let nobody = [("", &self.of_nobody)].into_iter();
+        let without_issuer = [("", &self.without_issuer)].into_iter();
         let issuers = self.by_issuer.iter().map(|(issuer, outcomes)| (issuer.as_str(), outcomes));
-        for (issuer, outcomes) in nobody.chain(issuers) {
+        for (issuer, outcomes) in without_issuer.chain(issuers) {
             for outcome in Outcome::all() {
                 let count = sum(outcomes.iter().map(|outcomes| outcomes.0.get(outcome.index())));
                 if count > 0 {
@@ -159,7 +160,7 @@ mod tests {
     use crate::domain::denial::Denial;
 
     #[derive(Debug)]
-    struct Shown(Counts);
+    struct Shown(CheckCounts);
 
     impl Collector for Shown {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -167,7 +168,7 @@ mod tests {
         }
     }
 
-    fn shown(counts: &Counts) -> Vec<String> {
+    fn shown(counts: &CheckCounts) -> Vec<String> {
         let (mut registry, mut text) = (Registry::default(), String::new());
         registry.register_collector(Box::new(Shown(counts.clone())));
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn each_check_stands_in_one_series_and_one_bucket_and_a_reload_forgets_none() {
         let [a, b] = ["a", "b"].map(IssuerName::new);
-        let counts = Counts::of([&a].into_iter());
+        let counts = CheckCounts::of([&a].into_iter());
         let denied = Outcome::Denied(Denial::TokenExpired);
         let keys = Outcome::Denied(Denial::KeysUnavailable);
         let shadow = Outcome::ShadowDenied(Denial::TokenExpired);

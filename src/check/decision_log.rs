@@ -10,18 +10,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
-use crate::check::observers::{Decision, Outcome};
-use crate::config::DecisionLog;
+use crate::check::outcome::{Decision, Outcome};
+use crate::config::DecisionLogSettings;
 use crate::domain::issuer::IssuerName;
 use crate::domain::request::Request;
 
 /// The most bytes of a host, path, method or request ID that a line holds.
-const MOST: usize = 256;
+const MAX_FIELD_BYTES: usize = 256;
 
 /// Writes decisions to the log.
 #[derive(Debug, Clone)]
-pub struct Decisions {
-    wanted: DecisionLog,
+pub(crate) struct DecisionLog {
+    wanted: DecisionLogSettings,
     window: Arc<Window>,
 }
 
@@ -34,10 +34,10 @@ struct Window {
     suppressed: AtomicU64,
 }
 
-impl Decisions {
+impl DecisionLog {
     /// A log of the decisions that are wanted.
     #[must_use]
-    pub fn new(wanted: DecisionLog) -> Self {
+    pub(crate) fn new(wanted: DecisionLogSettings) -> Self {
         let (second, lines, suppressed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
         let window = Arc::new(Window { since: Instant::now(), second, lines, suppressed });
         Self { wanted, window }
@@ -108,7 +108,7 @@ fn without_query(path: &[u8]) -> &[u8] {
 
 /// A client's bytes as text: bounded, and without what looks like a token, wherever somebody put it.
 fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes.get(..MOST).unwrap_or(bytes));
+    let text = String::from_utf8_lossy(bytes.get(..MAX_FIELD_BYTES).unwrap_or(bytes));
     let Some((before, token)) = token_in(&text).and_then(|at| text.split_at_checked(at)) else {
         return text.into_owned();
     };
@@ -165,14 +165,15 @@ mod tests {
             assert_eq!(shown(text.as_bytes()), want);
         }
         assert_eq!(shown(b"\xff\xfe"), "\u{fffd}\u{fffd}");
-        assert_eq!(shown(&[b'a'; 70_000]).len(), MOST);
+        assert_eq!(shown(&[b'a'; 70_000]).len(), MAX_FIELD_BYTES);
         assert_eq!(without_query(b"/a?eyJ#?"), b"/a");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_second_has_room_for_so_many_lines_and_says_what_it_left_out() {
-        let log = DecisionLog { denied: 1.0, allowed: 0.0, max_per_second: 2, subject_in_clear: false };
-        let window = Decisions::new(log).window;
+        let log =
+            DecisionLogSettings { denied: 1.0, allowed: 0.0, max_per_second: 2, subject_in_clear: false };
+        let window = DecisionLog::new(log).window;
         assert_eq!(
             [window.admit(2), window.admit(2), window.admit(2), window.admit(2)],
             [Some(0), Some(0), None, None]
@@ -183,11 +184,12 @@ mod tests {
 
     #[test]
     fn subjects_are_hashed_unless_allowed_in_clear() {
-        let log = DecisionLog { denied: 1.0, allowed: 0.0, max_per_second: 2, subject_in_clear: false };
+        let log =
+            DecisionLogSettings { denied: 1.0, allowed: 0.0, max_per_second: 2, subject_in_clear: false };
         // printf '%s' user-1 | sha256sum
         let hash = "c6c289e49e9c05b2145860387b73bcb18df43fb09a1e4a4a9713c76c88bb541b";
-        assert_eq!(Decisions::new(log).subject("user-1"), hash);
-        let clear = Decisions::new(DecisionLog { subject_in_clear: true, ..log });
+        assert_eq!(DecisionLog::new(log).subject("user-1"), hash);
+        let clear = DecisionLog::new(DecisionLogSettings { subject_in_clear: true, ..log });
         assert_eq!(clear.subject("user-1"), "user-1");
     }
 }

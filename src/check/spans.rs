@@ -10,13 +10,13 @@ use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
-use crate::check::observers::Decision;
+use crate::check::outcome::Decision;
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerName;
 use crate::domain::request::Request;
 
 /// How long the last spans may take to be sent at the end.
-const FLUSH: Duration = Duration::from_secs(3);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where spans go, if anywhere.
 #[derive(Debug, Clone, Default)]
@@ -48,7 +48,7 @@ impl Exporter {
 
     /// Sends what is left. Blocks, for a bounded time.
     pub fn end(self) {
-        if let Err(error) = self.0.shutdown_with_timeout(FLUSH) {
+        if let Err(error) = self.0.shutdown_with_timeout(FLUSH_TIMEOUT) {
             tracing::warn!(%error, "the last spans were not exported");
         }
     }

@@ -12,7 +12,7 @@ use crate::domain::verify::Remembered;
 
 /// SHA-256 of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Digest([u8; 32]);
+pub(crate) struct Digest([u8; 32]);
 
 impl std::hash::Hash for Digest {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -38,28 +38,26 @@ impl Hasher for FirstBytes {
 
 /// The tokens that are remembered.
 #[derive(Clone)]
-pub struct Tokens(Option<Cache<Digest, Remembered, BuildHasherDefault<FirstBytes>>>);
+pub(crate) struct TokenCache(Option<Cache<Digest, Remembered, BuildHasherDefault<FirstBytes>>>);
 
-impl std::fmt::Debug for Tokens {
+impl std::fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tokens(..)")
+        f.write_str("TokenCache(..)")
     }
 }
 
-impl Tokens {
+impl TokenCache {
     /// Room for so many; 0 remembers nothing.
     #[must_use]
-    pub fn new(most: u64) -> Self {
-        Self(
-            (most > 0).then(|| {
-                Cache::builder().max_capacity(most).build_with_hasher(BuildHasherDefault::default())
-            }),
-        )
+    pub(crate) fn new(max_entries: u64) -> Self {
+        Self((max_entries > 0).then(|| {
+            Cache::builder().max_capacity(max_entries).build_with_hasher(BuildHasherDefault::default())
+        }))
     }
 
-    /// The place of a token; `None` if nothing is remembered.
+    /// The digest of a token; `None` if nothing is remembered.
     #[must_use]
-    pub fn place(&self, token: Token<'_>) -> Option<Digest> {
+    pub(crate) fn digest_of(&self, token: Token<'_>) -> Option<Digest> {
         self.0.as_ref()?;
         let digest = digest::digest(&SHA256, token.bytes());
         digest.as_ref().first_chunk().copied().map(Digest)
@@ -67,14 +65,14 @@ impl Tokens {
 
     /// What is remembered there.
     #[must_use]
-    pub fn get(&self, place: &Digest) -> Option<Remembered> {
-        self.0.as_ref()?.get(place)
+    pub(crate) fn get(&self, digest: &Digest) -> Option<Remembered> {
+        self.0.as_ref()?.get(digest)
     }
 
     /// Remembers a token.
-    pub fn put(&self, place: Digest, token: Remembered) {
+    pub(crate) fn put(&self, digest: Digest, token: Remembered) {
         if let Some(tokens) = &self.0 {
-            tokens.insert(place, token);
+            tokens.insert(digest, token);
         }
     }
 }

@@ -10,12 +10,12 @@ use crate::domain::verdict::Grant;
 use crate::domain::verify::Unverified;
 
 /// The steps, in the contract's order of faults.
-pub const STEPS: [&str; 12] =
+pub(super) const STEPS: [&str; 12] =
     ["length", "form", "crit", "iss", "alg", "typ", "kid", "key", "signature", "exp, nbf", "aud", "claims"];
 
 /// What became of a token.
 #[derive(Debug, Clone)]
-pub struct Explanation {
+pub(super) struct Explanation {
     /// What passed steps found, by step; as far as the token came.
     found: Vec<(&'static str, String)>,
     /// The first fault.
@@ -49,7 +49,7 @@ const fn step(denial: Denial) -> Option<&'static str> {
 }
 
 /// Verifies a token as the server would at this time, whatever the rules.
-pub async fn explain(authorizer: &Authorizer, token: &[u8], at: UnixTime) -> Explanation {
+pub(super) async fn explain(authorizer: &Authorizer, token: &[u8], at: UnixTime) -> Explanation {
     let mut explanation = Explanation { found: Vec::new(), fault: None, claims: None };
     explanation.fault = explanation.verify(authorizer, token, at).await.err();
     explanation
@@ -58,10 +58,10 @@ pub async fn explain(authorizer: &Authorizer, token: &[u8], at: UnixTime) -> Exp
 impl Explanation {
     async fn verify(&mut self, authorizer: &Authorizer, token: &[u8], at: UnixTime) -> Result<(), Denial> {
         let most = authorizer.tokens.max_length;
-        let parts = Token::new(token).split(most)?;
+        let segments = Token::new(token).split(most)?;
         self.note("length", format!("{} of at most {most} bytes", token.len()));
-        let unverified = Unverified::peek(&parts)?;
-        self.claims = serde_json::from_slice(&parts.payload).ok();
+        let unverified = Unverified::peek(&segments)?;
+        self.claims = serde_json::from_slice(&segments.payload).ok();
         let addressed = unverified.address(&authorizer.issuers)?;
         self.note("iss", format!("issuer {}", addressed.issuer().name));
         self.note("alg", addressed.algorithm().name().to_owned());
@@ -83,7 +83,7 @@ impl Explanation {
 
     /// The first fault; `None` if the token is good.
     #[must_use]
-    pub const fn fault(&self) -> Option<Denial> {
+    pub(super) const fn fault(&self) -> Option<Denial> {
         self.fault
     }
 
@@ -106,7 +106,7 @@ impl Explanation {
 
     /// For a person; `colour` for a terminal.
     #[must_use]
-    pub fn text(&self, colour: bool) -> String {
+    pub(super) fn text(&self, colour: bool) -> String {
         let paint = |code: &str, text: &str| {
             if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
         };
@@ -138,7 +138,7 @@ impl Explanation {
 
     /// For a program.
     #[must_use]
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let steps: Vec<_> = self
             .steps()
             .map(|(step, result, detail)| json!({"step": step, "result": result, "detail": detail}))
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_fault_of_a_token_has_its_step() {
-        for denial in Denial::ALL {
+        for &denial in Denial::ALL {
             let of_a_token = matches!(denial.http_status(), 401 | 503) && denial != Denial::TokenMissing;
             assert_eq!(step(denial).is_some_and(|step| STEPS.contains(&step)), of_a_token, "{denial:?}");
         }

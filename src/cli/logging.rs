@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Lines that wait for whoever reads stderr. Past these, lines are lost: a reader that hangs must not hold up
 /// checks, nor fill the memory.
-const LINES: usize = 8192;
+const MAX_BUFFERED_LINES: usize = 8192;
 
 /// Writes what is left when it is dropped.
 #[must_use = "the last lines are written when it is dropped"]
@@ -22,7 +22,7 @@ pub struct Flush(#[expect(dead_code, reason = "it works by being dropped")] Work
 /// Starts logging for the process. A second call does nothing.
 pub fn init() -> Flush {
     let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LINES)
+        .buffered_lines_limit(MAX_BUFFERED_LINES)
         .thread_name("passage-authz-log")
         .finish(io::stderr());
     let wanted = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();

@@ -57,8 +57,8 @@ pub(crate) async fn ask(target: &Target, limit: Duration) -> Result<(), NotServi
 
 /// The pause between two questions, and how long each is waited for: whoever takes connections and says nothing may be a
 /// proxy that is not ready yet.
-const PAUSE: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_TIME_PER_TRY: Duration = Duration::from_secs(2);
 
 /// Asks until the server says that it serves, or the time is up.
 ///
@@ -67,9 +67,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) async fn wait(target: &Target, limit: Duration) -> Result<(), NotServing> {
     let end = Instant::now() + limit;
     loop {
-        let next = Instant::now() + PAUSE;
+        let next = Instant::now() + RETRY_INTERVAL;
         let left = end.saturating_duration_since(Instant::now());
-        let asked = ask(target, left.min(PATIENCE)).await;
+        let asked = ask(target, left.min(MAX_TIME_PER_TRY)).await;
         if asked.is_ok() || next >= end {
             return asked;
         }

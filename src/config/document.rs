@@ -12,13 +12,13 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
-use super::Fault;
+use super::fault::Fault;
 
 /// One node of the document.
 #[derive(Debug)]
 pub(super) struct Node {
     origin: Origin,
-    value: Value,
+    value: YamlValue,
 }
 
 /// Where a node was written.
@@ -29,7 +29,7 @@ enum Origin {
 }
 
 #[derive(Debug)]
-enum Value {
+enum YamlValue {
     Null,
     Bool(bool),
     Integer(i64),
@@ -50,8 +50,8 @@ impl Node {
             let message = error.without_snippet().to_string();
             (line, message.lines().next().unwrap_or_default().to_owned())
         })?;
-        if matches!(root.value, Value::Null) {
-            root.value = Value::Map(Vec::new());
+        if matches!(root.value, YamlValue::Null) {
+            root.value = YamlValue::Map(Vec::new());
         }
         Ok(root)
     }
@@ -59,103 +59,105 @@ impl Node {
     /// A map that stands for environment variables.
     pub(super) fn map(entries: Vec<(&str, Self)>) -> Self {
         let entries = entries.into_iter().map(|(key, node)| (key.to_owned(), 0, node)).collect();
-        Self { origin: Origin::Line(0), value: Value::Map(entries) }
+        Self { origin: Origin::Line(0), value: YamlValue::Map(entries) }
     }
 
     /// A list that stands for environment variables.
     pub(super) const fn list(items: Vec<Self>) -> Self {
-        Self { origin: Origin::Line(0), value: Value::List(items) }
+        Self { origin: Origin::Line(0), value: YamlValue::List(items) }
     }
 
     /// A text that came from an environment variable, or stands beside one.
     pub(super) const fn variable(name: &'static str, text: String) -> Self {
-        Self { origin: Origin::Variable(name), value: Value::String(text) }
+        Self { origin: Origin::Variable(name), value: YamlValue::String(text) }
     }
 
     /// A switch that stands for what a variable implies.
     pub(super) const fn switch(name: &'static str) -> Self {
-        Self { origin: Origin::Variable(name), value: Value::Bool(true) }
+        Self { origin: Origin::Variable(name), value: YamlValue::Bool(true) }
     }
 
     /// The node as JSON text: key sets may be written inline as YAML.
     fn json(&self) -> serde_json::Value {
         match &self.value {
-            Value::Null => serde_json::Value::Null,
-            Value::Float(value) => (*value).into(),
-            Value::Bool(value) => (*value).into(),
-            Value::Integer(value) => (*value).into(),
-            Value::String(value) => value.clone().into(),
-            Value::List(items) => items.iter().map(Self::json).collect(),
-            Value::Map(entries) => entries.iter().map(|(key, _, node)| (key.clone(), node.json())).collect(),
+            YamlValue::Null => serde_json::Value::Null,
+            YamlValue::Float(value) => (*value).into(),
+            YamlValue::Bool(value) => (*value).into(),
+            YamlValue::Integer(value) => (*value).into(),
+            YamlValue::String(value) => value.clone().into(),
+            YamlValue::List(items) => items.iter().map(Self::json).collect(),
+            YamlValue::Map(entries) => {
+                entries.iter().map(|(key, _, node)| (key.clone(), node.json())).collect()
+            }
         }
     }
 
     const fn kind(&self) -> &'static str {
         match self.value {
-            Value::Null => "nothing",
-            Value::Bool(_) => "true or false",
-            Value::Integer(_) | Value::Float(_) => "a number",
-            Value::String(_) => "a text",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a map",
+            YamlValue::Null => "nothing",
+            YamlValue::Bool(_) => "true or false",
+            YamlValue::Integer(_) | YamlValue::Float(_) => "a number",
+            YamlValue::String(_) => "a text",
+            YamlValue::List(_) => "a list",
+            YamlValue::Map(_) => "a map",
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::<Value>::deserialize(deserializer)?;
+        let Spanned { value, referenced, .. } = Spanned::<YamlValue>::deserialize(deserializer)?;
         Ok(Self { origin: Origin::Line(referenced.line()), value })
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for YamlValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any;
         impl<'de> Visitor<'de> for Any {
-            type Value = Value;
+            type Value = YamlValue;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a YAML value")
             }
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
+            fn visit_unit<E>(self) -> Result<YamlValue, E> {
+                Ok(YamlValue::Null)
             }
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
+            fn visit_none<E>(self) -> Result<YamlValue, E> {
+                Ok(YamlValue::Null)
             }
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-                Value::deserialize(deserializer)
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlValue, D::Error> {
+                YamlValue::deserialize(deserializer)
             }
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::Bool(value))
+            fn visit_bool<E>(self, value: bool) -> Result<YamlValue, E> {
+                Ok(YamlValue::Bool(value))
             }
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::Integer(value))
+            fn visit_i64<E>(self, value: i64) -> Result<YamlValue, E> {
+                Ok(YamlValue::Integer(value))
             }
-            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+            fn visit_u64<E>(self, value: u64) -> Result<YamlValue, E> {
                 #[expect(clippy::cast_precision_loss, reason = "no key takes a number that large")]
-                let large = || Value::Float(value as f64);
-                Ok(i64::try_from(value).map_or_else(|_| large(), Value::Integer))
+                let large = || YamlValue::Float(value as f64);
+                Ok(i64::try_from(value).map_or_else(|_| large(), YamlValue::Integer))
             }
-            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::Float(value))
+            fn visit_f64<E>(self, value: f64) -> Result<YamlValue, E> {
+                Ok(YamlValue::Float(value))
             }
-            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-                Ok(Value::String(value.to_owned()))
+            fn visit_str<E>(self, value: &str) -> Result<YamlValue, E> {
+                Ok(YamlValue::String(value.to_owned()))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<YamlValue, A::Error> {
                 let mut items = Vec::new();
                 while let Some(item) = seq.next_element()? {
                     items.push(item);
                 }
-                Ok(Value::List(items))
+                Ok(YamlValue::List(items))
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<YamlValue, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(key) = map.next_key::<Spanned<String>>()? {
                     entries.push((key.value, key.referenced.line(), map.next_value()?));
                 }
-                Ok(Value::Map(entries))
+                Ok(YamlValue::Map(entries))
             }
         }
         deserializer.deserialize_any(Any)
@@ -207,7 +209,7 @@ impl<'n> Place<'n> {
 
     /// Whether anything but null stands here.
     pub(super) fn is_set(&self) -> bool {
-        self.node.is_some_and(|node| !matches!(node.value, Value::Null))
+        self.node.is_some_and(|node| !matches!(node.value, YamlValue::Null))
     }
 
     /// Whether the key is written at all, be it with nothing behind it.
@@ -223,9 +225,9 @@ impl<'n> Place<'n> {
 
     fn wrong(&self, node: &Node, accepted: &str) {
         match &node.value {
-            Value::Null => self.fault("has no value", accepted),
-            Value::String(text) => self.fault(format!("{text:?} is not accepted"), accepted),
-            Value::Integer(number) => self.fault(format!("{number} is not accepted"), accepted),
+            YamlValue::Null => self.fault("has no value", accepted),
+            YamlValue::String(text) => self.fault(format!("{text:?} is not accepted"), accepted),
+            YamlValue::Integer(number) => self.fault(format!("{number} is not accepted"), accepted),
             _ => self.fault(format!("is {}", node.kind()), accepted),
         }
     }
@@ -233,7 +235,7 @@ impl<'n> Place<'n> {
     /// Reads the map here, key by key; keys that were not read are faults. Absent is an empty map.
     pub(super) fn table<T>(&self, read: impl FnOnce(&mut Table<'n>) -> T) -> T {
         let entries: &[_] = match self.node {
-            Some(Node { value: Value::Map(entries), .. }) => entries,
+            Some(Node { value: YamlValue::Map(entries), .. }) => entries,
             Some(node) => {
                 self.wrong(node, "a map");
                 &[]
@@ -254,7 +256,7 @@ impl<'n> Place<'n> {
     /// The keys of the map here as they stand, for maps whose keys are data.
     pub(super) fn entries(&self) -> Vec<(&'n str, Place<'n>)> {
         let Some(node) = self.node else { return Vec::new() };
-        let Value::Map(entries) = &node.value else {
+        let YamlValue::Map(entries) = &node.value else {
             self.wrong(node, "a map");
             return Vec::new();
         };
@@ -273,7 +275,7 @@ impl<'n> Place<'n> {
     /// The items of the list here. Absent is `None`; an empty list is `Some` of nothing.
     pub(super) fn list(&self, accepted: &str) -> Option<Vec<Self>> {
         let node = self.node?;
-        let Value::List(items) = &node.value else {
+        let YamlValue::List(items) = &node.value else {
             self.wrong(node, accepted);
             return None;
         };
@@ -289,7 +291,7 @@ impl<'n> Place<'n> {
     /// The items of the list here, or the one scalar as its only item.
     pub(super) fn list_or_one(&self, accepted: &str) -> Option<Vec<Self>> {
         match self.node.map(|node| &node.value) {
-            Some(Value::List(_) | Value::Map(_) | Value::Null) | None => self.list(accepted),
+            Some(YamlValue::List(_) | YamlValue::Map(_) | YamlValue::Null) | None => self.list(accepted),
             Some(_) => Some(vec![self.clone()]),
         }
     }
@@ -298,7 +300,7 @@ impl<'n> Place<'n> {
     pub(super) fn text(&self, accepted: &str) -> Option<&'n str> {
         let node = self.node?;
         match &node.value {
-            Value::String(text) if !text.trim().is_empty() => Some(text),
+            YamlValue::String(text) if !text.trim().is_empty() => Some(text),
             _ => {
                 self.wrong(node, accepted);
                 None
@@ -320,8 +322,10 @@ impl<'n> Place<'n> {
     pub(super) fn scalar(&self, accepted: &str) -> Option<serde_json::Value> {
         let node = self.node?;
         match node.value {
-            Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::String(_) => Some(node.json()),
-            Value::Null | Value::List(_) | Value::Map(_) => {
+            YamlValue::Bool(_) | YamlValue::Integer(_) | YamlValue::Float(_) | YamlValue::String(_) => {
+                Some(node.json())
+            }
+            YamlValue::Null | YamlValue::List(_) | YamlValue::Map(_) => {
                 self.wrong(node, accepted);
                 None
             }
@@ -330,18 +334,18 @@ impl<'n> Place<'n> {
 
     /// Whether a list stands here with nothing in it.
     pub(super) fn is_empty_list(&self) -> bool {
-        matches!(self.node, Some(Node { value: Value::List(items), .. }) if items.is_empty())
+        matches!(self.node, Some(Node { value: YamlValue::List(items), .. }) if items.is_empty())
     }
 
     /// Whether a text stands here of which this is true; nothing is noted.
     pub(super) fn parsed_quietly(&self, is: impl FnOnce(&str) -> bool) -> bool {
-        matches!(self.node, Some(Node { value: Value::String(text), .. }) if is(text))
+        matches!(self.node, Some(Node { value: YamlValue::String(text), .. }) if is(text))
     }
 
     pub(super) fn bool(&self, default: bool) -> bool {
         match self.node {
             None => default,
-            Some(Node { value: Value::Bool(value), .. }) => *value,
+            Some(Node { value: YamlValue::Bool(value), .. }) => *value,
             Some(node) => {
                 self.wrong(node, "true or false");
                 default
@@ -352,7 +356,7 @@ impl<'n> Place<'n> {
     pub(super) fn integer(&self, range: RangeInclusive<i64>, unit: &str, default: i64) -> i64 {
         match self.node {
             None => default,
-            Some(Node { value: Value::Integer(value), .. }) if range.contains(value) => *value,
+            Some(Node { value: YamlValue::Integer(value), .. }) if range.contains(value) => *value,
             Some(node) => {
                 self.wrong(node, &format!("a whole number from {} to {}{unit}", range.start(), range.end()));
                 default
@@ -365,8 +369,8 @@ impl<'n> Place<'n> {
     pub(super) fn share(&self, default: f64) -> f64 {
         let value = match self.node.map(|node| &node.value) {
             None => return default,
-            Some(Value::Integer(value)) => Some(*value as f64),
-            Some(Value::Float(value)) => Some(*value),
+            Some(YamlValue::Integer(value)) => Some(*value as f64),
+            Some(YamlValue::Float(value)) => Some(*value),
             Some(_) => None,
         };
         match (value.filter(|value| (0.0..=1.0).contains(value)), self.node) {

@@ -8,7 +8,7 @@ use super::document::written;
 use super::{Config, Http, IssuerConfig, KeySource, Refresh, Style, TlsFiles};
 use crate::domain::issuer::{Audiences, IssuerName};
 use crate::domain::policy::{Access, HostPattern, PathPattern, Rule};
-use crate::domain::token::Source;
+use crate::domain::token::TokenSource;
 
 impl Config {
     /// As YAML, defaults and profiles written out. Reading it gives this configuration again.
@@ -84,12 +84,12 @@ fn time(duration: Duration) -> Value {
     written(duration).into()
 }
 
-fn source(source: &Source) -> Value {
+fn source(source: &TokenSource) -> Value {
     match source {
-        Source::Bearer => json!({"header": "authorization"}),
-        Source::Header(name) => json!({"header": name}),
-        Source::Cookie(name) => json!({"cookie": name}),
-        Source::Query(name) => json!({"query": name}),
+        TokenSource::Bearer => json!({"header": "authorization"}),
+        TokenSource::Header(name) => json!({"header": name}),
+        TokenSource::Cookie(name) => json!({"cookie": name}),
+        TokenSource::Query(name) => json!({"query": name}),
     }
 }
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use super::document::{Node, Place, Report, Table};
 use super::{
-    Checking, Config, ConfigError, DecisionLog, Environment, Http, Listen, Server, Style, TlsFiles, Tokens,
+    Checking, Config, ConfigError, DecisionLogSettings, Environment, Http, Listen, Server, Style, TlsFiles,
+    TokenSettings,
 };
 use crate::domain::claims::Claim;
 use crate::domain::denial::Wording;
 use crate::domain::identity::{Identity, folded};
 use crate::domain::issuer::PassageApp;
-use crate::domain::token::Source;
+use crate::domain::token::TokenSource;
 
 mod issuers;
 mod rules;
@@ -173,11 +174,11 @@ fn readable(place: &Place<'_>, accepted: &str) -> Option<PathBuf> {
     Some(file.into())
 }
 
-fn http(place: &Place<'_>, tokens: &Tokens) -> Option<Http> {
+fn http(place: &Place<'_>, tokens: &TokenSettings) -> Option<Http> {
     if !place.is_set() {
         return None;
     }
-    if !tokens.forward && tokens.from.iter().any(|source| matches!(source, Source::Query(_))) {
+    if !tokens.forward && tokens.from.iter().any(|source| matches!(source, TokenSource::Query(_))) {
         let accepted = "tokens.forward: true, or no query among tokens.from";
         place.fault("cannot remove a query parameter: no HTTP answer can", accepted);
     }
@@ -203,9 +204,9 @@ fn http(place: &Place<'_>, tokens: &Tokens) -> Option<Http> {
     })
 }
 
-fn decision_log(log: &mut Table<'_>) -> DecisionLog {
+fn decision_log(log: &mut Table<'_>) -> DecisionLogSettings {
     let most = log.at("max_per_second").integer(1..=1_000_000, " lines", 100);
-    DecisionLog {
+    DecisionLogSettings {
         denied: log.at("denied").share(1.0),
         allowed: log.at("allowed").share(0.0),
         max_per_second: u32::try_from(most).unwrap_or_default(),
@@ -213,11 +214,11 @@ fn decision_log(log: &mut Table<'_>) -> DecisionLog {
     }
 }
 
-fn tokens(tokens: &mut Table<'_>) -> Tokens {
+fn tokens(tokens: &mut Table<'_>) -> TokenSettings {
     let accepted = "a list of sources, each one of header: NAME, cookie: NAME, query: NAME";
     let from = tokens.at("from");
     let sources = match from.list(accepted) {
-        None => vec![Source::Bearer, Source::Cookie(PassageApp::COOKIE.to_owned())],
+        None => vec![TokenSource::Bearer, TokenSource::Cookie(PassageApp::COOKIE.to_owned())],
         Some(items) => {
             if items.is_empty() {
                 from.fault("is empty, so no request could carry a token", accepted);
@@ -230,10 +231,15 @@ fn tokens(tokens: &mut Table<'_>) -> Tokens {
         tokens.at("cache").table(|cache| cache.at("max_entries").integer(0..=10_000_000, " tokens", 100_000));
     let cached = u64::try_from(cached).unwrap_or_default();
     let max_length = tokens.at("max_length").integer(64..=65_536, " bytes", 8192);
-    Tokens { from: sources, max_length: usize::try_from(max_length).unwrap_or_default(), forward, cached }
+    TokenSettings {
+        from: sources,
+        max_length: usize::try_from(max_length).unwrap_or_default(),
+        forward,
+        cached,
+    }
 }
 
-fn source(item: &Place<'_>) -> Option<Source> {
+fn source(item: &Place<'_>) -> Option<TokenSource> {
     item.table(|table| {
         let (header, cookie, query) = (table.at("header"), table.at("cookie"), table.at("query"));
         if [&header, &cookie, &query].iter().filter(|place| place.is_written()).count() != 1 {
@@ -241,15 +247,15 @@ fn source(item: &Place<'_>) -> Option<Source> {
         }
         let name = "a name of letters, digits and the marks of RFC 9110 section 5.6.2";
         let header = header.parsed(name, token).map(|name| match name.to_ascii_lowercase() {
-            name if name == "authorization" => Source::Bearer,
-            name => Source::Header(name),
+            name if name == "authorization" => TokenSource::Bearer,
+            name => TokenSource::Header(name),
         });
-        let cookie = cookie.parsed(name, token).map(Source::Cookie);
-        header.or(cookie).or(query.parsed(name, token).map(Source::Query))
+        let cookie = cookie.parsed(name, token).map(TokenSource::Cookie);
+        header.or(cookie).or(query.parsed(name, token).map(TokenSource::Query))
     })
 }
 
-fn identity(identity: &mut Table<'_>, sources: &[Source]) -> Identity {
+fn identity(identity: &mut Table<'_>, sources: &[TokenSource]) -> Identity {
     let place = identity.at("headers");
     let mut headers: Vec<(String, Claim)> = Vec::new();
     for (name, claim) in place.entries() {
@@ -290,14 +296,14 @@ const NOT_OURS: &[&str] = &[
     "upgrade",
 ];
 
-fn identity_header(place: &Place<'_>, name: &str, sources: &[Source]) -> Option<String> {
+fn identity_header(place: &Place<'_>, name: &str, sources: &[TokenSource]) -> Option<String> {
     let accepted = "a header name with at most 5 dashes or underscores that has no other use";
     let is_name = !name.is_empty() && token(name).is_some();
     let lower = name.to_ascii_lowercase();
     let dashes = lower.matches(['-', '_']).count();
     let is_source = sources
         .iter()
-        .any(|source| matches!(source, Source::Header(header) if folded(header) == folded(&lower)));
+        .any(|source| matches!(source, TokenSource::Header(header) if folded(header) == folded(&lower)));
     if !is_name || dashes > Identity::MAX_DASHES || is_source || NOT_OURS.contains(&folded(&lower).as_str()) {
         place.fault("cannot be an identity header", accepted);
         return None;

@@ -1,5 +1,7 @@
 //! What the configuration accepts, and what it says of the rest.
 
+use std::path::Path;
+
 use super::*;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claims::Claim;
@@ -48,7 +50,7 @@ fn one_app_id_is_a_whole_configuration() {
     assert_eq!(config.server.listen, Listen::Tcp("0.0.0.0:50051".into()));
     assert_eq!(config.server.drain_timeout, Duration::from_secs(20));
     assert_eq!(config.admin_listen, "0.0.0.0:9090");
-    assert_eq!(config.tokens.from, [Source::Bearer, Source::Cookie("psg_auth_token".into())]);
+    assert_eq!(config.tokens.from, [TokenSource::Bearer, TokenSource::Cookie("psg_auth_token".into())]);
     assert_eq!(config.tokens.max_length, 8192);
     let user = vec![("x-passage-user-id".into(), claim("sub"))];
     assert_eq!(config.identity, Identity::new(user, vec![claim("iss"), claim("sub")]));
@@ -307,7 +309,7 @@ fn the_ports_and_the_log() {
     assert_eq!((tls, max_connection_age, max_connections), (None, None, 7));
     let http = Http { listen: "127.0.0.1:8080".into(), style: Style::Envoy, path_prefix: "/check".into() };
     assert_eq!(config.http, Some(http));
-    let log = DecisionLog { denied: 0.5, allowed: 1.0, max_per_second: 9, subject_in_clear: true };
+    let log = DecisionLogSettings { denied: 0.5, allowed: 1.0, max_per_second: 9, subject_in_clear: true };
     assert_eq!(config.decision_log, log);
 
     let config = parse(APP).unwrap();
@@ -315,7 +317,7 @@ fn the_ports_and_the_log() {
     assert_eq!((listen, unix_mode), (Listen::Tcp("0.0.0.0:50051".into()), 0o660));
     assert_eq!((tls, max_connection_age), (None, Some(Duration::from_secs(600))));
     assert_eq!((max_connections, drain_timeout, config.http), (20_000, Duration::from_secs(20), None));
-    let log = DecisionLog { denied: 1.0, allowed: 0.0, max_per_second: 100, subject_in_clear: false };
+    let log = DecisionLogSettings { denied: 1.0, allowed: 0.0, max_per_second: 100, subject_in_clear: false };
     assert_eq!(config.decision_log, log);
 
     for (text, want) in [

@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use strum::VariantArray;
+
 /// A JWS signature algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, VariantArray)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
@@ -27,18 +29,8 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All of them, in the contract's order.
-    pub const ALL: [Self; 9] = [
-        Self::Rs256,
-        Self::Rs384,
-        Self::Rs512,
-        Self::Ps256,
-        Self::Ps384,
-        Self::Ps512,
-        Self::Es256,
-        Self::Es384,
-        Self::EdDsa,
-    ];
+    /// Every algorithm, in the contract's order.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The `alg` value.
     #[must_use]
@@ -59,7 +51,7 @@ impl Algorithm {
     /// The algorithm of this `alg` value, case and all; `None` for any other, `none` and HS* among them.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+        Self::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
     }
 
     /// The `kty` of its keys (RFC 7518 section 6.1, RFC 8037 section 2).
@@ -100,7 +92,7 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_nothing_else_is_spellable() {
-        for algorithm in Algorithm::ALL {
+        for &algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
         }
         for name in ["none", "None", "NONE", "", "HS256", "HS384", "HS512", "rs256", "ES512", "ES256K", "RS1"]

@@ -116,7 +116,7 @@ fn legal_header_value(text: &str) -> bool {
 ///
 /// # Errors
 /// The first fault.
-pub(crate) fn check(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<Subject, Denial> {
+pub(crate) fn judge(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<Subject, Denial> {
     time(claims, issuer, now)?;
     audience(claims, &issuer.audiences)?;
     subject(claims)
@@ -126,7 +126,11 @@ pub(crate) fn check(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Resu
 ///
 /// # Errors
 /// [`Denial::TokenExpired`] or [`Denial::TokenNotYetValid`]; others only if the claims were never checked.
-pub(crate) fn check_again(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<Subject, Denial> {
+pub(crate) fn judge_time_again(
+    claims: &Object<'_>,
+    issuer: &Issuer,
+    now: UnixTime,
+) -> Result<Subject, Denial> {
     time(claims, issuer, now)?;
     subject(claims)
 }
@@ -195,7 +199,7 @@ mod tests {
             leeway: Duration::from_secs(30),
         };
         let claims = Object::parse(claims.as_bytes()).unwrap();
-        check(&claims, &issuer, UnixTime::from_secs(NOW)).map(|sub| sub.as_str().to_owned())
+        judge(&claims, &issuer, UnixTime::from_secs(NOW)).map(|sub| sub.as_str().to_owned())
     }
 
     #[test]

@@ -63,10 +63,10 @@ impl UnixTime {
 
 /// Where "now" comes from: the system, or a test's own hand.
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Source);
+pub struct Clock(TimeSource);
 
 #[derive(Debug, Clone, Default)]
-enum Source {
+enum TimeSource {
     #[default]
     System,
     Stepped(Arc<AtomicU64>),
@@ -76,12 +76,12 @@ impl Clock {
     /// A clock that stands at `start` until [`Clock::advance`] moves it. For tests.
     #[must_use]
     pub fn stepped(start: UnixTime) -> Self {
-        Self(Source::Stepped(Arc::new(AtomicU64::new(millis(start.0)))))
+        Self(TimeSource::Stepped(Arc::new(AtomicU64::new(millis(start.0)))))
     }
 
     /// Moves a stepped clock, and all its clones, forward. Does nothing to the system's clock.
     pub fn advance(&self, by: Duration) {
-        if let Source::Stepped(now) = &self.0 {
+        if let TimeSource::Stepped(now) = &self.0 {
             now.fetch_add(millis(by), Ordering::SeqCst);
         }
     }
@@ -92,10 +92,10 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for the time")]
     pub fn now(&self) -> UnixTime {
         match &self.0 {
-            Source::System => {
+            TimeSource::System => {
                 UnixTime(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::MAX))
             }
-            Source::Stepped(now) => UnixTime(Duration::from_millis(now.load(Ordering::SeqCst))),
+            TimeSource::Stepped(now) => UnixTime(Duration::from_millis(now.load(Ordering::SeqCst))),
         }
     }
 }

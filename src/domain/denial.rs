@@ -1,10 +1,12 @@
 //! Why a request is turned away: every reason once, with its label, its HTTP status and its text.
 
+use strum::VariantArray;
+
 /// Every reason to turn a request away, once. The label is API: it is the `code` of the answer's body
 /// and the metrics' label, so a name here changes only together with the contract.
 ///
 /// Two families: the caller's fault (the token, the request) and ours (keys that cannot be had).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, VariantArray)]
 pub enum Denial {
     /// No configured source holds a token.
     TokenMissing,
@@ -70,32 +72,13 @@ pub enum Challenge {
 }
 
 impl Denial {
-    /// Every denial there is.
-    pub const ALL: [Self; 21] = [
-        Self::TokenMissing,
-        Self::TokenTooLong,
-        Self::TokenMalformed,
-        Self::CriticalHeader,
-        Self::IssuerUnknown,
-        Self::AlgorithmNotAllowed,
-        Self::TypeNotAllowed,
-        Self::KeyIdMissing,
-        Self::KeyUnknown,
-        Self::SignatureInvalid,
-        Self::TokenExpired,
-        Self::TokenNotYetValid,
-        Self::AudienceMismatch,
-        Self::ClaimMissing,
-        Self::ClaimInvalid,
-        Self::ClaimsInsufficient,
-        Self::IssuerNotAccepted,
-        Self::RuleDenies,
-        Self::KeysUnavailable,
-        Self::RequestMalformed,
-        Self::RuleUnknown,
-    ];
+    /// Every denial.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// Its place among [all](Denial::ALL) of them.
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Its position among all variants, from 0.
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
@@ -229,7 +212,7 @@ mod tests {
 
     #[test]
     fn only_what_is_decided_about_a_token_passes_in_shadow() {
-        for denial in Denial::ALL {
+        for &denial in Denial::ALL {
             let decided = [401, 403, 503].contains(&denial.http_status());
             assert_eq!(denial.passes_in_shadow(), decided, "{denial:?}");
         }
@@ -240,8 +223,8 @@ mod tests {
         let mut codes: Vec<_> = Denial::ALL.iter().map(|denial| denial.code()).collect();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), Denial::ALL.len());
-        for denial in Denial::ALL {
+        assert_eq!(codes.len(), Denial::COUNT);
+        for &denial in Denial::ALL {
             assert!(denial.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
             let legal = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
             assert!(denial.detail().bytes().all(legal), "{denial:?}");

@@ -11,7 +11,7 @@ use crate::domain::json::Object;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     headers: Vec<(String, Claim)>,
-    disguises: Vec<String>,
+    aliases: Vec<String>,
     metadata: Vec<Claim>,
 }
 
@@ -20,21 +20,21 @@ pub struct Identity {
 pub struct Headers<'c> {
     /// To set, overwriting.
     pub set: Vec<(&'c str, String)>,
-    /// To remove, besides the disguises.
+    /// To remove, besides the aliases.
     pub remove: Vec<&'c str>,
     /// Every other spelling of the identity headers: to remove from every request.
-    pub disguises: &'c [String],
+    pub aliases: &'c [String],
 }
 
 impl<'c> Headers<'c> {
     /// Everything that is to be removed.
     pub fn removed(&self) -> impl Iterator<Item = &'c str> {
-        self.disguises.iter().map(String::as_str).chain(self.remove.iter().copied())
+        self.aliases.iter().map(String::as_str).chain(self.remove.iter().copied())
     }
 }
 
 /// How deep a claim in the metadata may be: each level is two messages to protobuf, and C++ reads a hundred at most.
-const MAX_DEPTH: usize = 16;
+const MAX_METADATA_DEPTH: usize = 16;
 
 fn is_deeper_than(most: usize, value: &Value) -> bool {
     match (value, most) {
@@ -55,8 +55,8 @@ impl Identity {
     /// Prepares the lists. Names are lower case, and no two fold into one spelling.
     #[must_use]
     pub fn new(headers: Vec<(String, Claim)>, metadata: Vec<Claim>) -> Self {
-        let disguises = headers.iter().flat_map(|(name, _)| disguises(name)).collect();
-        Self { headers, disguises, metadata }
+        let aliases = headers.iter().flat_map(|(name, _)| aliases(name)).collect();
+        Self { headers, aliases, metadata }
     }
 
     /// The headers and the claims they carry.
@@ -67,8 +67,8 @@ impl Identity {
 
     /// Every other spelling of the headers.
     #[must_use]
-    pub fn disguises(&self) -> &[String] {
-        &self.disguises
+    pub fn aliases(&self) -> &[String] {
+        &self.aliases
     }
 
     /// The claims that go into the proxy's metadata.
@@ -82,7 +82,7 @@ impl Identity {
     /// # Errors
     /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header.
     pub(crate) fn of(&self, claims: &Object<'_>) -> Result<Headers<'_>, Denial> {
-        let mut headers = Headers { set: Vec::new(), remove: Vec::new(), disguises: &self.disguises };
+        let mut headers = Headers { set: Vec::new(), remove: Vec::new(), aliases: &self.aliases };
         for (name, claim) in &self.headers {
             match claim.header_value(claims)? {
                 Some(value) => headers.set.push((name, value)),
@@ -94,32 +94,32 @@ impl Identity {
 
     /// The headers of a request without an identity: none is set, all are removed.
     #[must_use]
-    pub fn of_nobody(&self) -> Headers<'_> {
+    pub fn anonymous(&self) -> Headers<'_> {
         let remove = self.headers.iter().map(|(name, _)| name.as_str()).collect();
-        Headers { set: Vec::new(), remove, disguises: &self.disguises }
+        Headers { set: Vec::new(), remove, aliases: &self.aliases }
     }
 
     /// The claims for the proxy's metadata, under their names as written; missing and null ones left out.
     ///
     /// # Errors
     /// [`Denial::ClaimInvalid`] for one that is so deep that the proxy could not read the answer.
-    pub(crate) fn told(&self, claims: &Object<'_>) -> Result<Vec<(&str, Value)>, Denial> {
-        let told = self.metadata.iter().filter_map(|claim| Some((claim.as_str(), claim.of(claims)?)));
-        let told: Vec<_> = told.filter(|(_, value)| !value.is_null()).collect();
-        let fits = told.iter().all(|(_, value)| !is_deeper_than(MAX_DEPTH, value));
-        if fits { Ok(told) } else { Err(Denial::ClaimInvalid) }
+    pub(crate) fn metadata_of(&self, claims: &Object<'_>) -> Result<Vec<(&str, Value)>, Denial> {
+        let metadata = self.metadata.iter().filter_map(|claim| Some((claim.as_str(), claim.of(claims)?)));
+        let metadata: Vec<_> = metadata.filter(|(_, value)| !value.is_null()).collect();
+        let fits = metadata.iter().all(|(_, value)| !is_deeper_than(MAX_METADATA_DEPTH, value));
+        if fits { Ok(metadata) } else { Err(Denial::ClaimInvalid) }
     }
 }
 
-/// The spelling that all of a name's disguises share.
+/// The spelling that all of a name's aliases share.
 #[must_use]
-pub fn folded(name: &str) -> String {
+pub(crate) fn folded(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', "-")
 }
 
 /// Every other spelling of a name with `_` for `-`, or the other way round. CGI and WSGI map both to one
 /// variable (RFC 3875 section 4.1.18), so a forged `x_passage_user_id` would reach the application as ours.
-fn disguises(name: &str) -> Vec<String> {
+fn aliases(name: &str) -> Vec<String> {
     let places: Vec<usize> = name.match_indices(['-', '_']).map(|(at, _)| at).collect();
     (0..1_usize << places.len().min(Identity::MAX_DASHES))
         .map(|chosen| {
@@ -149,23 +149,25 @@ mod tests {
 
     #[test]
     fn knows_every_spelling_but_its_own() {
-        assert!(identity(&[("user", "sub")]).disguises().is_empty());
+        assert!(identity(&[("user", "sub")]).aliases().is_empty());
         let spelled = identity(&[("x-user-id", "sub")]);
-        assert_eq!(spelled.disguises(), ["x_user-id", "x-user_id", "x_user_id"]);
-        assert_eq!(identity(&[("x_user", "sub")]).disguises(), ["x-user"]);
-        assert_eq!(identity(&[(Identity::DEFAULT_HEADER, "sub")]).disguises.len(), 7);
-        assert_eq!(identity(&[("a-b-c-d-e-f", "sub")]).disguises.len(), 31);
+        assert_eq!(spelled.aliases(), ["x_user-id", "x-user_id", "x_user_id"]);
+        assert_eq!(identity(&[("x_user", "sub")]).aliases(), ["x-user"]);
+        assert_eq!(identity(&[(Identity::DEFAULT_HEADER, "sub")]).aliases.len(), 7);
+        assert_eq!(identity(&[("a-b-c-d-e-f", "sub")]).aliases.len(), 31);
     }
 
     #[test]
     fn metadata_is_no_deeper_than_a_proxy_reads() {
         let identity = Identity::new(Vec::new(), vec![Claim::new("d").unwrap()]);
-        for (depth, fits) in [(0, true), (MAX_DEPTH, true), (MAX_DEPTH + 1, false), (120, false)] {
+        for (depth, fits) in
+            [(0, true), (MAX_METADATA_DEPTH, true), (MAX_METADATA_DEPTH + 1, false), (120, false)]
+        {
             for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
                 let text = format!("{{\"d\":{}1{}}}", open.repeat(depth), close.repeat(depth));
                 let claims = Object::parse(text.as_bytes()).unwrap();
                 assert_eq!(
-                    identity.told(&claims).map(|told| told.len()),
+                    identity.metadata_of(&claims).map(|metadata| metadata.len()),
                     if fits { Ok(1) } else { Err(Denial::ClaimInvalid) },
                     "{depth} {open}"
                 );
@@ -193,7 +195,7 @@ mod tests {
             }).collect();
             let text = format!("{{{}}}", claims.join(","));
             let claims = Object::parse(text.as_bytes()).unwrap();
-            for headers in [identity.of(&claims).unwrap(), identity.of_nobody()] {
+            for headers in [identity.of(&claims).unwrap(), identity.anonymous()] {
                 let set = headers.set.iter().map(|(name, _)| *name);
                 let mut all: Vec<_> = set.chain(headers.removed()).map(str::to_ascii_lowercase).collect();
                 let count = all.len();

@@ -102,14 +102,14 @@ impl Issuers {
     }
 
     /// Where an issuer stands in the configuration's order.
-    pub(crate) fn place(&self, issuer: &Issuer) -> Option<u32> {
+    pub(crate) fn position(&self, issuer: &Issuer) -> Option<u32> {
         let at = self.by_id.get(issuer.ids.first()?)?;
         u32::try_from(*at).ok()
     }
 
     /// The issuer that stands there.
-    pub(crate) fn at(&self, place: u32) -> Option<&Issuer> {
-        self.all.get(usize::try_from(place).ok()?)
+    pub(crate) fn at_position(&self, position: u32) -> Option<&Issuer> {
+        self.all.get(usize::try_from(position).ok()?)
     }
 
     /// Every issuer, in the configuration's order.
@@ -126,7 +126,7 @@ impl std::borrow::Borrow<str> for IssuerId {
 
 /// What one Passage app ID stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PassageApp {
+pub(crate) struct PassageApp {
     /// Both forms of `iss`: the bare app ID (as Passage documents it) and the app's URL (as its tokens
     /// carry it).
     pub ids: [IssuerId; 2],
@@ -136,13 +136,13 @@ pub struct PassageApp {
 
 impl PassageApp {
     /// Passage's own host.
-    pub const BASE_URL: &str = "https://auth.passage.id";
+    pub(crate) const BASE_URL: &str = "https://auth.passage.id";
     /// The cookie Passage's front end keeps the token in.
-    pub const COOKIE: &str = "psg_auth_token";
+    pub(crate) const COOKIE: &str = "psg_auth_token";
 
     /// The profile of an app at a host; a trailing slash of `base_url` does not count.
     #[must_use]
-    pub fn new(app_id: &str, base_url: &str) -> Self {
+    pub(crate) fn new(app_id: &str, base_url: &str) -> Self {
         let app = format!("{}/v1/apps/{app_id}", base_url.trim_end_matches('/'));
         Self {
             keys_url: format!("{app}/.well-known/jwks.json"),
@@ -153,7 +153,7 @@ impl PassageApp {
 
 /// Whether a URL's host is this machine: `localhost` (RFC 6761 section 6.3) or a loopback address.
 #[must_use]
-pub fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(ip)) => ip.is_loopback(),

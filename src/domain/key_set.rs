@@ -364,7 +364,7 @@ mod tests {
     use super::*;
 
     fn parse(keys: &str) -> (Result<usize, KeySetError>, Vec<Unusable>) {
-        let (set, skipped) = KeySet::parse(keys.as_bytes(), &Algorithm::ALL, UnixTime::from_secs(0));
+        let (set, skipped) = KeySet::parse(keys.as_bytes(), Algorithm::ALL, UnixTime::from_secs(0));
         (set.map(|set| set.keys().len()), skipped.into_iter().map(|skipped| skipped.reason).collect())
     }
 

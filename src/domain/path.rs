@@ -4,7 +4,7 @@
 /// The path may be read in more than one way, or is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the path is ambiguous")]
-pub struct Ambiguous;
+pub(super) struct Ambiguous;
 
 /// Cuts the query, decodes the escapes of unreserved characters, resolves dot segments and repeated slashes
 /// (RFC 3986 sections 5.2.4 and 6.2.2).
@@ -14,7 +14,7 @@ pub struct Ambiguous;
 /// semicolon beside a dot segment (path parameters are cut before or after dots are resolved); `..` after an
 /// empty segment (slashes are merged before or after); an escaped escape; control characters, a backslash, `#`
 /// or bytes beyond ASCII; overlong UTF-8; a broken escape; no leading slash, but for `*`; climbing above the root.
-pub fn normalize(target: &[u8]) -> Result<String, Ambiguous> {
+pub(super) fn normalize(target: &[u8]) -> Result<String, Ambiguous> {
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     if path == b"*" {
         return Ok("*".to_owned());

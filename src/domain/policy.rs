@@ -119,7 +119,7 @@ impl PathPattern {
 
 /// All rules; the first that matches counts.
 #[derive(Debug, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     rules: Vec<Rule>,
     by_name: HashMap<String, usize>,
     index: Index,
@@ -130,7 +130,7 @@ pub struct Policy {
 impl Policy {
     /// A policy of these rules, in this order.
     #[must_use]
-    pub fn new(rules: Vec<Rule>) -> Self {
+    pub(crate) fn new(rules: Vec<Rule>) -> Self {
         let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
         let looks_at_paths = rules.iter().any(|rule| rule.paths.is_some());
         let index = Index::new(&rules);
@@ -138,7 +138,7 @@ impl Policy {
     }
 
     /// The claims that rules ask for.
-    pub fn claims(&self) -> impl Iterator<Item = &Claim> {
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
         self.rules.iter().flat_map(|rule| rule.require.claims.iter().map(|(claim, _)| claim))
     }
 
@@ -148,7 +148,7 @@ impl Policy {
     /// # Errors
     /// [`Denial::RuleUnknown`] if the route names no rule of ours; [`Denial::RequestMalformed`] if rules look
     /// at paths and this one can be read in more than one way.
-    pub fn select(&self, request: &Request<'_>) -> Result<&Rule, Denial> {
+    pub(crate) fn select(&self, request: &Request<'_>) -> Result<&Rule, Denial> {
         if let Some(name) = request.rule {
             let at = str::from_utf8(name).ok().and_then(|name| self.by_name.get(name));
             return at.and_then(|at| self.rules.get(*at)).ok_or(Denial::RuleUnknown);

@@ -2,7 +2,7 @@
 
 /// One request's view. Nothing in it is trusted: names and values are bytes as they came.
 #[derive(Clone, Default)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// The method.
     pub method: &'a [u8],
     /// The host, with its port if it came with one.
@@ -19,7 +19,7 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// The values of a header, its name compared without case (RFC 9110 section 5.1).
-    pub fn header(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn header(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.headers
             .iter()
             .filter(move |(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))
@@ -27,7 +27,7 @@ impl<'a> Request<'a> {
     }
 
     /// The values of a query parameter, undecoded.
-    pub fn query(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn query(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let start = self.path.iter().position(|byte| *byte == b'?').map_or(self.path.len(), |at| at + 1);
         let pairs = self.path.get(start..).unwrap_or_default().split(|byte| *byte == b'&');
         pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
@@ -36,7 +36,7 @@ impl<'a> Request<'a> {
     /// Whether this is a CORS preflight: OPTIONS with an origin and the method it asks for (Fetch standard,
     /// "CORS-preflight fetch").
     #[must_use]
-    pub fn is_preflight(&self) -> bool {
+    pub(crate) fn is_preflight(&self) -> bool {
         let has = |name| self.header(name).any(|value| !value.trim_ascii().is_empty());
         self.method == b"OPTIONS" && has("origin") && has("access-control-request-method")
     }

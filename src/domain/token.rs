@@ -10,12 +10,12 @@ use crate::domain::request::Request;
 
 /// A token as the client sent it: not yet looked at, never printed.
 #[derive(Clone, Copy)]
-pub struct Token<'a>(&'a [u8]);
+pub(crate) struct Token<'a>(&'a [u8]);
 
 impl<'a> Token<'a> {
     /// Takes bytes for a token. They are checked when it is [split](Token::split).
     #[must_use]
-    pub const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
@@ -25,14 +25,14 @@ impl<'a> Token<'a> {
     /// # Errors
     /// [`Denial::TokenTooLong`] over `max_length` bytes, before anything is parsed;
     /// [`Denial::TokenMalformed`] for any other form.
-    pub fn split(self, max_length: usize) -> Result<Parts<'a>, Denial> {
+    pub(crate) fn split(self, max_length: usize) -> Result<Segments<'a>, Denial> {
         let text = str::from_utf8(self.of_at_most(max_length)?.0).map_err(|_| Denial::TokenMalformed)?;
         let (signing_input, signature) = text.rsplit_once('.').ok_or(Denial::TokenMalformed)?;
         let (header, payload) = signing_input.split_once('.').ok_or(Denial::TokenMalformed)?;
         // A second dot in the payload (a JWE, say) is no base64url and fails here.
         let decode = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| Denial::TokenMalformed);
         let signature = decode(signature)?;
-        Ok(Parts { signing_input, signature, header: decode(header)?, payload: decode(payload)? })
+        Ok(Segments { signing_input, signature, header: decode(header)?, payload: decode(payload)? })
     }
 }
 
@@ -58,22 +58,22 @@ impl fmt::Debug for Token<'_> {
 }
 
 /// A token taken apart, its segments decoded but not read.
-pub struct Parts<'a> {
+pub(crate) struct Segments<'a> {
     pub(crate) signing_input: &'a str,
     pub(crate) signature: Vec<u8>,
     pub(crate) header: Vec<u8>,
     pub(crate) payload: Vec<u8>,
 }
 
-impl fmt::Debug for Parts<'_> {
+impl fmt::Debug for Segments<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Parts(..)")
+        f.write_str("Segments(..)")
     }
 }
 
 /// One place where a request may carry its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum TokenSource {
     /// `Authorization` with the `Bearer` scheme (RFC 6750 section 2.1).
     Bearer,
     /// Any other header: the whole value is the token.
@@ -84,7 +84,7 @@ pub enum Source {
     Query(String),
 }
 
-impl Source {
+impl TokenSource {
     /// The token in this place, if there is one. Present but empty counts as absent.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ fn only<'a>(
 
 /// What the service behind must not see of a request whose tokens are not forwarded.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Withheld {
+pub(crate) struct Withheld {
     /// Headers to remove.
     pub headers: Vec<String>,
     /// The `Cookie` header without the token, if other cookies are left.
@@ -145,18 +145,18 @@ impl fmt::Debug for Withheld {
 /// Works out what to withhold: every configured source that the request carries, good token or bad. An
 /// `Authorization` of another scheme is no token and stays.
 #[must_use]
-pub fn withheld(sources: &[Source], request: &Request<'_>) -> Withheld {
+pub(crate) fn withheld(sources: &[TokenSource], request: &Request<'_>) -> Withheld {
     let mut withheld = Withheld::default();
     let mut names = Vec::new();
     for source in sources {
         match source {
-            Source::Bearer if request.header(AUTHORIZATION).any(is_bearer) => {
+            TokenSource::Bearer if request.header(AUTHORIZATION).any(is_bearer) => {
                 withheld.headers.push(AUTHORIZATION.to_owned());
             }
-            Source::Bearer => {}
-            Source::Header(name) => withheld.headers.push(name.clone()),
-            Source::Cookie(name) => names.push(name.as_str()),
-            Source::Query(name) => withheld.query.push(name.clone()),
+            TokenSource::Bearer => {}
+            TokenSource::Header(name) => withheld.headers.push(name.clone()),
+            TokenSource::Cookie(name) => names.push(name.as_str()),
+            TokenSource::Query(name) => withheld.query.push(name.clone()),
         }
     }
     let pairs = || request.header("cookie").flat_map(|header| header.split(|byte| *byte == b';'));
@@ -184,7 +184,7 @@ const AUTHORIZATION: &str = "authorization";
 ///
 /// # Errors
 /// [`Denial::TokenMissing`] if no source is present, [`Denial::TokenMalformed`] for an ambiguous one.
-pub fn find<'a>(sources: &[Source], request: &Request<'a>) -> Result<Token<'a>, Denial> {
+pub(crate) fn find<'a>(sources: &[TokenSource], request: &Request<'a>) -> Result<Token<'a>, Denial> {
     for source in sources {
         if let Some(token) = source.find(request)? {
             return Ok(token);
@@ -236,7 +236,7 @@ mod tests {
     fn found(headers: &[(&'static str, &'static str)]) -> Result<String, Denial> {
         let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let request = Request { headers, ..Request::default() };
-        let sources = [Source::Bearer, Source::Cookie("psg_auth_token".into())];
+        let sources = [TokenSource::Bearer, TokenSource::Cookie("psg_auth_token".into())];
         find(&sources, &request).map(|token| String::from_utf8_lossy(token.0).into_owned())
     }
 
@@ -289,7 +289,8 @@ mod tests {
         let found = |headers: &[(&'static str, &'static str)], path: &'static str| {
             let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
             let request = Request { headers, path: path.as_bytes(), ..Request::default() };
-            let sources = [Source::Header("x-api-token".into()), Source::Query("access_token".into())];
+            let sources =
+                [TokenSource::Header("x-api-token".into()), TokenSource::Query("access_token".into())];
             find(&sources, &request).map(|token| String::from_utf8_lossy(token.0).into_owned())
         };
         let (missing, malformed) = (Err(Denial::TokenMissing), Err(Denial::TokenMalformed));
@@ -320,10 +321,10 @@ mod tests {
     #[test]
     fn withholds_tokens_and_nothing_else() {
         let sources = [
-            Source::Bearer,
-            Source::Header("x-api-token".into()),
-            Source::Cookie("psg".into()),
-            Source::Query("access_token".into()),
+            TokenSource::Bearer,
+            TokenSource::Header("x-api-token".into()),
+            TokenSource::Cookie("psg".into()),
+            TokenSource::Query("access_token".into()),
         ];
         for (headers, removed, cookie) in [
             (&[][..], &[][..], None),
@@ -385,14 +386,14 @@ mod tests {
     fn debug_never_shows_the_token() {
         let token = Token::new(b"e30.e30.c2VjcmV0");
         let shown = format!("{token:?} {:?}", token.split(64).unwrap());
-        assert_eq!(shown, "Token(16 bytes) Parts(..)");
+        assert_eq!(shown, "Token(16 bytes) Segments(..)");
     }
 
     #[test]
     fn debug_never_shows_the_cookies_that_are_left() {
         let headers = vec![(&b"cookie"[..], &b"psg_auth_token=t; other=c2VjcmV0"[..])];
         let request = Request { headers, ..Request::default() };
-        let withheld = withheld(&[Source::Cookie("psg_auth_token".into())], &request);
+        let withheld = withheld(&[TokenSource::Cookie("psg_auth_token".into())], &request);
         assert_eq!(withheld.cookie.as_deref(), Some(&b"other=c2VjcmV0"[..]));
         let shown = format!("{withheld:?}");
         assert!(shown.contains("14 bytes") && !shown.contains("c2VjcmV0"), "{shown}");

@@ -10,11 +10,11 @@ use crate::domain::denial::Denial;
 use crate::domain::issuer::{Issuer, Issuers};
 use crate::domain::json::{Member, Object};
 use crate::domain::key_set::{Generation, KeySet};
-use crate::domain::token::Parts;
+use crate::domain::token::Segments;
 
 /// A token that is well formed and nothing more. It may choose an issuer and a key, nothing else.
-pub struct Unverified<'a> {
-    parts: &'a Parts<'a>,
+pub(crate) struct Unverified<'a> {
+    segments: &'a Segments<'a>,
     header: Object<'a>,
     claims: Object<'a>,
     kid: Option<Cow<'a, str>>,
@@ -25,11 +25,11 @@ impl<'a> Unverified<'a> {
     ///
     /// # Errors
     /// [`Denial::TokenMalformed`] if one is none, or `kid` is present and not a string with content.
-    pub fn peek(parts: &'a Parts<'a>) -> Result<Self, Denial> {
+    pub(crate) fn peek(segments: &'a Segments<'a>) -> Result<Self, Denial> {
         let read = |bytes| Object::parse(bytes).map_err(|_| Denial::TokenMalformed);
-        let (header, claims) = (read(&parts.header)?, read(&parts.payload)?);
+        let (header, claims) = (read(&segments.header)?, read(&segments.payload)?);
         let kid = key_id(&header)?;
-        Ok(Self { parts, header, claims, kid })
+        Ok(Self { segments, header, claims, kid })
     }
 
     /// Finds the issuer by `iss` alone and holds the header against its rules: `crit`, `iss`, `alg`,
@@ -37,7 +37,7 @@ impl<'a> Unverified<'a> {
     ///
     /// # Errors
     /// The first fault.
-    pub fn address<'i>(self, issuers: &'i Issuers) -> Result<Addressed<'a, 'i>, Denial> {
+    pub(crate) fn address<'i>(self, issuers: &'i Issuers) -> Result<Addressed<'a, 'i>, Denial> {
         if self.header.has("crit") {
             return Err(Denial::CriticalHeader);
         }
@@ -57,7 +57,7 @@ impl<'a> Unverified<'a> {
 }
 
 /// An unverified token with the issuer it claims and an algorithm that issuer allows.
-pub struct Addressed<'a, 'i> {
+pub(crate) struct Addressed<'a, 'i> {
     token: Unverified<'a>,
     issuer: &'i Issuer,
     algorithm: Algorithm,
@@ -66,25 +66,25 @@ pub struct Addressed<'a, 'i> {
 impl<'a, 'i> Addressed<'a, 'i> {
     /// The issuer the token claims to come from.
     #[must_use]
-    pub const fn issuer(&self) -> &'i Issuer {
+    pub(crate) const fn issuer(&self) -> &'i Issuer {
         self.issuer
     }
 
     /// The algorithm the token says it was signed with: one the issuer allows.
     #[must_use]
-    pub const fn algorithm(&self) -> Algorithm {
+    pub(crate) const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
     /// The key the token says it was signed with.
     #[must_use]
-    pub fn kid(&self) -> Option<&str> {
+    pub(crate) fn kid(&self) -> Option<&str> {
         self.token.kid.as_deref()
     }
 
     /// Whether the set holds a key that may have signed this token.
     #[must_use]
-    pub fn has_candidate(&self, keys: &KeySet) -> bool {
+    pub(crate) fn has_candidate(&self, keys: &KeySet) -> bool {
         keys.candidates(self.kid(), self.algorithm).next().is_some()
     }
 
@@ -92,9 +92,9 @@ impl<'a, 'i> Addressed<'a, 'i> {
     ///
     /// # Errors
     /// The first fault: key, signature, `exp` and `nbf`, `aud`, other claims.
-    pub fn verify(self, keys: &KeySet, now: UnixTime) -> Result<Verified<'a, 'i>, Denial> {
-        signature(self.token.parts, self.kid(), self.algorithm, keys)?;
-        let subject = claims::check(&self.token.claims, self.issuer, now)?;
+    pub(crate) fn verify(self, keys: &KeySet, now: UnixTime) -> Result<Verified<'a, 'i>, Denial> {
+        signature(self.token.segments, self.kid(), self.algorithm, keys)?;
+        let subject = claims::judge(&self.token.claims, self.issuer, now)?;
         Ok(Verified { issuer: self.issuer, subject, claims: self.token.claims })
     }
 }
@@ -128,12 +128,12 @@ impl<'a, 'i> Verified<'a, 'i> {
 
 /// The claims that anybody reads once a token is verified: for the time, the identity and the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Read(Vec<String>);
+pub struct ClaimsNeeded(Vec<String>);
 
-impl Read {
+impl ClaimsNeeded {
     /// Those that are always read, and these.
     #[must_use]
-    pub fn and<'c>(claims: impl Iterator<Item = &'c Claim>) -> Self {
+    pub fn with<'c>(claims: impl Iterator<Item = &'c Claim>) -> Self {
         let always = ["exp", "nbf", "sub"].into_iter();
         let mut names: Vec<_> = always.chain(claims.map(Claim::member)).map(str::to_owned).collect();
         names.sort_unstable();
@@ -152,15 +152,20 @@ pub struct Remembered {
 }
 
 /// Longer claims are not kept: memory per token is bounded.
-const MAX_REMEMBERED: usize = 1024;
+const MAX_CACHED_CLAIMS_BYTES: usize = 1024;
 
 impl Verified<'_, '_> {
     /// What to keep of it; `None` if that would be too much.
     #[must_use]
-    pub fn remember(&self, keys: &KeySet, issuers: &Issuers, read: &Read) -> Option<Remembered> {
-        let claims = self.claims.only(read.0.iter().map(String::as_str));
-        let issuer = issuers.place(self.issuer)?;
-        let fits = claims.len() <= MAX_REMEMBERED;
+    pub fn remember(
+        &self,
+        keys: &KeySet,
+        issuers: &Issuers,
+        claims_needed: &ClaimsNeeded,
+    ) -> Option<Remembered> {
+        let claims = self.claims.only(claims_needed.0.iter().map(String::as_str));
+        let issuer = issuers.position(self.issuer)?;
+        let fits = claims.len() <= MAX_CACHED_CLAIMS_BYTES;
         fits.then(|| Remembered { keys: keys.generation(), issuer, claims: claims.into() })
     }
 }
@@ -169,7 +174,7 @@ impl Remembered {
     /// The issuer that vouched for the token.
     #[must_use]
     pub fn issuer<'i>(&self, issuers: &'i Issuers) -> Option<&'i Issuer> {
-        issuers.at(self.issuer)
+        issuers.at_position(self.issuer)
     }
 
     /// The token once more: the set that verified it is still in force, and its time is judged again. `None` if the keys
@@ -184,7 +189,7 @@ impl Remembered {
             return None;
         }
         let claims = Object::parse(self.claims.as_bytes()).ok()?;
-        let subject = claims::check_again(&claims, issuer, now);
+        let subject = claims::judge_time_again(&claims, issuer, now);
         Some(subject.map(|subject| Verified { issuer, subject, claims }))
     }
 }
@@ -206,7 +211,7 @@ fn algorithm(header: &Object<'_>, issuer: &Issuer) -> Result<Algorithm, Denial> 
 
 /// The step that checks header, key and signature, whatever the payload is.
 fn signature(
-    parts: &Parts<'_>,
+    segments: &Segments<'_>,
     kid: Option<&str>,
     algorithm: Algorithm,
     keys: &KeySet,
@@ -215,7 +220,7 @@ fn signature(
     if candidates.peek().is_none() {
         return Err(Denial::KeyUnknown);
     }
-    let verified = candidates.any(|key| key.verifies(parts.signing_input, &parts.signature));
+    let verified = candidates.any(|key| key.verifies(segments.signing_input, &segments.signature));
     if verified { Ok(()) } else { Err(Denial::SignatureInvalid) }
 }
 

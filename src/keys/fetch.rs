@@ -14,13 +14,13 @@ mod file;
 mod web;
 
 /// The most a document may weigh, unpacked. Real ones weigh a few KiB.
-const MAX_BYTES: usize = 1 << 20;
+const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
 /// A future that can stand behind a trait object.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Something that can be asked for a key set.
-pub trait Fetch: Send + Sync {
+pub(crate) trait Fetch: Send + Sync {
     /// Asks once. `known` is what came with the set that is at hand, if any.
     fn fetch<'a>(&'a self, known: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>>;
 
@@ -37,14 +37,14 @@ pub trait Fetch: Send + Sync {
 
 /// What makes a conditional request (RFC 9110 section 13.1.2): an `ETag`, and the URL it was given for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Validator {
+pub(crate) struct Validator {
     url: url::Url,
     etag: String,
 }
 
 /// What a fetch brought.
 #[derive(Debug, Clone)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     /// The document; `None` if the one at hand is still the issuer's (304).
     pub body: Option<Bytes>,
     /// What to send along next time.
@@ -55,7 +55,7 @@ pub struct Fetched {
 
 /// Why a fetch brought nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// The whole exchange took longer than `refresh.timeout`.
     #[error("no complete answer within {0:?}")]
     Timeout(Duration),
@@ -90,7 +90,7 @@ pub enum FetchError {
 
 /// A client that cannot be built.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// The file of extra roots is PEM without a certificate, or not PEM at all.
     #[error("ca: the file holds no certificate; accepted: a PEM file of root certificates")]
     NoCertificate,
@@ -109,7 +109,7 @@ impl From<reqwest::Error> for ClientError {
 ///
 /// # Errors
 /// [`ClientError`] if the extra roots are not usable certificates.
-pub fn fetcher(source: &KeySource, timeout: Duration) -> Result<Box<dyn Fetch>, ClientError> {
+pub(crate) fn fetcher(source: &KeySource, timeout: Duration) -> Result<Box<dyn Fetch>, ClientError> {
     Ok(match source {
         KeySource::Url { url, access } => Box::new(web::KeysAt::new(url.clone(), access, timeout)?),
         KeySource::Discovery { issuer, document, access } => {

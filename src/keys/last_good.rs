@@ -14,11 +14,11 @@ use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerName;
 
 /// The most that is read of an entry: a key set of 1 MiB, escaped, and what stands around it.
-const MAX_BYTES: u64 = 8 << 20;
+const MAX_ENTRY_BYTES: u64 = 8 << 20;
 
 /// One issuer's place in the folder.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub(crate) struct LastGood {
     path: PathBuf,
     issuer: IssuerName,
     source: String,
@@ -27,7 +27,7 @@ pub struct Kept {
 /// What the file holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct StoredKeySet {
     issuer: String,
     source: String,
     /// Seconds since the epoch.
@@ -38,14 +38,14 @@ struct Entry {
 
 /// Why an entry is not used.
 #[derive(Debug, thiserror::Error)]
-pub enum KeptError {
+pub(crate) enum LastGoodError {
     /// It cannot be read or written.
     #[error(transparent)]
     File(#[from] io::Error),
     /// It is not what was written.
     #[error("the file is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
-    /// It was kept for another issuer or another source of keys.
+    /// It was last_good for another issuer or another source of keys.
     #[error("the file belongs to another issuer or another source of keys")]
     OtherIssuer,
     /// It claims to come from the future, so its age cannot be told.
@@ -53,10 +53,10 @@ pub enum KeptError {
     Future,
 }
 
-impl Kept {
+impl LastGood {
     /// The place of an issuer with this source of keys.
     #[must_use]
-    pub fn new(folder: &Path, issuer: &IssuerName, source: String) -> Self {
+    pub(crate) fn new(folder: &Path, issuer: &IssuerName, source: String) -> Self {
         // Names are letters, digits, dots, dashes and underscores: never a path of their own.
         let path = folder.join(format!("{issuer}.jwks.json"));
         Self { path, issuer: issuer.clone(), source }
@@ -65,31 +65,31 @@ impl Kept {
     /// Reads the entry: the document and when it was fetched; `None` if there is none.
     ///
     /// # Errors
-    /// [`KeptError`] for an entry that cannot be used.
-    pub fn read(&self, now: UnixTime) -> Result<Option<(Bytes, UnixTime)>, KeptError> {
+    /// [`LastGoodError`] for an entry that cannot be used.
+    pub(crate) fn read(&self, now: UnixTime) -> Result<Option<(Bytes, UnixTime)>, LastGoodError> {
         use io::Read as _;
         let mut bytes = Vec::new();
         match File::open(&self.path) {
-            Ok(file) => file.take(MAX_BYTES).read_to_end(&mut bytes)?,
+            Ok(file) => file.take(MAX_ENTRY_BYTES).read_to_end(&mut bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let Entry { issuer, source, fetched_at, keys } = serde_json::from_slice(&bytes)?;
+        let StoredKeySet { issuer, source, fetched_at, keys } = serde_json::from_slice(&bytes)?;
         if issuer != self.issuer.as_str() || source != self.source {
-            return Err(KeptError::OtherIssuer);
+            return Err(LastGoodError::OtherIssuer);
         }
         let fetched_at = UnixTime::from_secs(fetched_at);
-        if fetched_at > now { Err(KeptError::Future) } else { Ok(Some((keys.into(), fetched_at))) }
+        if fetched_at > now { Err(LastGoodError::Future) } else { Ok(Some((keys.into(), fetched_at))) }
     }
 
     /// Writes the entry: a temporary file, synced, then renamed over the old one, so that a crash leaves
     /// one of the two whole.
     ///
     /// # Errors
-    /// [`KeptError`] if the document is not text or the folder cannot be written.
-    pub fn write(&self, document: &[u8], fetched_at: UnixTime) -> Result<(), KeptError> {
+    /// [`LastGoodError`] if the document is not text or the folder cannot be written.
+    pub(crate) fn write(&self, document: &[u8], fetched_at: UnixTime) -> Result<(), LastGoodError> {
         let keys = str::from_utf8(document).map_err(io::Error::other)?;
-        let entry = Entry {
+        let entry = StoredKeySet {
             issuer: self.issuer.as_str().to_owned(),
             source: self.source.clone(),
             fetched_at: fetched_at.as_secs(),
@@ -127,19 +127,23 @@ mod tests {
     #[test]
     fn what_was_written_comes_back_for_the_same_issuer_only() {
         let folder = tempfile::tempdir().unwrap();
-        let kept =
-            |name: &str, source: &str| Kept::new(folder.path(), &IssuerName::new(name), source.to_owned());
-        let mine = kept("a", "https://a.example/keys");
+        let last_good = |name: &str, source: &str| {
+            LastGood::new(folder.path(), &IssuerName::new(name), source.to_owned())
+        };
+        let mine = last_good("a", "https://a.example/keys");
         assert!(mine.read(NOW).unwrap().is_none());
         for document in ["{\"keys\":[]}", "{\"keys\": [\"é\\u0000\"]}"] {
             mine.write(document.as_bytes(), NOW).unwrap();
             assert_eq!(mine.read(NOW).unwrap(), Some((Bytes::from(document), NOW)));
         }
-        let other = kept("a", "https://b.example/keys");
-        assert!(matches!(other.read(NOW), Err(KeptError::OtherIssuer)));
+        let other = last_good("a", "https://b.example/keys");
+        assert!(matches!(other.read(NOW), Err(LastGoodError::OtherIssuer)));
         fs::copy(folder.path().join("a.jwks.json"), folder.path().join("b.jwks.json")).unwrap();
-        assert!(matches!(kept("b", "https://a.example/keys").read(NOW), Err(KeptError::OtherIssuer)));
-        assert!(matches!(mine.read(UnixTime::from_secs(999_999)), Err(KeptError::Future)));
+        assert!(matches!(
+            last_good("b", "https://a.example/keys").read(NOW),
+            Err(LastGoodError::OtherIssuer)
+        ));
+        assert!(matches!(mine.read(UnixTime::from_secs(999_999)), Err(LastGoodError::Future)));
         let names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
@@ -148,19 +152,19 @@ mod tests {
     #[test]
     fn damage_is_an_error_and_nothing_worse() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::new(folder.path(), &IssuerName::new("a"), "s".to_owned());
-        kept.write(b"{\"keys\":[]}", NOW).unwrap();
+        let last_good = LastGood::new(folder.path(), &IssuerName::new("a"), "s".to_owned());
+        last_good.write(b"{\"keys\":[]}", NOW).unwrap();
         let path = folder.path().join("a.jwks.json");
         let whole = fs::read(&path).unwrap();
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
-            assert!(matches!(kept.read(NOW), Err(KeptError::Damaged(_))), "cut at {length}");
+            assert!(matches!(last_good.read(NOW), Err(LastGoodError::Damaged(_))), "cut at {length}");
         }
         fs::write(&path, b"\xff\xfe").unwrap();
-        assert!(kept.read(NOW).is_err());
+        assert!(last_good.read(NOW).is_err());
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(matches!(kept.read(NOW), Err(KeptError::File(_))));
-        assert!(kept.write(b"{}", NOW).is_err());
+        assert!(matches!(last_good.read(NOW), Err(LastGoodError::File(_))));
+        assert!(last_good.write(b"{}", NOW).is_err());
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::fetch::{Fetch, FetchError, Fetched, Validator};
-use super::last_good::{Kept, KeptError};
+use super::last_good::{LastGood, LastGoodError};
 use super::sets::Publisher;
 use crate::config::Refresh;
 use crate::domain::algorithm::Algorithm;
@@ -18,28 +18,28 @@ use crate::domain::key_set::{KeyId, KeySet, KeySetError};
 use crate::watched_file::Disk;
 
 /// The first pause after a failed fetch; each further one doubles it.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
+const MIN_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause between two tries of an issuer that fails.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// An issuer may ask for fetches more often than the interval, but not more often than this.
-const LEAST_MAX_AGE: Duration = Duration::from_secs(30);
+const MIN_REFETCH_PAUSE: Duration = Duration::from_secs(30);
 
 /// Thirty years: later than any process lives, and no clock overflows.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+const BEYOND_PROCESS_LIFETIME: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// How many of the keys that are not used a log names.
-const MOST_SKIPPED: usize = 20;
+const MAX_LOGGED_SKIPPED_KEYS: usize = 20;
 
-/// At start the issuer has this long to answer before the keys kept on disk are used meanwhile.
-const HEAD_START: Duration = Duration::from_millis(250);
+/// At start the issuer has this long to answer before the keys last_good on disk are used meanwhile.
+const FIRST_FETCH_HEAD_START: Duration = Duration::from_millis(250);
 
 /// Keeps one issuer's keys.
-pub struct Refresher {
+pub(crate) struct Refresher {
     publisher: Publisher,
     source: Box<dyn Fetch>,
-    kept: Option<Kept>,
+    last_good: Option<LastGood>,
     disk: Disk,
     keeping: bool,
     algorithms: Vec<Algorithm>,
@@ -63,20 +63,20 @@ enum Failure {
 impl Refresher {
     /// A refresher that has not fetched yet.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         publisher: Publisher,
         source: Box<dyn Fetch>,
-        kept: Option<Kept>,
+        last_good: Option<LastGood>,
         algorithms: Vec<Algorithm>,
         refresh: Refresh,
     ) -> Self {
         // A source that cannot change is never asked again.
-        let never = if source.can_change() { Duration::ZERO } else { FAR };
+        let never = if source.can_change() { Duration::ZERO } else { BEYOND_PROCESS_LIFETIME };
         let asking_again = Instant::now() + never;
         Self {
             publisher,
             source,
-            kept,
+            last_good,
             disk: Disk::new(),
             keeping: true,
             algorithms,
@@ -88,13 +88,13 @@ impl Refresher {
         }
     }
 
-    /// Keeps nothing on disk, and still reads what is kept.
-    pub fn only_read(&mut self) {
+    /// Keeps nothing on disk, and still reads what is last_good.
+    pub(crate) fn only_read(&mut self) {
         self.keeping = false;
     }
 
     /// Runs until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let running = async {
             self.publisher.begin(self.asking_again);
             let fetched = self.first_fetch().await;
@@ -119,12 +119,12 @@ impl Refresher {
         }
     }
 
-    /// The fetch at start. If the issuer fails or takes its time, the set kept on disk serves meanwhile.
+    /// The fetch at start. If the issuer fails or takes its time, the set last_good on disk serves meanwhile.
     async fn first_fetch(&self) -> Result<Fetched, FetchError> {
         let mut fetch = self.source.fetch(None);
         let early = tokio::select! {
             fetched = &mut fetch => Some(fetched),
-            () = sleep(HEAD_START) => None,
+            () = sleep(FIRST_FETCH_HEAD_START) => None,
         };
         match early {
             Some(Ok(fetched)) => Ok(fetched),
@@ -145,23 +145,23 @@ impl Refresher {
         if self.publisher.current().is_some() {
             return;
         }
-        let Some(kept) = self.kept.clone() else { return };
+        let Some(last_good) = self.last_good.clone() else { return };
         let (issuer, now) = (self.publisher.issuer(), self.publisher.now());
-        let read = self.disk.run(move || kept.read(now)).await.map_err(KeptError::from).flatten();
+        let read = self.disk.run(move || last_good.read(now)).await.map_err(LastGoodError::from).flatten();
         let (document, fetched_at) = match read {
             Ok(Some(entry)) => entry,
             Ok(None) => return,
-            Err(error) => return tracing::warn!(%issuer, %error, "kept keys are not used"),
+            Err(error) => return tracing::warn!(%issuer, %error, "last_good keys are not used"),
         };
         if now.since(fetched_at) > self.refresh.max_stale {
-            return tracing::warn!(%issuer, "kept keys are not used: they are older than max_stale");
+            return tracing::warn!(%issuer, "last_good keys are not used: they are older than max_stale");
         }
         match self.parse(&document, fetched_at) {
             Ok(set) => {
-                tracing::info!(%issuer, age = now.since(fetched_at).as_secs(), "keys kept on disk are used until the issuer answers");
+                tracing::info!(%issuer, age = now.since(fetched_at).as_secs(), "keys last_good on disk are used until the issuer answers");
                 self.publisher.restore(set);
             }
-            Err(error) => tracing::warn!(%issuer, %error, "kept keys are not used"),
+            Err(error) => tracing::warn!(%issuer, %error, "last_good keys are not used"),
         }
     }
 
@@ -205,8 +205,8 @@ impl Refresher {
             Err(error) => {
                 self.publisher.fail(error.to_string());
                 if self.failures == 0 {
-                    let kept = self.publisher.current().is_some();
-                    tracing::warn!(%issuer, %error, kept, "keys cannot be fetched; trying again");
+                    let last_good = self.publisher.current().is_some();
+                    tracing::warn!(%issuer, %error, last_good, "keys cannot be fetched; trying again");
                 }
                 self.failures = self.failures.saturating_add(1);
                 Some(self.pause_after_failure())
@@ -241,10 +241,10 @@ impl Refresher {
             // Said at the first failure already.
             return set;
         }
-        if skipped.len() > MOST_SKIPPED {
+        if skipped.len() > MAX_LOGGED_SKIPPED_KEYS {
             tracing::warn!(%issuer, keys = skipped.len(), "many published keys are not used; the first are named");
         }
-        for key in skipped.into_iter().take(MOST_SKIPPED) {
+        for key in skipped.into_iter().take(MAX_LOGGED_SKIPPED_KEYS) {
             let kid = key.kid.as_ref().map(KeyId::as_str);
             tracing::warn!(%issuer, index = key.index, kid, reason = %key.reason, "a published key is not used");
         }
@@ -253,18 +253,21 @@ impl Refresher {
 
     /// Writes the set that was just confirmed to disk, if that is wanted.
     fn keep(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (kept, document, disk) = (self.kept.clone(), self.document.clone(), self.disk.clone());
+        let (last_good, document, disk) = (self.last_good.clone(), self.document.clone(), self.disk.clone());
         let fetched_at = self.publisher.current().map(|set| set.fetched_at());
         let confirmed = self.keeping && self.failures == 0;
         let issuer = self.publisher.issuer().clone();
         async move {
-            let (Some(kept), Some(document), Some(fetched_at)) = (kept, document, fetched_at) else { return };
+            let (Some(last_good), Some(document), Some(fetched_at)) = (last_good, document, fetched_at)
+            else {
+                return;
+            };
             if !confirmed {
                 return;
             }
-            let written = disk.run(move || kept.write(&document, fetched_at)).await;
-            if let Err(error) = written.map_err(KeptError::from).flatten() {
-                tracing::warn!(%issuer, %error, "keys cannot be kept on disk");
+            let written = disk.run(move || last_good.write(&document, fetched_at)).await;
+            if let Err(error) = written.map_err(LastGoodError::from).flatten() {
+                tracing::warn!(%issuer, %error, "keys cannot be last_good on disk");
             }
         }
     }
@@ -272,12 +275,12 @@ impl Refresher {
     fn pause_after_success(&self, max_age: Option<Duration>) -> Duration {
         // Half of max_stale leaves time for a second try before the keys are too old.
         let interval = self.refresh.interval.min(self.refresh.max_stale / 2);
-        spread(max_age.map_or(interval, |max_age| interval.min(max_age.max(LEAST_MAX_AGE))))
+        spread(max_age.map_or(interval, |max_age| interval.min(max_age.max(MIN_REFETCH_PAUSE))))
     }
 
     fn pause_after_failure(&self) -> Duration {
-        let doubled = FIRST_RETRY.saturating_mul(1 << self.failures.saturating_sub(1).min(8));
-        spread(doubled.min(LAST_RETRY).min(self.refresh.interval))
+        let doubled = MIN_RETRY_PAUSE.saturating_mul(1 << self.failures.saturating_sub(1).min(8));
+        spread(doubled.min(MAX_RETRY_PAUSE).min(self.refresh.interval))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::domain::key_set::{Generation, KeySet};
 
 /// Why a key could not be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
+pub(crate) enum Missing {
     /// The issuer has answered, and its set does not hold the key.
     Unknown,
     /// The issuer could not be asked, has not answered yet, or its last answer is too old.
@@ -27,7 +27,7 @@ pub enum Missing {
 
 /// All issuers' key sets.
 #[derive(Debug)]
-pub struct KeyStore {
+pub(crate) struct KeySets {
     // No capacity is set: the entries are the configured issuers, and an eviction would be an outage.
     // By slot and not by name: two configurations may mean different keys by one name for a while.
     sets: Cache<SlotId, Arc<KeySet>>,
@@ -40,7 +40,7 @@ pub struct KeyStore {
 
 /// One issuer that a store is made for.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct SlotSettings {
     /// Its name.
     pub issuer: IssuerName,
     /// Where its keys come from, for people to read.
@@ -79,7 +79,7 @@ struct Stamp {
 
 /// What an operator may want to know of an issuer's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Status {
+pub(crate) struct Status {
     /// When a fetch last succeeded.
     pub last_success: Option<UnixTime>,
     /// When a fetch last failed, and why.
@@ -92,7 +92,7 @@ pub struct Status {
 
 /// Fetches by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Fetches {
+pub(crate) struct Fetches {
     /// Brought a set unlike the one at hand.
     pub changed: u64,
     /// Confirmed the set at hand.
@@ -118,10 +118,10 @@ enum Last {
     Failed,
 }
 
-impl KeyStore {
+impl KeySets {
     /// A store for these issuers, all of them without keys yet.
     #[must_use]
-    pub fn new(issuers: impl IntoIterator<Item = Entry>, clock: Clock) -> Self {
+    pub(crate) fn new(issuers: impl IntoIterator<Item = SlotSettings>, clock: Clock) -> Self {
         let empty = Self {
             sets: Cache::builder().build(),
             slots: HashMap::new(),
@@ -135,13 +135,13 @@ impl KeyStore {
     /// The store of a configuration that follows. Issuers that `stay` keep their keys, their refresher, and
     /// whoever waits for it; the others begin anew, apart from those of the same name here.
     #[must_use]
-    pub fn followed_by(
+    pub(crate) fn followed_by(
         &self,
-        issuers: impl IntoIterator<Item = Entry>,
+        issuers: impl IntoIterator<Item = SlotSettings>,
         stay: impl Fn(&IssuerName) -> bool,
     ) -> Self {
         let (mut slots, mut sources) = (HashMap::new(), Vec::new());
-        for Entry { issuer, source, refresh, inline } in issuers {
+        for SlotSettings { issuer, source, refresh, inline } in issuers {
             let staying = self.slots.get(&issuer).filter(|_| stay(&issuer)).cloned();
             slots.insert(issuer.clone(), staying.unwrap_or_else(|| Arc::new(Slot::new(&refresh, inline))));
             sources.push((issuer, source));
@@ -154,7 +154,7 @@ impl KeyStore {
     ///
     /// # Errors
     /// [`Missing::Unavailable`] without keys or past `max_stale`.
-    pub fn snapshot(&self, issuer: &IssuerName, now: UnixTime) -> Result<Arc<KeySet>, Missing> {
+    pub(crate) fn snapshot(&self, issuer: &IssuerName, now: UnixTime) -> Result<Arc<KeySet>, Missing> {
         let slot = self.slots.get(issuer).ok_or(Missing::Unavailable)?;
         let set = self.sets.get(&slot.id).ok_or(Missing::Unavailable)?;
         if slot.is_young(set.fetched_at(), now) { Ok(set) } else { Err(Missing::Unavailable) }
@@ -163,7 +163,7 @@ impl KeyStore {
     /// Which of the issuer's sets is in force, if it is young enough: all that a token needs that one of them has verified
     /// before.
     #[must_use]
-    pub fn in_force(&self, issuer: &IssuerName, now: UnixTime) -> Option<Generation> {
+    pub(crate) fn in_force(&self, issuer: &IssuerName, now: UnixTime) -> Option<Generation> {
         let slot = self.slots.get(issuer)?;
         let stamp = slot.stamp.load();
         stamp.as_ref().filter(|stamp| slot.is_young(stamp.fetched_at, now)).map(|stamp| stamp.generation)
@@ -171,7 +171,7 @@ impl KeyStore {
 
     /// How long ago the issuer confirmed the set at hand: not at all for keys in the configuration. `None` without a set.
     #[must_use]
-    pub fn age(&self, issuer: &IssuerName) -> Option<Duration> {
+    pub(crate) fn age(&self, issuer: &IssuerName) -> Option<Duration> {
         let slot = self.slots.get(issuer)?;
         let set = self.sets.get(&slot.id)?;
         Some(slot.max_stale.map_or(Duration::ZERO, |_| self.now().since(set.fetched_at())))
@@ -182,7 +182,7 @@ impl KeyStore {
     ///
     /// # Errors
     /// [`Missing`] with what the issuer has said so far.
-    pub async fn ask(
+    pub(crate) async fn ask(
         &self,
         issuer: &IssuerName,
         has: impl Fn(&KeySet) -> bool,
@@ -209,7 +209,7 @@ impl KeyStore {
     }
 
     /// Wants a fetch without waiting for it: keys are missing altogether.
-    pub fn nudge(&self, issuer: &IssuerName) {
+    pub(crate) fn nudge(&self, issuer: &IssuerName) {
         if let Some(slot) = self.slots.get(issuer) {
             let progress = *slot.progress.borrow();
             if !progress.in_flight {
@@ -220,20 +220,20 @@ impl KeyStore {
 
     /// Whether the first fetch of this issuer has not been answered yet.
     #[must_use]
-    pub fn is_starting(&self, issuer: &IssuerName) -> bool {
+    pub(crate) fn is_starting(&self, issuer: &IssuerName) -> bool {
         self.slots.get(issuer).is_some_and(|slot| slot.progress.borrow().last == Last::Never)
     }
 
     /// Whether at least one issuer's tokens can be verified now.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let now = self.clock.now();
         self.slots.keys().any(|issuer| self.snapshot(issuer, now).is_ok())
     }
 
     /// The issuer's set at hand, however old, and what became of its fetches.
     #[must_use]
-    pub fn inspect(&self, issuer: &IssuerName) -> (Option<Arc<KeySet>>, Status) {
+    pub(crate) fn inspect(&self, issuer: &IssuerName) -> (Option<Arc<KeySet>>, Status) {
         match self.slots.get(issuer) {
             Some(slot) => (self.sets.get(&slot.id), slot.status().clone()),
             None => (None, Status::default()),
@@ -242,12 +242,12 @@ impl KeyStore {
 
     /// The issuers in the configuration's order, each with its source of keys for people to read.
     #[must_use]
-    pub fn sources(&self) -> &[(IssuerName, String)] {
+    pub(crate) fn sources(&self) -> &[(IssuerName, String)] {
         &self.sources
     }
 
     /// Takes over the keys that another store has of an issuer, unless its own refresher has brought some.
-    pub fn take_over(&self, issuer: &IssuerName, other: &Self) {
+    pub(crate) fn take_over(&self, issuer: &IssuerName, other: &Self) {
         let Some(slot) = self.slots.get(issuer) else { return };
         let (set, status) = other.inspect(issuer);
         if let (Some(set), None) = (set, self.sets.get(&slot.id)) {
@@ -258,12 +258,12 @@ impl KeyStore {
 
     /// The longest that a check waits here for a key.
     #[must_use]
-    pub fn longest_wait(&self) -> Duration {
+    pub(crate) fn longest_wait(&self) -> Duration {
         self.slots.values().map(|slot| slot.wait).max().unwrap_or_default()
     }
 
     /// Waits until every issuer has keys, or its first fetch has been answered.
-    pub async fn first_answers(&self) {
+    pub(crate) async fn first_answers(&self) {
         for slot in self.slots.values() {
             let mut progress = slot.progress.subscribe();
             while self.sets.get(&slot.id).is_none() && progress.borrow_and_update().last == Last::Never {
@@ -276,19 +276,19 @@ impl KeyStore {
 
     /// The time now, by the store's clock.
     #[must_use]
-    pub fn now(&self) -> UnixTime {
+    pub(crate) fn now(&self) -> UnixTime {
         self.clock.now()
     }
 
     /// Tells of every swap of a key set.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// The refresher's side of one issuer; `None` for an issuer the store was not made for.
     #[must_use]
-    pub fn publisher(&self, issuer: &IssuerName) -> Option<Publisher> {
+    pub(crate) fn publisher(&self, issuer: &IssuerName) -> Option<Publisher> {
         let slot = Arc::clone(self.slots.get(issuer)?);
         Some(Publisher {
             issuer: issuer.clone(),
@@ -357,7 +357,7 @@ impl Progress {
 
 /// The one writer of one issuer's keys.
 #[derive(Debug)]
-pub struct Publisher {
+pub(crate) struct Publisher {
     issuer: IssuerName,
     slot: Arc<Slot>,
     sets: Cache<SlotId, Arc<KeySet>>,
@@ -375,24 +375,24 @@ impl Drop for Publisher {
 impl Publisher {
     /// Whose keys these are.
     #[must_use]
-    pub const fn issuer(&self) -> &IssuerName {
+    pub(crate) const fn issuer(&self) -> &IssuerName {
         &self.issuer
     }
 
     /// The time now, by the store's clock.
     #[must_use]
-    pub fn now(&self) -> UnixTime {
+    pub(crate) fn now(&self) -> UnixTime {
         self.clock.now()
     }
 
     /// The set at hand, however old.
     #[must_use]
-    pub fn current(&self) -> Option<Arc<KeySet>> {
+    pub(crate) fn current(&self) -> Option<Arc<KeySet>> {
         self.sets.get(&self.slot.id)
     }
 
     /// A fetch begins; until `asking_again` no other is made for an unknown key.
-    pub fn begin(&self, asking_again: Instant) {
+    pub(crate) fn begin(&self, asking_again: Instant) {
         self.slot.status().next_refresh = None;
         self.slot.progress.send_modify(|progress| {
             progress.started += 1;
@@ -402,7 +402,7 @@ impl Publisher {
     }
 
     /// The fetch has succeeded: the set is swapped whole, then those who wait are told.
-    pub fn succeed(&self, set: KeySet, changed: bool) {
+    pub(crate) fn succeed(&self, set: KeySet, changed: bool) {
         {
             let mut status = self.slot.status();
             status.last_success = Some(set.fetched_at());
@@ -415,7 +415,7 @@ impl Publisher {
     }
 
     /// The fetch has failed: the set at hand stays.
-    pub fn fail(&self, why: String) {
+    pub(crate) fn fail(&self, why: String) {
         {
             let mut status = self.slot.status();
             status.last_error = Some((self.clock.now(), why));
@@ -425,7 +425,7 @@ impl Publisher {
     }
 
     /// Puts an older set in place, from before this start. It counts as no fetch.
-    pub fn restore(&self, set: KeySet) {
+    pub(crate) fn restore(&self, set: KeySet) {
         self.slot.status().last_success = Some(set.fetched_at());
         self.slot.put(&self.sets, Arc::new(set));
         self.slot.progress.send_modify(|_| {});
@@ -433,7 +433,7 @@ impl Publisher {
     }
 
     /// The next fetch is planned after this pause; `None`: never.
-    pub fn plan(&self, pause: Option<Duration>) {
+    pub(crate) fn plan(&self, pause: Option<Duration>) {
         self.slot.status().next_refresh = pause.map(|pause| self.clock.now().after(pause));
     }
 
@@ -446,12 +446,12 @@ impl Publisher {
 
     /// Whether somebody wants a fetch that has not been started.
     #[must_use]
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.slot.wanted.load(Ordering::SeqCst) > self.slot.progress.borrow().started
     }
 
     /// Waits until somebody may want a fetch.
-    pub async fn woken(&self) {
+    pub(crate) async fn woken(&self) {
         self.slot.wake.notified().await;
     }
 }

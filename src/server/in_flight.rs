@@ -6,9 +6,9 @@ use tokio_util::task::task_tracker::TrackedFuture;
 
 /// The counts of all cores.
 #[derive(Debug, Clone)]
-pub(crate) struct Requests(Vec<TaskTracker>);
+pub(crate) struct RequestsInFlight(Vec<TaskTracker>);
 
-impl Requests {
+impl RequestsInFlight {
     /// With so many cores.
     pub(crate) fn on(cores: usize) -> Self {
         Self((0..cores).map(|_| TaskTracker::new()).collect())

@@ -5,23 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
 use tokio::time::Instant;
 
-use crate::per_core::{Apart, Shards};
+use crate::per_core::PerCore;
 
 /// The most checks under way on one core at a time: some fifty milliseconds' work.
-const MOST: usize = 4096;
+const MAX_CHECKS_PER_CORE: usize = 4096;
 
 /// The most bytes of messages that are not all there: whoever sends them slowly must not fill the memory.
-const MOST_PARTS: usize = 32 * 1024 * 1024;
+const MAX_PARTIAL_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// A check that waited this long for its turn is refused: Envoy gives up after 200 ms unless told otherwise.
-const OVERDUE: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
 /// The checks under way.
 #[derive(Debug, Default)]
-pub struct Load {
-    shards: Shards<Shard>,
+pub struct Admission {
+    shards: PerCore<Shard>,
     parts: AtomicUsize,
 }
 
@@ -38,13 +39,13 @@ struct Shard {
 #[error("overloaded: try again")]
 pub struct Overloaded;
 
-impl Load {
+impl Admission {
     /// A check has arrived.
-    pub fn begin(&self) -> Turn {
+    pub fn begin(&self) -> Ticket {
         let shard = Arc::clone(self.shards.here());
         shard.arrived.fetch_add(1, Ordering::Relaxed);
-        let fits = shard.under_way.fetch_add(1, Ordering::Relaxed) < MOST;
-        Turn { shard, fits, arrived: Instant::now() }
+        let fits = shard.under_way.fetch_add(1, Ordering::Relaxed) < MAX_CHECKS_PER_CORE;
+        Ticket { shard, fits, arrived: Instant::now() }
     }
 
     /// Checks that have arrived so far.
@@ -60,26 +61,26 @@ impl Load {
     }
 
     /// Room for the parts of a message that is not all there.
-    pub(crate) const fn parts(&self) -> Parts<'_> {
-        Parts { load: self, bytes: 0 }
+    pub(crate) const fn partial_message(&self) -> PartialMessage<'_> {
+        PartialMessage { admission: self, bytes: 0 }
     }
 }
 
 /// One check's place among those under way, from its arrival to its end.
 #[derive(Debug)]
-pub struct Turn {
-    shard: Arc<Apart<Shard>>,
+pub struct Ticket {
+    shard: Arc<CachePadded<Shard>>,
     fits: bool,
     arrived: Instant,
 }
 
-impl Turn {
+impl Ticket {
     /// Whether the check can still be in time; asked when it is its turn.
     ///
     /// # Errors
     /// [`Overloaded`].
     pub fn in_time(&self) -> Result<(), Overloaded> {
-        if self.fits && self.arrived.elapsed() <= OVERDUE {
+        if self.fits && self.arrived.elapsed() <= MAX_WAIT {
             return Ok(());
         }
         self.shard.refused.fetch_add(1, Ordering::Relaxed);
@@ -87,7 +88,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Ticket {
     fn drop(&mut self) {
         self.shard.under_way.fetch_sub(1, Ordering::Relaxed);
     }
@@ -95,12 +96,12 @@ impl Drop for Turn {
 
 /// The parts of one message; their room is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Parts<'a> {
-    load: &'a Load,
+pub(crate) struct PartialMessage<'a> {
+    admission: &'a Admission,
     bytes: usize,
 }
 
-impl Parts<'_> {
+impl PartialMessage<'_> {
     /// Takes room for so many bytes in all.
     ///
     /// # Errors
@@ -108,19 +109,19 @@ impl Parts<'_> {
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Overloaded> {
         let more = bytes.saturating_sub(self.bytes);
         self.bytes += more;
-        let all = self.load.parts.fetch_add(more, Ordering::Relaxed) + more;
-        if all <= MOST_PARTS {
+        let all = self.admission.parts.fetch_add(more, Ordering::Relaxed) + more;
+        if all <= MAX_PARTIAL_MESSAGE_BYTES {
             return Ok(());
         }
-        self.load.shards.here().refused.fetch_add(1, Ordering::Relaxed);
+        self.admission.shards.here().refused.fetch_add(1, Ordering::Relaxed);
         Err(Overloaded)
     }
 }
 
-impl Drop for Parts<'_> {
+impl Drop for PartialMessage<'_> {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.load.parts.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.admission.parts.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
 }
@@ -131,39 +132,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_waited_too_long_is_refused_and_what_is_prompt_is_not() {
-        let load = Load::default();
-        let prompt = load.begin();
-        tokio::time::advance(OVERDUE).await;
+        let admission = Admission::default();
+        let prompt = admission.begin();
+        tokio::time::advance(MAX_WAIT).await;
         assert_eq!(prompt.in_time(), Ok(()));
         drop(prompt);
-        let overdue = load.begin();
-        tokio::time::advance(OVERDUE + Duration::from_millis(1)).await;
+        let overdue = admission.begin();
+        tokio::time::advance(MAX_WAIT + Duration::from_millis(1)).await;
         assert_eq!(overdue.in_time(), Err(Overloaded));
         drop(overdue);
-        assert_eq!((load.arrived(), load.refused()), (2, 1));
-        assert_eq!(load.shards.here().under_way.load(Ordering::Relaxed), 0);
+        assert_eq!((admission.arrived(), admission.refused()), (2, 1));
+        assert_eq!(admission.shards.here().under_way.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
     async fn one_too_many_is_refused_until_another_ends() {
-        let load = Load::default();
-        let mut held: Vec<_> = (0..MOST).map(|_| load.begin()).collect();
-        assert_eq!(load.begin().in_time(), Err(Overloaded));
+        let admission = Admission::default();
+        let mut held: Vec<_> = (0..MAX_CHECKS_PER_CORE).map(|_| admission.begin()).collect();
+        assert_eq!(admission.begin().in_time(), Err(Overloaded));
         held.pop();
-        assert_eq!(load.begin().in_time(), Ok(()));
+        assert_eq!(admission.begin().in_time(), Ok(()));
     }
 
     #[test]
     fn parts_of_messages_have_so_much_room_together() {
-        let load = Load::default();
-        let (mut one, mut other) = (load.parts(), load.parts());
-        assert_eq!(one.hold(MOST_PARTS - 10), Ok(()));
+        let admission = Admission::default();
+        let (mut one, mut other) = (admission.partial_message(), admission.partial_message());
+        assert_eq!(one.hold(MAX_PARTIAL_MESSAGE_BYTES - 10), Ok(()));
         assert_eq!(other.hold(8), Ok(()));
         assert_eq!(other.hold(10), Ok(()), "in all, not one after the other");
         assert_eq!(other.hold(11), Err(Overloaded));
         drop(one);
-        assert_eq!(other.hold(MOST_PARTS), Ok(()));
+        assert_eq!(other.hold(MAX_PARTIAL_MESSAGE_BYTES), Ok(()));
         drop(other);
-        assert_eq!((load.parts.load(Ordering::Relaxed), load.refused()), (0, 1));
+        assert_eq!((admission.parts.load(Ordering::Relaxed), admission.refused()), (0, 1));
     }
 }

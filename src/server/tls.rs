@@ -17,14 +17,14 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::TlsFiles;
-use crate::watched_file::{Disk, LOOK, Mark};
+use crate::watched_file::{Disk, FileVersion, POLL_INTERVAL};
 
 /// The certificates at work.
 pub struct Tls {
     files: TlsFiles,
     config: ArcSwap<ServerConfig>,
     /// The versions of the files before they were read.
-    read: [Option<Mark>; 3],
+    read: [Option<FileVersion>; 3],
 }
 
 /// A certificate that cannot be used.
@@ -114,7 +114,7 @@ impl Tls {
             let disk = Disk::new();
             let (mut used, mut seen) = (self.read, None);
             loop {
-                sleep(LOOK).await;
+                sleep(POLL_INTERVAL).await;
                 let files = self.files.clone();
                 let Ok(marks) = disk.run(move || marks(&files)).await else { continue };
                 // Two looks must agree: certificate and key are written one after the other.
@@ -143,8 +143,8 @@ impl Tls {
     }
 }
 
-fn marks(TlsFiles { cert, key, client_ca }: &TlsFiles) -> [Option<Mark>; 3] {
-    [Mark::of(cert), Mark::of(key), client_ca.as_deref().and_then(Mark::of)]
+fn marks(TlsFiles { cert, key, client_ca }: &TlsFiles) -> [Option<FileVersion>; 3] {
+    [FileVersion::of(cert), FileVersion::of(key), client_ca.as_deref().and_then(FileVersion::of)]
 }
 
 /// TLS 1.2 and 1.3 with what rustls holds safe; HTTP/2 alone (gRPC is nothing else).

@@ -1,8 +1,8 @@
 //! Reads that take what has arrived, and not only as much as the reader has room for.
 //!
-//! h2 reads into the 8 KiB that are left of its buffer, so a peer that sends many requests at once, or a large one, costs a
-//! system call for each piece. Here one call takes up to [`SIZE`] bytes. The room for them is lent by the thread, and only
-//! while something is left in it: a connection that is idle holds none.
+//! h2 reads into the 8 KiB that are unread of its buffer, so a peer that sends many requests at once, or a large one, costs a
+//! system call for each piece. Here one call takes up to [`READ_BUFFER_BYTES`] bytes. The room for them is lent by the thread, and only
+//! while something is unread in it: a connection that is idle holds none.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,50 +12,50 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Two HTTP/2 frames of the largest size we accept, or some eighteen checks.
-const SIZE: usize = 32 * 1024;
+const READ_BUFFER_BYTES: usize = 32 * 1024;
 
 /// How much room a thread keeps for the next reads.
-const SPARE: usize = 4;
+const MAX_SPARE_BUFFERS_PER_THREAD: usize = 4;
 
-type Room = Box<[u8]>;
+type ReadBuffer = Box<[u8]>;
 
 thread_local! {
-    static ROOMS: RefCell<Vec<Room>> = const { RefCell::new(Vec::new()) };
+    static SPARE_BUFFERS: RefCell<Vec<ReadBuffer>> = const { RefCell::new(Vec::new()) };
 }
 
-fn lend() -> Room {
-    ROOMS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE].into())
+fn take_buffer() -> ReadBuffer {
+    SPARE_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; READ_BUFFER_BYTES].into())
 }
 
-fn take_back(room: Room) {
-    ROOMS.with_borrow_mut(|rooms| {
-        if rooms.len() < SPARE {
-            rooms.push(room);
+fn return_buffer(room: ReadBuffer) {
+    SPARE_BUFFERS.with_borrow_mut(|buffers| {
+        if buffers.len() < MAX_SPARE_BUFFERS_PER_THREAD {
+            buffers.push(room);
         }
     });
 }
 
-/// A stream with reads of that kind; writes go through as they are. No `Debug`: what is left holds tokens.
+/// A stream with reads of that kind; writes go through as they are. No `Debug`: what is unread holds tokens.
 pub(crate) struct WideReads<S> {
     stream: S,
-    left: Option<Left>,
+    unread: Option<Unread>,
 }
 
 /// What has been read and not been taken.
-struct Left {
-    room: Room,
+struct Unread {
+    room: ReadBuffer,
     from: usize,
     to: usize,
 }
 
 impl<S> WideReads<S> {
     pub(crate) const fn new(stream: S) -> Self {
-        Self { stream, left: None }
+        Self { stream, unread: None }
     }
 }
 
-impl Left {
-    /// Hands over as much as there is room for; what then is left, if anything.
+impl Unread {
+    /// Hands over as much as there is room for; what then is unread, if anything.
     fn move_into(mut self, buffer: &mut ReadBuf<'_>) -> Option<Self> {
         let here = self.room.get(self.from..self.to).unwrap_or_default();
         let fits = here.len().min(buffer.remaining());
@@ -64,7 +64,7 @@ impl Left {
         if self.from < self.to {
             return Some(self);
         }
-        take_back(self.room);
+        return_buffer(self.room);
         None
     }
 }
@@ -76,19 +76,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for WideReads<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(left) = this.left.take() {
-            this.left = left.move_into(buffer);
+        if let Some(unread) = this.unread.take() {
+            this.unread = unread.move_into(buffer);
             return Poll::Ready(Ok(()));
         }
-        if buffer.remaining() >= SIZE {
+        if buffer.remaining() >= READ_BUFFER_BYTES {
             return Pin::new(&mut this.stream).poll_read(context, buffer);
         }
-        let mut room = lend();
+        let mut room = take_buffer();
         let mut read = ReadBuf::new(&mut room);
         let polled = Pin::new(&mut this.stream).poll_read(context, &mut read);
         let to = read.filled().len();
         // Nothing at all is the stream's end, as for any reader.
-        this.left = Left { room, from: 0, to }.move_into(buffer);
+        this.unread = Unread { room, from: 0, to }.move_into(buffer);
         polled
     }
 }
@@ -119,7 +119,9 @@ mod tests {
     #[tokio::test]
     async fn every_byte_arrives_once_and_in_order_whatever_the_reader_has_room_for() {
         let sent: Vec<u8> = (0..200_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
-        for room in [1, 9, 1000, 8192, SIZE - 1, SIZE, SIZE + 1, 100_000] {
+        for room in
+            [1, 9, 1000, 8192, READ_BUFFER_BYTES - 1, READ_BUFFER_BYTES, READ_BUFFER_BYTES + 1, 100_000]
+        {
             let (mut here, there) = tokio::io::duplex(70_000);
             let bytes = sent.clone();
             let writing = tokio::spawn(async move {
@@ -141,9 +143,9 @@ mod tests {
             assert!(received == sent, "{room}");
             wide.write_all(b"ok").await.unwrap();
             assert_eq!(&writing.await.unwrap(), b"ok");
-            assert!(wide.left.is_none(), "an idle connection holds no room");
+            assert!(wide.unread.is_none(), "an idle connection holds no room");
         }
-        assert!(ROOMS.with_borrow(Vec::len) <= SPARE);
+        assert!(SPARE_BUFFERS.with_borrow(Vec::len) <= MAX_SPARE_BUFFERS_PER_THREAD);
     }
 
     #[tokio::test]

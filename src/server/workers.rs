@@ -66,23 +66,23 @@ impl Workers {
     }
 
     /// A place for one connection, where there are the fewest.
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn assign(&self) -> Assignment {
         let count =
             |at: &usize| self.0.get(*at).map_or(usize::MAX, |it| it.connections.load(Ordering::Relaxed));
         let at = (0..self.0.len()).min_by_key(count).unwrap_or_default();
-        let place = Place { workers: self.clone(), at };
-        place.worker().connections.fetch_add(1, Ordering::Relaxed);
-        place
+        let assignment = Assignment { workers: self.clone(), at };
+        assignment.worker().connections.fetch_add(1, Ordering::Relaxed);
+        assignment
     }
 }
 
 /// One connection's place; it is free again when dropped.
-pub(crate) struct Place {
+pub(crate) struct Assignment {
     workers: Workers,
     at: usize,
 }
 
-impl Place {
+impl Assignment {
     fn worker(&self) -> &Worker {
         self.workers.0.get(self.at).expect("there is at least one worker, and none goes")
     }
@@ -97,7 +97,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Assignment {
     fn drop(&mut self) {
         self.worker().connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -122,7 +122,7 @@ mod tests {
     async fn connections_are_spread_by_count() {
         let (workers, threads) = Workers::start().await.unwrap();
         let count = workers.0.len();
-        let places: Vec<_> = (0..count * 3).map(|_| workers.place()).collect();
+        let places: Vec<_> = (0..count * 3).map(|_| workers.assign()).collect();
         let counts = || workers.0.iter().map(|worker| worker.connections.load(Ordering::Relaxed));
         assert!(counts().all(|connections| connections == 3));
         let name = places[0].runtime().spawn(async { thread::current().name().map(str::to_owned) });

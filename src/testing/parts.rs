@@ -1,6 +1,6 @@
 //! The steps of a check, one at a time, for benchmarks.
 
-use crate::check::token_cache::{Digest, Tokens};
+use crate::check::token_cache::{Digest, TokenCache};
 use crate::config::{Config, KeySource};
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::{Denial, Wording};
@@ -9,7 +9,7 @@ use crate::domain::issuer::Issuers;
 use crate::domain::key_set::KeySet;
 use crate::domain::token::Token;
 use crate::domain::verdict::{Grant, Verdict};
-use crate::domain::verify::{Read, Unverified, Verified};
+use crate::domain::verify::{ClaimsNeeded, Unverified, Verified};
 use crate::wire::envoy::{self, Answers};
 
 /// One step.
@@ -48,21 +48,21 @@ impl Step {
 }
 
 /// What the steps work on.
-pub struct Parts {
+pub struct CheckSteps {
     message: Vec<u8>,
     token: String,
     // Leaked: a grant borrows from them, and a benchmark makes one.
     issuers: &'static Issuers,
     keys: KeySet,
     identity: &'static Identity,
-    cache: Tokens,
-    place: Digest,
+    cache: TokenCache,
+    digest: Digest,
     answers: Answers,
     granted: Verdict<'static>,
     now: UnixTime,
 }
 
-impl Parts {
+impl CheckSteps {
     /// One configuration with inline keys, one encoded `CheckRequest`, and its token.
     #[must_use]
     pub fn new(config: &str, message: &[u8], token: &str) -> Self {
@@ -80,17 +80,18 @@ impl Parts {
         let issuers: &'static Issuers = Box::leak(Box::new(issuers));
         let identity: &'static Identity = Box::leak(Box::new(config.identity));
         let wording = Wording { realm: "bench".to_owned(), reasons: true };
-        let (cache, answers) = (Tokens::new(100), Answers::new(&wording, identity));
-        let place = cache.place(Token::new(token.as_bytes())).expect("a cache");
-        let read =
-            Read::and(identity.metadata().iter().chain(identity.headers().iter().map(|(_, claim)| claim)));
+        let (cache, answers) = (TokenCache::new(100), Answers::new(&wording, identity));
+        let digest = cache.digest_of(Token::new(token.as_bytes())).expect("a cache");
+        let claims_needed = ClaimsNeeded::with(
+            identity.metadata().iter().chain(identity.headers().iter().map(|(_, claim)| claim)),
+        );
         let grant = verified(token, issuers, &keys, now, |verified| {
-            cache.put(place, verified.remember(&keys, issuers, &read).expect("a small token"));
+            cache.put(digest, verified.remember(&keys, issuers, &claims_needed).expect("a small token"));
             Grant::to(verified, identity).expect("an identity")
         });
         let granted = Verdict::Allow(grant);
         let (message, token) = (message.to_vec(), token.to_owned());
-        Self { message, token, issuers, keys, identity, cache, place, answers, granted, now }
+        Self { message, token, issuers, keys, identity, cache, digest, answers, granted, now }
     }
 
     /// Runs one step; returns something of it, so that nothing is optimised away.
@@ -99,10 +100,10 @@ impl Parts {
         let token = Token::new(self.token.as_bytes());
         match step {
             Step::Scan => envoy::view(&self.message).expect("a check").headers.len(),
-            Step::Digest => usize::from(self.cache.place(token).is_some()),
-            Step::Lookup => usize::from(self.cache.get(&self.place).is_some()),
+            Step::Digest => usize::from(self.cache.digest_of(token).is_some()),
+            Step::Lookup => usize::from(self.cache.get(&self.digest).is_some()),
             Step::Recall => {
-                let remembered = self.cache.get(&self.place).expect("it is there");
+                let remembered = self.cache.get(&self.digest).expect("it is there");
                 let issuer = remembered.issuer(self.issuers).expect("an issuer");
                 let verified = remembered
                     .recall(issuer, self.keys.generation(), self.now)
@@ -111,8 +112,8 @@ impl Parts {
                 Grant::to(&verified, self.identity).expect("an identity").headers().set.len()
             }
             Step::Read => {
-                let parts = token.split(8192).expect("a token");
-                let addressed = Unverified::peek(&parts).and_then(|it| it.address(self.issuers));
+                let segments = token.split(8192).expect("a token");
+                let addressed = Unverified::peek(&segments).and_then(|it| it.address(self.issuers));
                 usize::from(addressed.expect("an issuer").has_candidate(&self.keys))
             }
             Step::Verify => verified(&self.token, self.issuers, &self.keys, self.now, |verified| {
@@ -131,7 +132,7 @@ fn verified<'i, T>(
     now: UnixTime,
     then: impl FnOnce(&Verified<'_, 'i>) -> T,
 ) -> T {
-    let parts = Token::new(token.as_bytes()).split(8192).expect("a token");
-    let addressed = Unverified::peek(&parts).and_then(|it| it.address(issuers)).expect("an issuer");
+    let segments = Token::new(token.as_bytes()).split(8192).expect("a token");
+    let addressed = Unverified::peek(&segments).and_then(|it| it.address(issuers)).expect("an issuer");
     then(&addressed.verify(keys, now).expect("a good token"))
 }

@@ -9,7 +9,7 @@ const RETRY_AFTER: &str = "5";
 
 /// What the client gets instead of its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denied {
+pub(crate) struct Denied {
     /// The HTTP status.
     pub status: u16,
     /// Headers with their values: the challenge of RFC 6750 section 3, `retry-after`, the content type.
@@ -20,7 +20,7 @@ pub struct Denied {
 
 /// Renders a denial.
 #[must_use]
-pub fn denied(denial: Denial, wording: &Wording) -> Denied {
+pub(crate) fn denied(denial: Denial, wording: &Wording) -> Denied {
     let Wording { realm, reasons } = wording;
     let told = *reasons || denial.challenge() != Challenge::InvalidToken;
     let extra = match denial.challenge() {

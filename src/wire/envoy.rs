@@ -3,19 +3,19 @@
 
 use std::collections::HashMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 
-use crate::api::unary::PREFIX;
 use crate::domain::denial::{Challenge, Denial, Wording};
 use crate::domain::identity::{Headers, Identity};
 use crate::domain::request::Request;
 use crate::domain::token::Withheld;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::wire::denied::{self, Denied};
+use crate::wire::frame::prefixed;
 
 use proto::check_response::HttpResponse;
 use proto::{
@@ -55,7 +55,7 @@ pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// # Errors
 /// [`Denial::RequestMalformed`] if it describes no HTTP request at all, [`Denial::RuleUnknown`] if it names two rules.
 pub(crate) fn view(check: &[u8]) -> Result<Request<'_>, Denial> {
-    match scan::check(check) {
+    match scan::scan(check) {
         Ok(scanned) if scanned.has_two_rules => Err(Denial::RuleUnknown),
         Ok(scanned) if scanned.is_http => Ok(scanned.request),
         Ok(_) | Err(scan::Malformed) => Err(Denial::RequestMalformed),
@@ -64,26 +64,26 @@ pub(crate) fn view(check: &[u8]) -> Result<Request<'_>, Denial> {
 
 /// Answers as gRPC messages, prefix included. What does not depend on the request is encoded once.
 #[derive(Debug)]
-pub struct Answers {
+pub(crate) struct Answers {
     denials: HashMap<Denial, Bytes>,
     /// The names that every grant removes, as fields of an `OkHttpResponse`.
-    disguises: Bytes,
+    aliases: Bytes,
 }
 
 impl Answers {
     /// For this wording and these identity headers.
     #[must_use]
-    pub fn new(wording: &Wording, identity: &Identity) -> Self {
+    pub(crate) fn new(wording: &Wording, identity: &Identity) -> Self {
         let message = |denial| prefixed(|buffer| denied(denial, wording).encode_raw(buffer));
-        let disguises =
-            OkHttpResponse { headers_to_remove: identity.disguises().to_vec(), ..OkHttpResponse::default() };
-        let denials = Denial::ALL.into_iter().map(|denial| (denial, message(denial))).collect();
-        Self { denials, disguises: disguises.encode_to_vec().into() }
+        let aliases =
+            OkHttpResponse { headers_to_remove: identity.aliases().to_vec(), ..OkHttpResponse::default() };
+        let denials = Denial::ALL.iter().copied().map(|denial| (denial, message(denial))).collect();
+        Self { denials, aliases: aliases.encode_to_vec().into() }
     }
 
     /// The answer to a check.
     #[must_use]
-    pub fn of(&self, verdict: &Verdict<'_>) -> Bytes {
+    pub(crate) fn of(&self, verdict: &Verdict<'_>) -> Bytes {
         match verdict {
             Verdict::Allow(grant) => self.granted(grant),
             Verdict::Deny(denial) => self.denials.get(denial).cloned().unwrap_or_default(),
@@ -94,7 +94,7 @@ impl Answers {
         let told = grant.metadata().iter().map(|(claim, value)| ((*claim).to_owned(), protobuf(value)));
         let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
         let fields = told.chain(shadow).collect();
-        let Headers { set, remove, disguises: _ } = grant.headers();
+        let Headers { set, remove, aliases: _ } = grant.headers();
         let Withheld { headers: tokens, cookie, query } = grant.withheld();
         let mut headers: Vec<_> =
             set.iter().map(|(name, value)| header((*name).to_owned(), value.clone())).collect();
@@ -116,23 +116,11 @@ impl Answers {
             around.encode_raw(buffer);
             // The rest of the message: its `ok_response`, field 3, in two parts.
             encode_key(3, WireType::LengthDelimited, buffer);
-            encode_varint((ok.encoded_len() + self.disguises.len()) as u64, buffer);
+            encode_varint((ok.encoded_len() + self.aliases.len()) as u64, buffer);
             ok.encode_raw(buffer);
-            buffer.extend_from_slice(&self.disguises);
+            buffer.extend_from_slice(&self.aliases);
         })
     }
-}
-
-/// A gRPC message: not compressed, its length, and itself.
-fn prefixed(encode: impl FnOnce(&mut BytesMut)) -> Bytes {
-    let mut buffer = BytesMut::with_capacity(512);
-    buffer.extend_from_slice(&[0; PREFIX]);
-    encode(&mut buffer);
-    let length = u32::try_from(buffer.len() - PREFIX).unwrap_or(u32::MAX).to_be_bytes();
-    if let Some(place) = buffer.get_mut(1..PREFIX) {
-        place.copy_from_slice(&length);
-    }
-    buffer.freeze()
 }
 
 fn denied(denial: Denial, wording: &Wording) -> CheckResponse {

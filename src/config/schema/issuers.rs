@@ -125,8 +125,8 @@ fn audiences(place: &Place<'_>, is_app: bool) -> Audiences {
 }
 
 fn algorithms(place: &Place<'_>) -> Vec<Algorithm> {
-    let accepted = Algorithm::ALL.map(Algorithm::name).join(", ");
-    let accepted = format!("a list out of {accepted}");
+    let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+    let accepted = format!("a list out of {}", names.join(", "));
     let Some(items) = place.list(&accepted) else { return vec![Algorithm::Rs256] };
     if items.is_empty() {
         place.fault("is empty, so no token could be accepted", &accepted);

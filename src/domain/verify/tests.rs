@@ -33,30 +33,31 @@ fn set(keys: &Value, algorithms: &[Algorithm]) -> KeySet {
 
 /// The subject, or the first fault, exactly as a check would come to it.
 fn verdict(token: &str, issuer: Issuer, keys: &KeySet) -> Result<String, Denial> {
-    let parts = Token::new(token.as_bytes()).split(8192)?;
+    let segments = Token::new(token.as_bytes()).split(8192)?;
     let issuers = Issuers::new(vec![issuer]);
-    let verified = Unverified::peek(&parts)?.address(&issuers)?.verify(keys, NOW)?;
+    let verified = Unverified::peek(&segments)?.address(&issuers)?.verify(keys, NOW)?;
     Ok(verified.subject().as_str().to_owned())
 }
 
 #[test]
 fn every_algorithm_verifies_and_only_with_its_own_key() {
-    let keys = Algorithm::ALL.map(|algorithm| SigningKey::shared(algorithm.name(), algorithm));
-    for (key, algorithm) in keys.iter().zip(Algorithm::ALL) {
+    let shared = |algorithm: &Algorithm| SigningKey::shared(algorithm.name(), *algorithm);
+    let keys: Vec<_> = Algorithm::ALL.iter().map(shared).collect();
+    for (key, &algorithm) in keys.iter().zip(Algorithm::ALL) {
         let token = key.mint(ISS, |_, claims| claims["aud"] = json!("api"));
-        let own = set(&jwks(&[key]), &Algorithm::ALL);
-        assert_eq!(verdict(&token, issuer(&Algorithm::ALL), &own).as_deref(), Ok("user-1"), "{algorithm}");
-        let forged = verdict(&tampered(&token), issuer(&Algorithm::ALL), &own);
+        let own = set(&jwks(&[key]), Algorithm::ALL);
+        assert_eq!(verdict(&token, issuer(Algorithm::ALL), &own).as_deref(), Ok("user-1"), "{algorithm}");
+        let forged = verdict(&tampered(&token), issuer(Algorithm::ALL), &own);
         assert_eq!(forged, Err(Denial::SignatureInvalid), "{algorithm}");
-        let others: Vec<_> = Algorithm::ALL.into_iter().filter(|other| *other != algorithm).collect();
+        let others: Vec<_> = Algorithm::ALL.iter().copied().filter(|other| *other != algorithm).collect();
         let refused = verdict(&token, issuer(&others), &own);
         assert_eq!(refused, Err(Denial::AlgorithmNotAllowed), "{algorithm}");
         // Another key under this key's kid: of another algorithm it is no candidate at all.
-        for (other, other_algorithm) in keys.iter().zip(Algorithm::ALL).filter(|(_, o)| *o != algorithm) {
+        for (other, other_algorithm) in keys.iter().zip(Algorithm::ALL).filter(|(_, o)| **o != algorithm) {
             let mut jwk = other.jwk();
             jwk["kid"] = json!(algorithm.name());
-            let confused = set(&json!({"keys": [jwk]}), &Algorithm::ALL);
-            let confused = verdict(&token, issuer(&Algorithm::ALL), &confused);
+            let confused = set(&json!({"keys": [jwk]}), Algorithm::ALL);
+            let confused = verdict(&token, issuer(Algorithm::ALL), &confused);
             assert_eq!(confused, Err(Denial::KeyUnknown), "{algorithm} with {other_algorithm}");
         }
     }
@@ -224,15 +225,15 @@ fn vectors(name: &str) -> Option<Value> {
 /// The step that checks header, key and signature: Wycheproof's payloads are no claims.
 fn holds(jws: &str, keys: &Value) -> bool {
     let check = || -> Result<(), Denial> {
-        let parts = Token::new(jws.as_bytes()).split(65_536)?;
-        let header = Object::parse(&parts.header).map_err(|_| Denial::TokenMalformed)?;
+        let segments = Token::new(jws.as_bytes()).split(65_536)?;
+        let header = Object::parse(&segments.header).map_err(|_| Denial::TokenMalformed)?;
         if header.has("crit") {
             return Err(Denial::CriticalHeader);
         }
         let kid = key_id(&header)?;
-        let algorithm = algorithm(&header, &issuer(&Algorithm::ALL))?;
-        let (set, _) = KeySet::parse(keys.to_string().as_bytes(), &Algorithm::ALL, NOW);
-        signature(&parts, kid.as_deref(), algorithm, &set.map_err(|_| Denial::KeysUnavailable)?)
+        let algorithm = algorithm(&header, &issuer(Algorithm::ALL))?;
+        let (set, _) = KeySet::parse(keys.to_string().as_bytes(), Algorithm::ALL, NOW);
+        signature(&segments, kid.as_deref(), algorithm, &set.map_err(|_| Denial::KeysUnavailable)?)
     };
     check().is_ok()
 }
@@ -294,8 +295,8 @@ fn passage_id() {
     for row in rows {
         let issuers = Issuers::new(vec![issuer.clone()]);
         let got = (|| {
-            let parts = Token::new(row["token"].as_str().unwrap().as_bytes()).split(8192)?;
-            Unverified::peek(&parts)?.address(&issuers)?.verify(&keys, now).map(drop)
+            let segments = Token::new(row["token"].as_str().unwrap().as_bytes()).split(8192)?;
+            Unverified::peek(&segments)?.address(&issuers)?.verify(&keys, now).map(drop)
         })();
         let got = got.err().map(Denial::code);
         assert_eq!(got, row["code"].as_str(), "{}", row["name"]);

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use reqwest::redirect;
 use url::Url;
 
-use super::{BoxFuture, ClientError, Fetch, FetchError, Fetched, MAX_BYTES, Validator, reasons};
+use super::{BoxFuture, ClientError, Fetch, FetchError, Fetched, MAX_DOCUMENT_BYTES, Validator, reasons};
 use crate::config::WebAccess;
 use crate::domain::issuer::is_loopback;
 use crate::domain::json::{Member, Object};
@@ -155,7 +155,7 @@ async fn body(mut response: reqwest::Response) -> Result<Bytes, FetchError> {
     let failed = |error: reqwest::Error| FetchError::Http(reasons(&error.without_url()));
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if body.len() + chunk.len() > MAX_BYTES {
+        if body.len() + chunk.len() > MAX_DOCUMENT_BYTES {
             return Err(FetchError::TooLarge);
         }
         body.extend_from_slice(&chunk);

@@ -9,7 +9,7 @@ use super::*;
 use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
 use crate::keys::fetch::BoxFuture;
-use crate::keys::sets::{Entry, KeyStore, Missing};
+use crate::keys::sets::{KeySets, Missing, SlotSettings};
 use crate::testing::{SigningKey, jwks};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ const START: UnixTime = UnixTime::from_secs(1_000_000);
 
 /// What a fetch comes to.
 #[derive(Clone)]
-enum Outcome {
+enum ScriptedFetch {
     Keys(&'static [&'static str], Option<u64>),
     Fail,
     Hang,
@@ -27,14 +27,14 @@ enum Outcome {
 
 /// A source that follows a script, then repeats the last line, and notes when it was asked.
 #[derive(Clone)]
-struct Script(Arc<Mutex<(VecDeque<Outcome>, Vec<Instant>)>>);
+struct Script(Arc<Mutex<(VecDeque<ScriptedFetch>, Vec<Instant>)>>);
 
 impl Script {
-    fn new(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
+    fn new(outcomes: impl IntoIterator<Item = ScriptedFetch>) -> Self {
         Self(Arc::new(Mutex::new((outcomes.into_iter().collect(), Vec::new()))))
     }
 
-    fn now_says(&self, outcome: Outcome) {
+    fn now_says(&self, outcome: ScriptedFetch) {
         self.0.lock().unwrap().0 = VecDeque::from([outcome]);
     }
 
@@ -67,10 +67,10 @@ impl Fetch for Script {
         };
         Box::pin(async move {
             match outcome.unwrap() {
-                Outcome::Keys(kids, max_age) => keys(kids, max_age),
-                Outcome::Fail => Err(FetchError::Timeout(SECOND)),
-                Outcome::Hang => std::future::pending().await,
-                Outcome::Slow(pause, kids) => {
+                ScriptedFetch::Keys(kids, max_age) => keys(kids, max_age),
+                ScriptedFetch::Fail => Err(FetchError::Timeout(SECOND)),
+                ScriptedFetch::Hang => std::future::pending().await,
+                ScriptedFetch::Slow(pause, kids) => {
                     sleep(pause).await;
                     keys(kids, None)
                 }
@@ -91,7 +91,7 @@ fn refresh() -> Refresh {
 
 /// A running refresher and the store it fills.
 struct House {
-    store: Arc<KeyStore>,
+    store: Arc<KeySets>,
     issuer: IssuerName,
     clock: Clock,
     running: JoinHandle<()>,
@@ -101,8 +101,8 @@ impl House {
     fn new(source: impl Fetch + 'static, refresh: &Refresh) -> Self {
         let (issuer, clock) = (IssuerName::new("issuer"), Clock::stepped(START));
         let (named, inline) = (issuer.clone(), !source.can_change());
-        let entry = Entry { issuer: named, source: String::new(), refresh: refresh.clone(), inline };
-        let store = Arc::new(KeyStore::new([entry], clock.clone()));
+        let entry = SlotSettings { issuer: named, source: String::new(), refresh: refresh.clone(), inline };
+        let store = Arc::new(KeySets::new([entry], clock.clone()));
         let publisher = store.publisher(&issuer).unwrap();
         let algorithms = vec![Algorithm::Es256];
         let refresher = Refresher::new(publisher, Box::new(source), None, algorithms, refresh.clone());
@@ -141,7 +141,7 @@ fn within_a_tenth(pauses: &[f64], want: &[f64]) {
 
 #[tokio::test(start_paused = true)]
 async fn fetches_at_the_interval_with_jitter() {
-    let script = Script::new([Outcome::Keys(&["a"], None)]);
+    let script = Script::new([ScriptedFetch::Keys(&["a"], None)]);
     let _house = House::new(script.clone(), &refresh());
     sleep(SECOND * 300 * 10).await;
     let pauses = script.pauses();
@@ -154,7 +154,7 @@ async fn max_age_shortens_the_interval_but_not_below_half_a_minute() {
     for (interval, max_age, want) in
         [(300, 60, 60.0), (300, 1, 30.0), (300, 0, 30.0), (300, 3600, 300.0), (10, 1, 10.0), (10, 60, 10.0)]
     {
-        let script = Script::new([Outcome::Keys(&["a"], Some(max_age))]);
+        let script = Script::new([ScriptedFetch::Keys(&["a"], Some(max_age))]);
         let _house = House::new(script.clone(), &Refresh { interval: SECOND * interval, ..refresh() });
         sleep(SECOND * 900).await;
         within_a_tenth(&script.pauses()[..2], &[want; 2]);
@@ -163,7 +163,7 @@ async fn max_age_shortens_the_interval_but_not_below_half_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn the_keys_are_asked_for_again_before_they_grow_too_old() {
-    let script = Script::new([Outcome::Keys(&["a"], None)]);
+    let script = Script::new([ScriptedFetch::Keys(&["a"], None)]);
     let _house = House::new(script.clone(), &Refresh { max_stale: SECOND * 60, ..refresh() });
     sleep(SECOND * 100).await;
     within_a_tenth(&script.pauses()[..2], &[30.0; 2]);
@@ -171,9 +171,9 @@ async fn the_keys_are_asked_for_again_before_they_grow_too_old() {
 
 #[tokio::test(start_paused = true)]
 async fn failures_are_retried_ever_more_slowly_and_the_keys_stay() {
-    let mut outcomes = vec![Outcome::Keys(&["a"], None)];
-    outcomes.extend(std::iter::repeat_n(Outcome::Fail, 8));
-    outcomes.push(Outcome::Keys(&["a"], None));
+    let mut outcomes = vec![ScriptedFetch::Keys(&["a"], None)];
+    outcomes.extend(std::iter::repeat_n(ScriptedFetch::Fail, 8));
+    outcomes.push(ScriptedFetch::Keys(&["a"], None));
     let script = Script::new(outcomes);
     let house = House::new(script.clone(), &refresh());
     sleep(SECOND * 420).await;
@@ -185,7 +185,7 @@ async fn failures_are_retried_ever_more_slowly_and_the_keys_stay() {
 
 #[tokio::test(start_paused = true)]
 async fn keys_are_good_up_to_max_stale_after_the_last_good_fetch() {
-    let script = Script::new([Outcome::Keys(&["a"], None), Outcome::Fail]);
+    let script = Script::new([ScriptedFetch::Keys(&["a"], None), ScriptedFetch::Fail]);
     let house = House::new(script.clone(), &refresh());
     settle().await;
     house.clock.advance(SECOND * 86_400);
@@ -194,15 +194,17 @@ async fn keys_are_good_up_to_max_stale_after_the_last_good_fetch() {
     assert!(!house.has_keys() && !house.store.is_ready());
     assert_eq!(house.ask("a").await, Err(Missing::Unavailable));
     // One answer, and everything is as it was.
-    script.now_says(Outcome::Keys(&["a"], None));
+    script.now_says(ScriptedFetch::Keys(&["a"], None));
     sleep(SECOND * 300).await;
     assert!(house.has_keys() && house.store.is_ready());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crowd_with_one_new_key_is_one_fetch() {
-    let script =
-        Script::new([Outcome::Keys(&["a"], None), Outcome::Slow(Duration::from_millis(100), &["a", "b"])]);
+    let script = Script::new([
+        ScriptedFetch::Keys(&["a"], None),
+        ScriptedFetch::Slow(Duration::from_millis(100), &["a", "b"]),
+    ]);
     let house = Arc::new(House::new(script.clone(), &refresh()));
     settle().await;
     let crowd: Vec<_> = (0..100)
@@ -222,7 +224,7 @@ async fn a_crowd_with_one_new_key_is_one_fetch() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_keys_cost_one_fetch_per_cool_down() {
-    let script = Script::new([Outcome::Keys(&["a"], None)]);
+    let script = Script::new([ScriptedFetch::Keys(&["a"], None)]);
     let house = House::new(script.clone(), &refresh());
     settle().await;
     let began = Instant::now();
@@ -244,7 +246,7 @@ async fn unknown_keys_cost_one_fetch_per_cool_down() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_an_issuer_that_hangs_waits_no_longer_than_wait() {
-    let script = Script::new([Outcome::Keys(&["a"], None), Outcome::Hang]);
+    let script = Script::new([ScriptedFetch::Keys(&["a"], None), ScriptedFetch::Hang]);
     let house = House::new(script.clone(), &refresh());
     settle().await;
     for _ in 0..3 {
@@ -258,7 +260,7 @@ async fn who_waits_for_an_issuer_that_hangs_waits_no_longer_than_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_failed_does_not_make_a_key_unknown() {
-    let script = Script::new([Outcome::Keys(&["a"], None), Outcome::Fail]);
+    let script = Script::new([ScriptedFetch::Keys(&["a"], None), ScriptedFetch::Fail]);
     let house = House::new(script.clone(), &refresh());
     settle().await;
     assert_eq!(house.ask("b").await, Err(Missing::Unavailable));
@@ -269,9 +271,9 @@ async fn a_fetch_that_failed_does_not_make_a_key_unknown() {
 async fn a_fetch_already_under_way_does_not_stand_for_the_one_that_is_wanted() {
     // The interval's fetch began before the key was published; its answer comes without it.
     let script = Script::new([
-        Outcome::Keys(&["a"], None),
-        Outcome::Slow(Duration::from_millis(50), &["a"]),
-        Outcome::Slow(Duration::from_millis(50), &["a", "b"]),
+        ScriptedFetch::Keys(&["a"], None),
+        ScriptedFetch::Slow(Duration::from_millis(50), &["a"]),
+        ScriptedFetch::Slow(Duration::from_millis(50), &["a", "b"]),
     ]);
     let house = House::new(script.clone(), &refresh());
     settle().await;
@@ -284,7 +286,8 @@ async fn a_fetch_already_under_way_does_not_stand_for_the_one_that_is_wanted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_left_is_gone_with_the_swap() {
-    let script = Script::new([Outcome::Keys(&["a", "b"], None), Outcome::Keys(&["b", "c"], None)]);
+    let script =
+        Script::new([ScriptedFetch::Keys(&["a", "b"], None), ScriptedFetch::Keys(&["b", "c"], None)]);
     let house = House::new(script.clone(), &refresh());
     settle().await;
     let before = house.store.snapshot(&house.issuer, START).unwrap();
@@ -302,8 +305,8 @@ async fn a_key_that_left_is_gone_with_the_swap() {
 
 #[tokio::test(start_paused = true)]
 async fn without_keys_a_nudge_asks_again_before_the_back_off_is_over() {
-    let mut outcomes = vec![Outcome::Fail; 8];
-    outcomes.push(Outcome::Keys(&["a"], None));
+    let mut outcomes = vec![ScriptedFetch::Fail; 8];
+    outcomes.push(ScriptedFetch::Keys(&["a"], None));
     let script = Script::new(outcomes);
     let house = House::new(script.clone(), &refresh());
     sleep(SECOND * 70).await;
@@ -346,7 +349,7 @@ async fn a_source_that_cannot_change_is_read_once_and_never_too_old() {
 
 #[tokio::test(start_paused = true)]
 async fn keys_that_nobody_refreshes_any_more_are_nobodys() {
-    let house = House::new(Script::new(vec![Outcome::Keys(&["a"], None)]), &refresh());
+    let house = House::new(Script::new(vec![ScriptedFetch::Keys(&["a"], None)]), &refresh());
     settle().await;
     assert!(house.has_keys());
     house.running.abort();

@@ -34,7 +34,7 @@ mod field {
 
 /// Reads a `CheckRequest`. A message field that comes twice is merged, and of a plain one the last counts, as
 /// protobuf's encoding has it.
-pub(super) fn check(message: &[u8]) -> Result<Scanned<'_>, Malformed> {
+pub(super) fn scan(message: &[u8]) -> Result<Scanned<'_>, Malformed> {
     let mut scanned = Scanned::default();
     // Envoy sends about this many.
     scanned.request.headers.reserve(24);
@@ -102,12 +102,12 @@ fn first<const COUNT: usize>(message: &[u8]) -> Result<[&[u8]; COUNT], Malformed
 
 /// A field's value, as far as anybody here reads it.
 #[derive(Clone, Copy)]
-enum Value<'a> {
+enum FieldValue<'a> {
     Bytes(&'a [u8]),
     Other,
 }
 
-impl<'a> Value<'a> {
+impl<'a> FieldValue<'a> {
     const fn bytes(self) -> Result<&'a [u8], Malformed> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
@@ -119,7 +119,7 @@ impl<'a> Value<'a> {
 /// The fields of a message, one after the other.
 fn each<'a>(
     mut message: &'a [u8],
-    mut read: impl FnMut(u32, Value<'a>) -> Result<(), Malformed>,
+    mut read: impl FnMut(u32, FieldValue<'a>) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     while !message.is_empty() {
         let (tag, rest) = varint(message)?;
@@ -134,23 +134,23 @@ fn each<'a>(
 const MAX_GROUPS: u32 = 32;
 
 /// A field's number and value, and what comes after it.
-fn one(tag: u32, rest: &[u8], depth: u32) -> Result<(u32, Value<'_>, &[u8]), Malformed> {
+fn one(tag: u32, rest: &[u8], depth: u32) -> Result<(u32, FieldValue<'_>, &[u8]), Malformed> {
     let number = tag >> 3;
     if number == 0 {
         return Err(Malformed);
     }
     let skip = |bytes: usize| rest.get(bytes..).ok_or(Malformed);
     match tag & 7 {
-        0 => Ok((number, Value::Other, varint(rest)?.1)),
-        1 => Ok((number, Value::Other, skip(8)?)),
+        0 => Ok((number, FieldValue::Other, varint(rest)?.1)),
+        1 => Ok((number, FieldValue::Other, skip(8)?)),
         2 => {
             let (length, rest) = varint(rest)?;
             let length = usize::try_from(length).map_err(|_| Malformed)?;
             let (bytes, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
-            Ok((number, Value::Bytes(bytes), rest))
+            Ok((number, FieldValue::Bytes(bytes), rest))
         }
-        3 => Ok((number, Value::Other, group(number, rest, depth)?)),
-        5 => Ok((number, Value::Other, skip(4)?)),
+        3 => Ok((number, FieldValue::Other, group(number, rest, depth)?)),
+        5 => Ok((number, FieldValue::Other, skip(4)?)),
         _ => Err(Malformed),
     }
 }
@@ -203,7 +203,7 @@ mod tests {
 
     /// What the scan and prost's own decoding make of the same bytes.
     fn agree(bytes: &[u8]) {
-        let own = check(bytes);
+        let own = scan(bytes);
         let theirs = CheckRequest::decode(bytes);
         let (Ok(own), Ok(theirs)) = (&own, &theirs) else {
             assert_eq!(own.is_ok(), theirs.is_ok(), "{theirs:?} {bytes:x?}", theirs = theirs.is_ok());
@@ -318,7 +318,7 @@ mod tests {
                 (&[0x0a, 0x22, 0x12, 0x6a, 0x0a], false),
             ] {
                 let bytes = nested(path, inner);
-                assert_eq!(check(&bytes).is_ok(), reads, "{bytes:x?}");
+                assert_eq!(scan(&bytes).is_ok(), reads, "{bytes:x?}");
                 agree(&bytes);
             }
         }
@@ -340,7 +340,7 @@ mod tests {
         }
         // Field 6 as a group that holds a group; deeper than anybody means; never closed; closed as another.
         agree(&[0x33, 0x3b, 0x08, 0x01, 0x3c, 0x34]);
-        assert!(check(&[[0x33; 200], [0x34; 200]].concat()).is_err());
+        assert!(scan(&[[0x33; 200], [0x34; 200]].concat()).is_err());
         agree(&[0x33]);
         agree(&[0x33, 0x3c]);
         agree(&[0x34]);

@@ -1,0 +1,36 @@
+//! A configuration out of a file, or out of the environment alone.
+
+use std::path::Path;
+
+use super::schema;
+use super::{Config, ConfigError, Environment, Fault};
+
+impl Config {
+    /// Reads the file, or without one the environment alone.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault: an unreadable file, YAML that does not parse, unknown or doubled
+    /// keys, values that are not accepted.
+    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        let Some(path) = file else { return schema::from_environment(environment) };
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &name),
+            Err(error) => Err(ConfigError(vec![Fault {
+                file: Some(name),
+                line: None,
+                key: String::new(),
+                problem: format!("cannot be read: {error}"),
+                accepted: "a readable YAML file in UTF-8".to_owned(),
+            }])),
+        }
+    }
+
+    /// Reads a configuration from YAML text; `name` is what its faults call the file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        schema::from_yaml(text, name)
+    }
+}

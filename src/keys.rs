@@ -1,0 +1,6 @@
+//! Fetching, keeping and swapping the issuers' key sets.
+
+pub(crate) mod fetch;
+pub(crate) mod last_good;
+pub(crate) mod refresh;
+pub(crate) mod sets;
