@@ -9,7 +9,7 @@ use url::Url;
 use crate::domain::denial;
 use crate::domain::identity::Identity;
 use crate::domain::issuer::{Issuer, is_loopback};
-use crate::domain::policy::Rule;
+use crate::domain::policy::{Ignored, Rule};
 use crate::domain::token::TokenSource;
 
 mod document;
@@ -40,6 +40,8 @@ pub struct Config {
     pub key_store: Option<PathBuf>,
     /// What the service behind is told.
     pub identity: Identity,
+    /// What upstreams may ignore in a path.
+    pub paths: Ignored,
     /// Which rule a request falls under, in this order.
     pub rules: Vec<Rule>,
     /// What goes for all rules.

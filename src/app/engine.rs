@@ -120,7 +120,7 @@ impl Engine {
         before: Option<(&IssuerConfigs, &KeySets)>,
     ) -> Result<Self, BuildError> {
         let Config { server, http, admin_listen, tokens, issuers, key_store, .. } = config;
-        let Config { identity, rules, checking, wording, decision_log, .. } = config;
+        let Config { identity, paths, rules, checking, wording, decision_log, .. } = config;
         let entries = issuers.iter().map(|config| SlotSettings {
             issuer: config.issuer.name.clone(),
             source: config.keys.to_string(),
@@ -150,7 +150,7 @@ impl Engine {
         }
         let known =
             issuer::Issuers::new(issuers.configs.iter().map(|config| config.issuer.clone()).collect());
-        let policy = Policy::new(rules);
+        let policy = Policy::new(rules, paths);
         let named = identity.headers().iter().map(|(_, claim)| claim).chain(identity.metadata());
         let answers = Answers::new(&wording, &identity);
         let authorizer = Authorizer {

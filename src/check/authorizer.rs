@@ -12,7 +12,7 @@ use crate::domain::denial::{Denial, Wording};
 use crate::domain::identity::Identity;
 use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::key_set::KeySet;
-use crate::domain::policy::{Access, Policy, Requirement, Rule};
+use crate::domain::policy::{Access, Policy, Rule, Selection};
 use crate::domain::request::Request;
 use crate::domain::token::{self, Token};
 use crate::domain::verdict::{Grant, Verdict};
@@ -51,7 +51,12 @@ impl Authorizer {
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let begun = self.observers.begin(&self.clock);
         let (rule, decided) = match self.policy.select(request) {
-            Ok(rule) => (rule.name.as_str(), self.in_shadow(rule, self.apply(rule, request).await)),
+            Ok(selection) => {
+                let decided = self.apply(&selection, request).await;
+                let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
+                let rule = unmet.unwrap_or_else(|| selection.strictest());
+                (rule.name.as_str(), self.in_shadow(&selection, decided))
+            }
             Err(denial) => ("", Err(denial.into())),
         };
         let (outcome, issuer, subject) = match &decided {
@@ -59,7 +64,9 @@ impl Authorizer {
                 let outcome = grant.shadow().map_or(Outcome::Allowed, Outcome::ShadowDenied);
                 (outcome, grant.issuer(), grant.subject())
             }
-            Err(Refusal { denial, issuer, subject }) => (Outcome::Denied(*denial), *issuer, subject.as_ref()),
+            Err(Refusal { denial, issuer, subject, .. }) => {
+                (Outcome::Denied(*denial), *issuer, subject.as_ref())
+            }
         };
         let subject = subject.map(Subject::as_str);
         self.observers.end(begun, &Decision { outcome, issuer, subject, rule }, Some(request));
@@ -79,10 +86,10 @@ impl Authorizer {
     }
 
     /// A shadow rollout lets through what would be denied, and remembers why.
-    fn in_shadow<'c>(&'c self, rule: &Rule, decided: Decided<'c>) -> Decided<'c> {
+    fn in_shadow<'c>(&'c self, selection: &Selection<'_>, decided: Decided<'c>) -> Decided<'c> {
         match decided {
-            Err(Refusal { denial, issuer, subject })
-                if (self.checking.shadow || rule.shadow) && denial.passes_in_shadow() =>
+            Err(Refusal { denial, issuer, subject, .. })
+                if (self.checking.shadow || selection.is_in_shadow()) && denial.passes_in_shadow() =>
             {
                 Ok(Grant::in_shadow_of(denial, issuer, subject, &self.identity))
             }
@@ -90,9 +97,9 @@ impl Authorizer {
         }
     }
 
-    async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Decided<'_> {
+    async fn apply<'c>(&'c self, selection: &Selection<'c>, request: &Request<'_>) -> Decided<'c> {
         let anonymous = || Grant::anonymous(&self.identity);
-        match rule.access {
+        match selection.access() {
             Access::Deny => return Err(Denial::RuleDenies.into()),
             Access::Public => return Ok(anonymous()),
             Access::Optional | Access::Required => {}
@@ -100,20 +107,19 @@ impl Authorizer {
         if self.checking.preflight && request.is_preflight() {
             return Ok(anonymous());
         }
-        let may_be_anonymous = rule.access == Access::Optional && rule.require.is_empty();
         match token::find(&self.tokens.from, request) {
-            Err(Denial::TokenMissing) if may_be_anonymous => Ok(anonymous()),
+            Err(Denial::TokenMissing) if selection.allows_anonymous() => Ok(anonymous()),
             Err(denial) => Err(denial.into()),
-            Ok(token) => self.bearer_of(token, &rule.require).await,
+            Ok(token) => self.bearer_of(token, selection).await,
         }
     }
 
-    async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Decided<'_> {
+    async fn bearer_of<'c>(&'c self, token: Token<'_>, selection: &Selection<'c>) -> Decided<'c> {
         // Before anything is done with all of its bytes.
         let token = token.of_at_most(self.tokens.max_length)?;
         let digest = self.cache.digest_of(token);
         if let Some(remembered) = digest.and_then(|digest| self.cache.get(&digest))
-            && let Some(grant) = self.remembered(&remembered, require)
+            && let Some(grant) = self.remembered(&remembered, selection)
         {
             self.observers.counts.hit();
             return grant;
@@ -130,28 +136,28 @@ impl Authorizer {
         {
             self.cache.put(digest, remembered);
         }
-        self.granted(&verified, require)
+        self.granted(&verified, selection)
     }
 
     /// A token that was verified before, judged again: its key, its time, what the rule asks. `None` if its issuer's
     /// keys are not what they were.
-    fn remembered(&self, token: &Remembered, require: &Requirement) -> Option<Decided<'_>> {
+    fn remembered<'c>(&'c self, token: &Remembered, selection: &Selection<'c>) -> Option<Decided<'c>> {
         let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
         let keys = self.keys.in_force(&issuer.name, now)?;
         Some(match token.recall(issuer, keys, now)? {
-            Ok(verified) => self.granted(&verified, require),
+            Ok(verified) => self.granted(&verified, selection),
             Err(denial) => Err(Refusal::of(&issuer.name, denial)),
         })
     }
 
-    fn granted<'c>(&'c self, token: &Verified<'_, 'c>, require: &Requirement) -> Decided<'c> {
+    fn granted<'c>(&'c self, token: &Verified<'_, 'c>, selection: &Selection<'c>) -> Decided<'c> {
         let refusal = |denial| Refusal {
             subject: Some(token.subject().clone()),
             ..Refusal::of(&token.issuer().name, denial)
         };
         // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
         let grant = Grant::to(token, &self.identity).map_err(refusal)?;
-        require.judge(token).map_err(refusal)?;
+        selection.judge(token).map_err(|(rule, denial)| Refusal { unmet: Some(rule), ..refusal(denial) })?;
         Ok(grant)
     }
 
@@ -182,16 +188,18 @@ struct Refusal<'c> {
     denial: Denial,
     issuer: Option<&'c IssuerName>,
     subject: Option<Subject>,
+    /// The rule whose requirement the token does not meet.
+    unmet: Option<&'c Rule>,
 }
 
 impl<'c> Refusal<'c> {
     const fn of(issuer: &'c IssuerName, denial: Denial) -> Self {
-        Self { denial, issuer: Some(issuer), subject: None }
+        Self { denial, issuer: Some(issuer), subject: None, unmet: None }
     }
 }
 
 impl From<Denial> for Refusal<'_> {
     fn from(denial: Denial) -> Self {
-        Self { denial, issuer: None, subject: None }
+        Self { denial, issuer: None, subject: None, unmet: None }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::document::written;
 use super::{Config, Http, IssuerConfig, KeySource, Refresh, Style, TlsFiles};
 use crate::domain::issuer::{Audiences, IssuerName};
-use crate::domain::policy::{Access, HostPattern, PathPattern, Rule};
+use crate::domain::policy::{Access, Rule};
 use crate::domain::token::TokenSource;
 
 impl Config {
@@ -21,7 +21,7 @@ impl Config {
 
     fn to_value(&self) -> Value {
         let Self { server, http, admin_listen, tokens, issuers, key_store, identity, .. } = self;
-        let Self { rules, checking, wording, decision_log, .. } = self;
+        let Self { paths, rules, checking, wording, decision_log, .. } = self;
         let headers: serde_json::Map<_, _> =
             identity.headers().iter().map(|(name, claim)| (name.clone(), claim.as_str().into())).collect();
         let metadata: Vec<_> = identity.metadata().iter().map(|claim| claim.as_str()).collect();
@@ -46,6 +46,7 @@ impl Config {
             "issuers": issuers.iter().map(issuer).collect::<Vec<_>>(),
             "key_store": key_store,
             "identity": {"headers": headers, "metadata": metadata},
+            "paths": {"ignore_case": paths.case, "ignore_trailing_slash": paths.trailing_slash},
             "rules": rules.iter().map(rule).collect::<Vec<_>>(),
             "deny": {"realm": wording.realm, "reasons": wording.reasons},
             "cors_preflight": if checking.preflight { "allow" } else { "deny" },
@@ -133,17 +134,11 @@ fn rule(rule: &Rule) -> Value {
     let Rule { name, hosts, paths, methods, access, require, shadow } = rule;
     let mut condition = serde_json::Map::new();
     if let Some(hosts) = hosts {
-        let hosts = hosts.iter().map(|pattern| match pattern {
-            HostPattern::Exact(host) => host.clone(),
-            HostPattern::Below(host) => format!("*{host}"),
-        });
+        let hosts = hosts.iter().map(ToString::to_string);
         condition.insert("hosts".to_owned(), hosts.collect::<Vec<_>>().into());
     }
     if let Some(paths) = paths {
-        let paths = paths.iter().map(|pattern| match pattern {
-            PathPattern::Exact(path) => path.clone(),
-            PathPattern::Below(path) => format!("{path}*"),
-        });
+        let paths = paths.iter().map(ToString::to_string);
         condition.insert("paths".to_owned(), paths.collect::<Vec<_>>().into());
     }
     if let Some(methods) = methods {

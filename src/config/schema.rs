@@ -15,6 +15,7 @@ use crate::domain::claims::Claim;
 use crate::domain::denial::Wording;
 use crate::domain::identity::{Identity, folded};
 use crate::domain::issuer::PassageApp;
+use crate::domain::policy::Ignored;
 use crate::domain::token::TokenSource;
 
 mod issuers;
@@ -103,6 +104,10 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
             admin_listen: root.at("admin").table(|admin| address(&admin.at("listen"), "0.0.0.0:9090", "")),
             key_store: key_store(&root.at("key_store")),
             identity: root.at("identity").table(|identity_table| identity(identity_table, &tokens.from)),
+            paths: root.at("paths").table(|paths| Ignored {
+                case: paths.at("ignore_case").bool(true),
+                trailing_slash: paths.at("ignore_trailing_slash").bool(true),
+            }),
             rules: rules::read(&root.at("rules"), &names),
             checking,
             tokens,

@@ -27,11 +27,11 @@ fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule
     name.required("a name");
     let mut rule = Rule { name: name.text("a name").unwrap_or_default().to_owned(), ..Rule::default() };
     table.at("match").table(|condition| {
-        let hosts = "a list of hosts without a port, such as api.example.com or *.example.org";
+        let hosts = "a list of hosts, such as api.example.com, *.example.org, api.example.com:8443 or api.example.com:*";
         rule.hosts = some(&condition.at("hosts"), hosts, HostPattern::new);
         let paths = "a list of normal paths, exact or ending in /*, such as /healthz or /assets/*";
         rule.paths = some(&condition.at("paths"), paths, PathPattern::new);
-        rule.methods = some(&condition.at("methods"), "a list of methods, such as GET", token);
+        rule.methods = some(&condition.at("methods"), "a list of methods in capitals, such as GET", method);
     });
     rule.access = match choice(&table.at("access"), &["required", "optional", "public", "deny"]) {
         Some("optional") => Access::Optional,
@@ -81,4 +81,9 @@ fn some<T>(place: &Place<'_>, accepted: &str, read: impl Fn(&str) -> Option<T>) 
         place.fault("is empty", &format!("{accepted}, or leaving the key out for any"));
     }
     Some(items.iter().filter_map(|item| item.parsed(accepted, &read)).collect())
+}
+
+/// Methods are compared as they are written, and all that are in use are in capitals: another one could not be meant.
+fn method(text: &str) -> Option<String> {
+    token(text).filter(|method| !method.bytes().any(|byte| byte.is_ascii_lowercase()))
 }
