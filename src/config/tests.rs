@@ -54,9 +54,9 @@ fn one_app_id_is_a_whole_configuration() {
     assert_eq!(config.tokens.max_length, 8192);
     let user = vec![("x-passage-user-id".into(), claim("sub"))];
     assert_eq!(config.identity, Identity::new(user, vec![claim("iss"), claim("sub")]));
-    assert_eq!(config.checking, Checking { shadow: false, preflight: false });
+    assert_eq!(config.check_flags, CheckFlags { shadow: false, allow_preflight: false });
     assert!(config.tokens.forward && config.rules.is_empty());
-    assert_eq!(config.tokens.cached, 100_000);
+    assert_eq!(config.tokens.max_cached, 100_000);
     assert_eq!(config.wording, denial::Wording { realm: "passage-authz".into(), reasons: true });
 }
 
