@@ -62,7 +62,7 @@ pub struct Server {
     pub unix_mode: u32,
     /// Without certificates the port speaks plaintext.
     pub tls: Option<TlsFiles>,
-    /// The age at which a connection gets GOAWAY; `None` is never.
+    /// The age at which a connection gets GOAWAY, a tenth more or less; `None` is never.
     pub max_connection_age: Option<Duration>,
     /// How many connections may be open; further ones are refused.
     pub max_connections: usize,
