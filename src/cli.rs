@@ -114,7 +114,7 @@ fn time(text: &str) -> Result<UnixTime, &'static str> {
 }
 
 fn duration(text: &str) -> Result<Duration, &'static str> {
-    config::duration(text).filter(|time| !time.is_zero()).ok_or("accepted: 250ms, 10s, 5m and the like")
+    config::parse_duration(text).filter(|time| !time.is_zero()).ok_or("accepted: 250ms, 10s, 5m and the like")
 }
 
 fn grpc_address(text: &str) -> Result<String, &'static str> {
@@ -176,7 +176,7 @@ async fn serve(file: Option<PathBuf>) -> ExitCode {
     };
     let _flush = logging::init();
     if source.file.is_some() {
-        for name in source.environment.set() {
+        for name in source.environment.set_variables() {
             tracing::warn!(name, "ignored: a configuration file is used");
         }
     }

@@ -1,4 +1,5 @@
-//! What the operator decided, as domain values: every fault found at once, nothing left to check later.
+//! The configuration as validated values. Parsing reports every fault at once, and code that uses a [`Config`]
+//! checks nothing again.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,39 +14,41 @@ use crate::domain::policy::{Ignored, Rule};
 use crate::domain::token::TokenSource;
 
 mod document;
+mod duration;
 mod effective;
 mod environment;
 mod fault;
 mod load;
+mod place;
 mod schema;
 
-pub(crate) use document::duration;
+pub(crate) use duration::parse_duration;
 pub use environment::Environment;
 pub use fault::{ConfigError, Fault};
 
-/// The whole configuration.
+/// One field per top-level key, or per key that is a section.
 #[derive(Debug)]
 pub struct Config {
     /// The gRPC port.
     pub server: Server,
     /// The port that answers over plain HTTP, if there is one.
     pub http: Option<Http>,
-    /// Where `/livez`, `/readyz`, `/metrics` and `/keys` are served, as `host:port`.
+    /// `host:port` of the port that serves `/livez`, `/readyz`, `/metrics` and `/keys`.
     pub admin_listen: String,
-    /// Where tokens are looked for.
+    /// Where a request's token is looked for, and how tokens are handled.
     pub tokens: TokenSettings,
-    /// Who may issue them. At least one.
+    /// Never empty; no two share a name or an `iss`.
     pub issuers: Vec<IssuerConfig>,
-    /// Where the last good key sets are kept.
+    /// The folder that keeps the last good key sets across restarts.
     pub key_store: Option<PathBuf>,
-    /// What the service behind is told.
+    /// Which claims the upstream and the proxy's metadata receive.
     pub identity: Identity,
-    /// What upstreams may ignore in a path.
-    pub paths: Ignored,
-    /// Which rule a request falls under, in this order.
-    pub rules: Vec<Rule>,
-    /// What goes for all rules.
-    pub checking: Checking,
+    /// What an upstream may ignore in a path.
+    pub(crate) paths: Ignored,
+    /// For each reading of a request, the first rule that matches it holds.
+    pub(crate) rules: Vec<Rule>,
+    /// `mode` and `cors_preflight`.
+    pub check_flags: CheckFlags,
     /// How a denial is worded.
     pub wording: denial::Wording,
     /// Which decisions are written to the log.
@@ -55,17 +58,17 @@ pub struct Config {
 /// The gRPC port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Where it listens.
+    /// A TCP address or a Unix socket.
     pub listen: Listen,
     /// The file mode of a Unix socket.
     pub unix_mode: u32,
-    /// Its certificates; without them it speaks plaintext.
+    /// Without certificates the port speaks plaintext.
     pub tls: Option<TlsFiles>,
-    /// After about this time a connection is asked to go away; `None` is never.
+    /// The age at which a connection gets GOAWAY, a tenth more or less; `None` is never.
     pub max_connection_age: Option<Duration>,
     /// How many connections may be open; further ones are refused.
     pub max_connections: usize,
-    /// How long a drain may take.
+    /// A drain that takes longer is cut short.
     pub drain_timeout: Duration,
 }
 
@@ -87,14 +90,14 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Where the certificates are; read again when they change.
+/// Paths of PEM files. The files are read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The server's certificate chain, PEM.
+    /// The server's certificate chain.
     pub cert: PathBuf,
-    /// Its private key, PEM.
+    /// The private key of the certificate.
     pub key: PathBuf,
-    /// The roots of client certificates, PEM; if set, a client without a certificate is turned away.
+    /// The roots of client certificates; if set, a client without a certificate is refused.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -103,13 +106,13 @@ pub struct TlsFiles {
 pub struct Http {
     /// `host:port`.
     pub listen: String,
-    /// How a request says what it asks for.
+    /// Where the request to authorize is described.
     pub style: Style,
-    /// What stands before each path and is cut off; begins with a slash or is empty.
+    /// Cut off from the front of each path; begins with a slash or is empty.
     pub path_prefix: String,
 }
 
-/// How an HTTP request says what it asks for.
+/// Where an HTTP request describes the request to authorize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     /// The request itself is the one to authorize (Envoy's `http_service`).
@@ -123,44 +126,44 @@ pub enum Style {
 pub struct DecisionLogSettings {
     /// The share of denials, 0 to 1.
     pub denied: f64,
-    /// The share of requests let through, 0 to 1.
+    /// The share of allowed requests, 0 to 1.
     pub allowed: f64,
     /// At most this many lines a second.
     pub max_per_second: u32,
-    /// Whether a subject is written as it is; if not, its SHA-256 is.
+    /// Whether the log holds the subject itself; if not, it holds the subject's SHA-256.
     pub subject_in_clear: bool,
 }
 
-/// Where tokens are looked for.
+/// Where tokens are looked for, and how they are handled.
 #[derive(Debug)]
 pub struct TokenSettings {
     /// Tried in this order; never empty.
     pub from: Vec<TokenSource>,
     /// Longest token in bytes.
     pub max_length: usize,
-    /// Whether the service behind sees the token.
+    /// Whether the upstream receives the token.
     pub forward: bool,
-    /// How many verified tokens are remembered; 0 is none.
-    pub cached: u64,
+    /// How many verified tokens the cache holds; 0 turns it off.
+    pub max_cached: u64,
 }
 
-/// What goes for all rules.
+/// Top-level switches that hold for the checks of every rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checking {
-    /// `mode: shadow`: denials are counted and logged, but let through.
+pub struct CheckFlags {
+    /// `mode: shadow`: denials are counted and logged, but the requests are allowed.
     pub shadow: bool,
-    /// `cors_preflight: allow`: a CORS preflight passes without a token, but for a rule that denies.
-    pub preflight: bool,
+    /// `cors_preflight: allow`: a CORS preflight is allowed without a token, unless its rule's access is `deny`.
+    pub allow_preflight: bool,
 }
 
 /// One issuer and where its keys come from.
 #[derive(Debug, Clone)]
 pub struct IssuerConfig {
-    /// The rules for its tokens.
+    /// What a token of this issuer must fulfil.
     pub issuer: Issuer,
-    /// Where its keys are.
+    /// Where the issuer's keys come from.
     pub keys: KeySource,
-    /// When they are fetched.
+    /// When keys are fetched and how long they are good.
     pub refresh: Refresh,
 }
 
@@ -171,16 +174,16 @@ pub enum KeySource {
     Url {
         /// The JWK Set's address.
         url: Url,
-        /// The rules for its fetches.
+        /// What the fetches may do.
         access: WebAccess,
     },
-    /// Fetched from where the issuer's OpenID Connect discovery document says.
+    /// Fetched from the `jwks_uri` of the issuer's OpenID Connect discovery document.
     Discovery {
         /// The issuer the document must name.
         issuer: String,
         /// The document's address.
         document: Url,
-        /// The rules for its fetches.
+        /// What the fetches of the document and of the key set may do.
         access: WebAccess,
     },
     /// Read from a file.
@@ -190,27 +193,28 @@ pub enum KeySource {
 }
 
 impl KeySource {
-    /// What keys kept on disk are bound to: the whole address.
+    /// The source's identity that a key set on disk is stored under: for a URL the whole of it, query included.
     #[must_use]
     pub fn binding(&self) -> String {
         match self {
-            Self::Url { url: address, .. } | Self::Discovery { document: address, .. } => address.to_string(),
+            Self::Url { url: address, access: _ }
+            | Self::Discovery { document: address, issuer: _, access: _ } => address.to_string(),
             Self::File(_) | Self::Inline(_) => self.to_string(),
         }
     }
 }
 
 impl fmt::Display for KeySource {
-    /// For operators: no query, which may hold a secret.
+    /// For logs and the admin port: without the URL's query, which may hold a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = |url: &Url| {
+        let without_query = |url: &Url| {
             let mut url = url.clone();
             url.set_query(None);
             url
         };
         match self {
-            Self::Url { url, .. } => write!(f, "{}", bare(url)),
-            Self::Discovery { document, .. } => write!(f, "{}", bare(document)),
+            Self::Url { url, .. } => write!(f, "{}", without_query(url)),
+            Self::Discovery { document, .. } => write!(f, "{}", without_query(document)),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Inline(_) => f.write_str("inline"),
         }
@@ -220,23 +224,24 @@ impl fmt::Display for KeySource {
 /// What an issuer's fetches may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WebAccess {
-    /// Whether plain http is fine for any host. Loopback hosts are always fine.
+    /// Whether plain http is allowed for any host; for loopback hosts it always is.
     pub allow_http: bool,
-    /// Extra root certificates.
+    /// Root certificates besides the built-in ones.
     pub ca: Option<Certificates>,
 }
 
-/// A file of root certificates, read.
+/// A file of root certificates and its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificates {
-    /// Where it was read.
+    /// The path, for writing the configuration back.
     pub file: PathBuf,
-    /// What it held.
+    /// The content, as read when the configuration was parsed.
     pub pem: Vec<u8>,
 }
 
 impl WebAccess {
-    /// Whether a URL may be fetched: https, or http where that cannot be tampered with or somebody said so.
+    /// Whether a URL may be fetched: https, or http to a loopback host or with `allow_http`. A URL with user or
+    /// password is refused: both would be written to logs.
     #[must_use]
     pub fn allows(&self, url: &Url) -> bool {
         let secure = match url.scheme() {
@@ -259,7 +264,7 @@ pub struct Refresh {
     pub max_stale: Duration,
     /// Least time between two fetches for unknown key IDs.
     pub unknown_kid_cooldown: Duration,
-    /// How long a request waits for such a fetch.
+    /// How long a check waits for such a fetch.
     pub wait: Duration,
 }
 

@@ -120,7 +120,7 @@ impl Engine {
         before: Option<(&IssuerConfigs, &KeySets)>,
     ) -> Result<Self, BuildError> {
         let Config { server, http, admin_listen, tokens, issuers, key_store, .. } = config;
-        let Config { identity, paths, rules, checking, wording, decision_log, .. } = config;
+        let Config { identity, paths, rules, check_flags, wording, decision_log, .. } = config;
         let entries = issuers.iter().map(|config| SlotSettings {
             issuer: config.issuer.name.clone(),
             source: config.keys.to_string(),
@@ -154,13 +154,13 @@ impl Engine {
         let named = identity.headers().iter().map(|(_, claim)| claim).chain(identity.metadata());
         let answers = Answers::new(&wording, &identity);
         let authorizer = Authorizer {
-            cache: TokenCache::new(tokens.cached),
+            cache: TokenCache::new(tokens.max_cached),
             claims_needed: ClaimsNeeded::with(named.chain(policy.claims())),
             tokens,
             issuers: known,
             identity,
             policy,
-            checking,
+            check_flags,
             wording,
             observers: Observers {
                 counts: CheckCounts::of(issuers.names()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::check::observers::Observers;
 use crate::check::outcome::{Decision, Outcome};
 use crate::check::token_cache::TokenCache;
-use crate::config::{Checking, TokenSettings};
+use crate::config::{CheckFlags, TokenSettings};
 use crate::domain::claims::Subject;
 use crate::domain::clock::Clock;
 use crate::domain::denial::{Denial, Wording};
@@ -31,7 +31,7 @@ pub(crate) struct Authorizer {
     /// Which rule a request falls under.
     pub policy: Policy,
     /// What goes for all rules.
-    pub checking: Checking,
+    pub check_flags: CheckFlags,
     /// How a denial is worded.
     pub wording: Wording,
     /// Who hears of decisions.
@@ -89,7 +89,7 @@ impl Authorizer {
     fn in_shadow<'c>(&'c self, selection: &Selection<'_>, decided: Decided<'c>) -> Decided<'c> {
         match decided {
             Err(Refusal { denial, issuer, subject, .. })
-                if (self.checking.shadow || selection.is_in_shadow()) && denial.passes_in_shadow() =>
+                if (self.check_flags.shadow || selection.is_in_shadow()) && denial.passes_in_shadow() =>
             {
                 Ok(Grant::in_shadow_of(denial, issuer, subject, &self.identity))
             }
@@ -104,7 +104,7 @@ impl Authorizer {
             Access::Public => return Ok(anonymous()),
             Access::Optional | Access::Required => {}
         }
-        if self.checking.preflight && request.is_preflight() {
+        if self.check_flags.allow_preflight && request.is_preflight() {
             return Ok(anonymous());
         }
         match token::find(&self.tokens.from, request) {

@@ -1,13 +1,20 @@
-//! The configuration as it takes effect, written so that it is itself a configuration.
+//! The configuration in effect, written back as a configuration that can be read again.
+//!
+//! Every struct is destructured whole, so that a new key does not compile until it is written back.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::document::written;
-use super::{Config, Http, IssuerConfig, KeySource, Refresh, Style, TlsFiles};
-use crate::domain::issuer::{Audiences, IssuerName};
-use crate::domain::policy::{Access, Rule};
+use super::duration::format_duration;
+use super::{
+    Certificates, CheckFlags, Config, DecisionLogSettings, Http, IssuerConfig, KeySource, Refresh, Server,
+    Style, TlsFiles, TokenSettings, WebAccess,
+};
+use crate::domain::denial::Wording;
+use crate::domain::identity::Identity;
+use crate::domain::issuer::{Audiences, Issuer, IssuerName};
+use crate::domain::policy::{Access, Ignored, Requirement, Rule};
 use crate::domain::token::TokenSource;
 
 impl Config {
@@ -20,47 +27,51 @@ impl Config {
     }
 
     fn to_value(&self) -> Value {
-        let Self { server, http, admin_listen, tokens, issuers, key_store, identity, .. } = self;
-        let Self { paths, rules, checking, wording, decision_log, .. } = self;
-        let headers: serde_json::Map<_, _> =
-            identity.headers().iter().map(|(name, claim)| (name.clone(), claim.as_str().into())).collect();
-        let metadata: Vec<_> = identity.metadata().iter().map(|claim| claim.as_str()).collect();
+        let Self {
+            server,
+            http,
+            admin_listen,
+            tokens,
+            issuers,
+            key_store,
+            identity,
+            paths: Ignored { case, trailing_slash },
+            rules,
+            check_flags: CheckFlags { shadow, allow_preflight },
+            wording: Wording { realm, reasons },
+            decision_log,
+        } = self;
         json!({
-            "mode": if checking.shadow { "shadow" } else { "enforce" },
-            "server": {
-                "listen": server.listen.to_string(),
-                "unix_mode": format!("{:04o}", server.unix_mode),
-                "tls": server.tls.as_ref().map(tls),
-                "max_connection_age": time(server.max_connection_age.unwrap_or_default()),
-                "max_connections": server.max_connections,
-                "drain_timeout": time(server.drain_timeout),
-            },
-            "http": http.as_ref().map(port),
+            "mode": if *shadow { "shadow" } else { "enforce" },
+            "server": server_value(server),
+            "http": http.as_ref().map(http_value),
             "admin": {"listen": admin_listen},
-            "tokens": {
-                "from": tokens.from.iter().map(source).collect::<Vec<_>>(),
-                "max_length": tokens.max_length,
-                "forward": tokens.forward,
-                "cache": {"max_entries": tokens.cached},
-            },
-            "issuers": issuers.iter().map(issuer).collect::<Vec<_>>(),
+            "tokens": tokens_value(tokens),
+            "issuers": issuers.iter().map(issuer_value).collect::<Vec<_>>(),
             "key_store": key_store,
-            "identity": {"headers": headers, "metadata": metadata},
-            "paths": {"ignore_case": paths.case, "ignore_trailing_slash": paths.trailing_slash},
-            "rules": rules.iter().map(rule).collect::<Vec<_>>(),
-            "deny": {"realm": wording.realm, "reasons": wording.reasons},
-            "cors_preflight": if checking.preflight { "allow" } else { "deny" },
-            "decision_log": {
-                "denied": decision_log.denied,
-                "allowed": decision_log.allowed,
-                "max_per_second": decision_log.max_per_second,
-                "subject": if decision_log.subject_in_clear { "clear" } else { "hashed" },
-            },
+            "identity": identity_value(identity),
+            "paths": {"ignore_case": case, "ignore_trailing_slash": trailing_slash},
+            "rules": rules.iter().map(rule_value).collect::<Vec<_>>(),
+            "deny": {"realm": realm, "reasons": reasons},
+            "cors_preflight": if *allow_preflight { "allow" } else { "deny" },
+            "decision_log": decision_log_value(decision_log),
         })
     }
 }
 
-fn tls(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Value {
+fn server_value(server: &Server) -> Value {
+    let Server { listen, unix_mode, tls, max_connection_age, max_connections, drain_timeout } = server;
+    json!({
+        "listen": listen.to_string(),
+        "unix_mode": format!("{unix_mode:04o}"),
+        "tls": tls.as_ref().map(tls_value),
+        "max_connection_age": duration_value(max_connection_age.unwrap_or_default()),
+        "max_connections": max_connections,
+        "drain_timeout": duration_value(*drain_timeout),
+    })
+}
+
+fn tls_value(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Value {
     let mut files = json!({"cert": cert, "key": key});
     if let (Some(client_ca), Some(files)) = (client_ca, files.as_object_mut()) {
         files.insert("client_ca".to_owned(), json!(client_ca));
@@ -68,7 +79,7 @@ fn tls(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Value {
     files
 }
 
-fn port(http: &Http) -> Value {
+fn http_value(http: &Http) -> Value {
     let Http { listen, style, path_prefix } = http;
     let style = match style {
         Style::Envoy => "envoy",
@@ -81,11 +92,21 @@ fn port(http: &Http) -> Value {
     port
 }
 
-fn time(duration: Duration) -> Value {
-    written(duration).into()
+fn duration_value(duration: Duration) -> Value {
+    format_duration(duration).into()
 }
 
-fn source(source: &TokenSource) -> Value {
+fn tokens_value(tokens: &TokenSettings) -> Value {
+    let TokenSettings { from, max_length, forward, max_cached } = tokens;
+    json!({
+        "from": from.iter().map(token_source_value).collect::<Vec<_>>(),
+        "max_length": max_length,
+        "forward": forward,
+        "cache": {"max_entries": max_cached},
+    })
+}
+
+fn token_source_value(source: &TokenSource) -> Value {
     match source {
         TokenSource::Bearer => json!({"header": "authorization"}),
         TokenSource::Header(name) => json!({"header": name}),
@@ -94,45 +115,70 @@ fn source(source: &TokenSource) -> Value {
     }
 }
 
-fn issuer(config: &IssuerConfig) -> Value {
+fn identity_value(identity: &Identity) -> Value {
+    let headers: Map<_, _> =
+        identity.headers().iter().map(|(name, claim)| (name.clone(), claim.as_str().into())).collect();
+    let metadata: Vec<_> = identity.metadata().iter().map(|claim| claim.as_str()).collect();
+    json!({"headers": headers, "metadata": metadata})
+}
+
+fn decision_log_value(log: &DecisionLogSettings) -> Value {
+    let DecisionLogSettings { denied, allowed, max_per_second, subject_in_clear } = log;
+    json!({
+        "denied": denied,
+        "allowed": allowed,
+        "max_per_second": max_per_second,
+        "subject": if *subject_in_clear { "clear" } else { "hashed" },
+    })
+}
+
+fn issuer_value(config: &IssuerConfig) -> Value {
     let IssuerConfig { issuer, keys, refresh } = config;
-    let Refresh { interval, timeout, max_stale, unknown_kid_cooldown, wait } = refresh;
-    let audiences: Vec<_> = match &issuer.audiences {
+    let Issuer { name, ids, audiences, algorithms, require_kid, types, leeway } = issuer;
+    let audiences: Vec<_> = match audiences {
         Audiences::NotChecked => Vec::new(),
         Audiences::OneOf(list) => list.iter().map(|audience| audience.0.as_str()).collect(),
     };
     let (keys, access) = match keys {
         KeySource::Url { url, access } => (json!({"url": url.as_str()}), Some(access)),
-        KeySource::Discovery { access, .. } => (json!({"discovery": true}), Some(access)),
+        // Both follow from the issuer's one `iss`.
+        KeySource::Discovery { issuer: _, document: _, access } => (json!({"discovery": true}), Some(access)),
         KeySource::File(path) => (json!({"file": path}), None),
         KeySource::Inline(text) => {
             (json!({"inline": serde_json::from_str::<Value>(text).unwrap_or_default()}), None)
         }
     };
+    let (allow_http, ca) =
+        access.map_or((false, None), |WebAccess { allow_http, ca }| (*allow_http, ca.as_ref()));
     json!({
-        "name": issuer.name.as_str(),
-        "issuer": issuer.ids.iter().map(|id| id.0.as_str()).collect::<Vec<_>>(),
+        "name": name.as_str(),
+        "issuer": ids.iter().map(|id| id.0.as_str()).collect::<Vec<_>>(),
         "audiences": audiences,
         "keys": keys,
-        "algorithms": issuer.algorithms.iter().map(|algorithm| algorithm.name()).collect::<Vec<_>>(),
-        "require_kid": issuer.require_kid,
-        "types": issuer.types,
-        "leeway": time(issuer.leeway),
-        "allow_http": access.is_some_and(|access| access.allow_http),
-        "ca": access.and_then(|access| access.ca.as_ref()).map(|ca| &ca.file),
-        "refresh": {
-            "interval": time(*interval),
-            "timeout": time(*timeout),
-            "max_stale": time(*max_stale),
-            "unknown_kid_cooldown": time(*unknown_kid_cooldown),
-            "wait": time(*wait),
-        },
+        "algorithms": algorithms.iter().map(|algorithm| algorithm.name()).collect::<Vec<_>>(),
+        "require_kid": require_kid,
+        "types": types,
+        "leeway": duration_value(*leeway),
+        "allow_http": allow_http,
+        "ca": ca.map(|Certificates { file, pem: _ }| file),
+        "refresh": refresh_value(refresh),
     })
 }
 
-fn rule(rule: &Rule) -> Value {
+fn refresh_value(refresh: &Refresh) -> Value {
+    let Refresh { interval, timeout, max_stale, unknown_kid_cooldown, wait } = refresh;
+    json!({
+        "interval": duration_value(*interval),
+        "timeout": duration_value(*timeout),
+        "max_stale": duration_value(*max_stale),
+        "unknown_kid_cooldown": duration_value(*unknown_kid_cooldown),
+        "wait": duration_value(*wait),
+    })
+}
+
+fn rule_value(rule: &Rule) -> Value {
     let Rule { name, hosts, paths, methods, access, require, shadow } = rule;
-    let mut condition = serde_json::Map::new();
+    let mut condition = Map::new();
     if let Some(hosts) = hosts {
         let hosts = hosts.iter().map(ToString::to_string);
         condition.insert("hosts".to_owned(), hosts.collect::<Vec<_>>().into());
@@ -144,21 +190,26 @@ fn rule(rule: &Rule) -> Value {
     if let Some(methods) = methods {
         condition.insert("methods".to_owned(), methods.clone().into());
     }
-    let mut asked = serde_json::Map::new();
-    if let Some(issuers) = &require.issuers {
-        let names: Vec<_> = issuers.iter().map(IssuerName::as_str).collect();
-        asked.insert("issuers".to_owned(), names.into());
-    }
-    if !require.claims.is_empty() {
-        let claims =
-            require.claims.iter().map(|(claim, values)| (claim.as_str().to_owned(), values.clone().into()));
-        asked.insert("claims".to_owned(), Value::Object(claims.collect()));
-    }
     let access = match access {
         Access::Public => "public",
         Access::Optional => "optional",
         Access::Required => "required",
         Access::Deny => "deny",
     };
-    json!({"name": name, "match": condition, "access": access, "require": asked, "shadow": shadow})
+    let require = requirement_value(require);
+    json!({"name": name, "match": condition, "access": access, "require": require, "shadow": shadow})
+}
+
+fn requirement_value(requirement: &Requirement) -> Value {
+    let Requirement { issuers, claims } = requirement;
+    let mut written = Map::new();
+    if let Some(issuers) = issuers {
+        let names: Vec<_> = issuers.iter().map(IssuerName::as_str).collect();
+        written.insert("issuers".to_owned(), names.into());
+    }
+    if !claims.is_empty() {
+        let claims = claims.iter().map(|(claim, values)| (claim.as_str().to_owned(), values.clone().into()));
+        written.insert("claims".to_owned(), Value::Object(claims.collect()));
+    }
+    Value::Object(written)
 }

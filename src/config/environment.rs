@@ -1,7 +1,12 @@
 //! The environment variables that the service reads.
 
-/// The environment variables that make a configuration without a file. `None` is not set; set but empty
-/// is a fault, not an absence.
+pub(super) const APP_ID: &str = "PASSAGE_APP_ID";
+pub(super) const BASE_URL: &str = "PASSAGE_BASE_URL";
+pub(super) const ISSUER: &str = "PASSAGE_AUTHZ_ISSUER";
+pub(super) const AUDIENCE: &str = "PASSAGE_AUTHZ_AUDIENCE";
+
+/// The variables that make a configuration without a file, and two of OpenTelemetry's. `None` is not set; set
+/// but empty is a fault, not an absence.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     /// `PASSAGE_APP_ID`
@@ -12,39 +17,36 @@ pub struct Environment {
     pub issuer: Option<String>,
     /// `PASSAGE_AUTHZ_AUDIENCE`
     pub audience: Option<String>,
-    /// Whether `OTEL_EXPORTER_OTLP_ENDPOINT`, or the same for traces alone, names where spans go.
+    /// Whether `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` names a collector of spans.
     pub exports_spans: bool,
-    /// Whether `OTEL_SERVICE_NAME` says what they call this service.
+    /// Whether `OTEL_SERVICE_NAME` overrides the name that spans carry.
     pub has_service_name: bool,
 }
 
 impl Environment {
-    /// The process's own variables. Bytes that are not UTF-8 are kept as replacement characters, which
-    /// no key accepts.
+    /// The process's own variables. Bytes that are not UTF-8 become replacement characters, which no key
+    /// accepts.
     #[must_use]
     pub fn read() -> Self {
-        let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let text = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         // Empty is unset (OpenTelemetry's specification of its environment variables).
-        let has = |name| read(name).is_some_and(|value: String| !value.is_empty());
+        let has_content = |name| text(name).is_some_and(|value: String| !value.is_empty());
         Self {
-            app_id: read("PASSAGE_APP_ID"),
-            base_url: read("PASSAGE_BASE_URL"),
-            issuer: read("PASSAGE_AUTHZ_ISSUER"),
-            audience: read("PASSAGE_AUTHZ_AUDIENCE"),
-            exports_spans: has("OTEL_EXPORTER_OTLP_ENDPOINT") || has("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
-            has_service_name: has("OTEL_SERVICE_NAME"),
+            app_id: text(APP_ID),
+            base_url: text(BASE_URL),
+            issuer: text(ISSUER),
+            audience: text(AUDIENCE),
+            exports_spans: has_content("OTEL_EXPORTER_OTLP_ENDPOINT")
+                || has_content("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+            has_service_name: has_content("OTEL_SERVICE_NAME"),
         }
     }
 
-    /// Which of them are set.
-    pub fn set(&self) -> impl Iterator<Item = &'static str> {
-        [
-            ("PASSAGE_APP_ID", self.app_id.is_some()),
-            ("PASSAGE_BASE_URL", self.base_url.is_some()),
-            ("PASSAGE_AUTHZ_ISSUER", self.issuer.is_some()),
-            ("PASSAGE_AUTHZ_AUDIENCE", self.audience.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, set)| set.then_some(name))
+    /// The names of the set variables among those that a configuration file replaces.
+    pub fn set_variables(&self) -> impl Iterator<Item = &'static str> {
+        let Self { app_id, base_url, issuer, audience, exports_spans: _, has_service_name: _ } = self;
+        [(APP_ID, app_id), (BASE_URL, base_url), (ISSUER, issuer), (AUDIENCE, audience)]
+            .into_iter()
+            .filter_map(|(name, value)| value.is_some().then_some(name))
     }
 }

@@ -1,11 +1,11 @@
-//! What is wrong with a configuration, all of it at once.
+//! The error of a configuration: all its faults together.
 
 use std::fmt;
 
 /// One thing wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The file it was found in; none for an environment variable.
+    /// The configuration file; `None` for an environment variable.
     pub file: Option<String>,
     /// The line, where known.
     pub line: Option<u64>,
@@ -19,28 +19,29 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
+        let Self { file, line, key, problem, accepted } = self;
+        if let Some(file) = file {
             write!(f, "{file}:")?;
-            if let Some(line) = self.line {
+            if let Some(line) = line {
                 write!(f, "{line}:")?;
             }
             write!(f, " ")?;
         }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+        if !key.is_empty() {
+            write!(f, "{key}: ")?;
         }
-        write!(f, "{}; accepted: {}", self.problem, self.accepted)
+        write!(f, "{problem}; accepted: {accepted}")
     }
 }
 
-/// The configuration cannot be used, with every reason found.
+/// Every fault of a configuration that cannot be used; never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(pub Vec<Fault>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, fault) in self.0.iter().enumerate() {
-            if at > 0 {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
                 writeln!(f)?;
             }
             write!(f, "{fault}")?;

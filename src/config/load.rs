@@ -1,4 +1,4 @@
-//! A configuration out of a file, or out of the environment alone.
+//! `Config::load` and `Config::parse`: a configuration from a file, or from the environment alone.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::schema;
 use super::{Config, ConfigError, Environment, Fault};
 
 impl Config {
-    /// Reads the file, or without one the environment alone.
+    /// Reads the file; without a file, the environment alone.
     ///
     /// # Errors
     /// [`ConfigError`] with every fault: an unreadable file, YAML that does not parse, unknown or doubled

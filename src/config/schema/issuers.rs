@@ -1,21 +1,19 @@
-//! The issuers as written, with the profile of a Passage app.
+//! `issuers` as written. The profile of a Passage app sets the defaults of `issuer`, `audiences`, `keys` and
+//! `require_kid`.
 
 use std::time::Duration;
 
-use serde_json::Value;
 use url::Url;
 
-use super::super::document::{Place, Table};
-use super::super::{Certificates, IssuerConfig, KeySource, Refresh, WebAccess};
-use super::{HOUR, SECOND};
+use super::super::place::{Place, Table};
+use super::super::{IssuerConfig, KeySource, Refresh, WebAccess};
+use super::key_sources::{self, certificates, fetchable};
+use super::shapes::{HOUR, MILLISECOND, SECOND};
 use crate::domain::algorithm::Algorithm;
-use crate::domain::clock::UnixTime;
 use crate::domain::issuer::{Audience, Audiences, Issuer, IssuerId, IssuerName, PassageApp};
-use crate::domain::key_set::KeySet;
 
-const MILLISECOND: Duration = Duration::from_millis(1);
-
-/// Reads `issuers`; two of them may share neither name nor `iss`.
+/// Two issuers may share neither `iss` (it decides which issuer's rules hold for a token) nor name (rules and
+/// stored keys refer to it).
 pub(super) fn read(place: &Place<'_>) -> Vec<IssuerConfig> {
     let accepted = "a list of at least one issuer";
     place.required(accepted);
@@ -44,13 +42,7 @@ pub(super) fn read(place: &Place<'_>) -> Vec<IssuerConfig> {
 }
 
 fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
-    let accepted = "1 to 63 letters, digits, dots, dashes and underscores";
-    let name = table.at("name");
-    name.required(accepted);
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-    let name = name.parsed(accepted, |text| {
-        ((1..=63).contains(&text.len()) && text.bytes().all(legal)).then(|| IssuerName::new(text))
-    });
+    let name = name(&table.at("name"));
     let access =
         WebAccess { allow_http: table.at("allow_http").bool(false), ca: certificates(&table.at("ca")) };
     let profile = table.at("passage");
@@ -59,17 +51,18 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
     if is_app && !profile.is_set() {
         profile.fault("has no value", "{app_id: ID}");
     }
+    let (app_ids, app_keys_url) = app.map(|PassageApp { ids, keys_url }| (ids.to_vec(), keys_url)).unzip();
 
-    let ids = ids(&table.at("issuer"), is_app, app.as_ref());
+    let ids = ids(&table.at("issuer"), is_app, app_ids);
     let audiences = audiences(&table.at("audiences"), is_app);
     let algorithms = algorithms(&table.at("algorithms"));
     let types = types(&table.at("types"));
     let keys_place = table.at("keys");
     let keys = if is_app && !keys_place.is_written() {
-        let url = app.as_ref().and_then(|app| Url::parse(&app.keys_url).ok());
+        let url = app_keys_url.and_then(|url| Url::parse(&url).ok());
         url.map(|url| KeySource::Url { url, access })
     } else {
-        keys(&keys_place, ids.as_deref(), &algorithms, access)
+        key_sources::read(&keys_place, ids.as_deref(), &algorithms, access)
     };
     let require_kid = table.at("require_kid").bool(is_app);
     let leeway = table.at("leeway").duration(Duration::ZERO..=SECOND * 300, SECOND * 30);
@@ -78,7 +71,16 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
     Some(IssuerConfig { issuer, keys: keys?, refresh })
 }
 
-/// The profile's own keys.
+fn name(place: &Place<'_>) -> Option<IssuerName> {
+    let accepted = "1 to 63 letters, digits, dots, dashes and underscores";
+    place.required(accepted);
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    place.parsed(accepted, |text| {
+        ((1..=63).contains(&text.len()) && text.bytes().all(legal)).then(|| IssuerName::new(text))
+    })
+}
+
+/// The section `passage`.
 fn passage(table: &mut Table<'_>, access: &WebAccess) -> Option<PassageApp> {
     // The ID stands in the path of the key URL, so it may hold nothing that a URL reads as structure.
     let accepted = "the app's ID: letters, digits, dashes and underscores";
@@ -96,13 +98,13 @@ fn passage(table: &mut Table<'_>, access: &WebAccess) -> Option<PassageApp> {
     Some(PassageApp::new(&id?, base?))
 }
 
-fn ids(place: &Place<'_>, is_app: bool, app: Option<&PassageApp>) -> Option<Vec<IssuerId>> {
+fn ids(place: &Place<'_>, is_app: bool, app_ids: Option<Vec<IssuerId>>) -> Option<Vec<IssuerId>> {
     let accepted = "the exact iss value, or a list of them";
     if !place.is_written() {
         if !is_app {
             place.required(accepted);
         }
-        return app.map(|app| app.ids.to_vec());
+        return app_ids;
     }
     let items = place.list_or_one(accepted)?;
     if items.is_empty() {
@@ -142,107 +144,6 @@ fn types(place: &Place<'_>) -> Vec<String> {
         typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned)
     });
     types.collect()
-}
-
-fn certificates(place: &Place<'_>) -> Option<Certificates> {
-    if !place.is_set() {
-        return None;
-    }
-    let accepted = "a readable PEM file of root certificates";
-    let file = place.text(accepted)?;
-    let read = std::fs::read(file);
-    let pem = read.map_err(|error| place.fault(format!("{file} cannot be read: {error}"), accepted)).ok()?;
-    Some(Certificates { file: file.into(), pem })
-}
-
-fn keys(
-    place: &Place<'_>,
-    ids: Option<&[IssuerId]>,
-    algorithms: &[Algorithm],
-    access: WebAccess,
-) -> Option<KeySource> {
-    let accepted = "exactly one of discovery: true, url, file, inline";
-    place.required(accepted);
-    place.table(|table| {
-        let (discovery, url) = (table.at("discovery"), table.at("url"));
-        let (file, inline) = (table.at("file"), table.at("inline"));
-        let written = [&discovery, &url, &file, &inline].iter().filter(|place| place.is_written()).count();
-        if place.is_written() && written != 1 {
-            place.fault(format!("names {written} sources"), accepted);
-        }
-        if discovery.is_written() {
-            discovered(&discovery, ids?, access)
-        } else if url.is_written() {
-            let url = fetchable(&url, url.text("a URL")?, &access)?;
-            Some(KeySource::Url { url, access })
-        } else if file.is_written() {
-            let path = file.text("a file")?;
-            let readable = std::fs::File::open(path);
-            readable
-                .map_err(|error| file.fault(format!("{path} cannot be read: {error}"), "a readable JWK Set"))
-                .ok()?;
-            Some(KeySource::File(path.into()))
-        } else {
-            written_inline(&inline, algorithms)
-        }
-    })
-}
-
-/// OpenID Connect Discovery 1.0 section 4.1: the issuer, a slash at its end dropped, and a fixed path.
-fn discovered(place: &Place<'_>, ids: &[IssuerId], access: WebAccess) -> Option<KeySource> {
-    if !place.bool(true) {
-        place.fault("is off, and there is no other source", "true");
-    }
-    let [IssuerId(issuer)] = ids else {
-        place.fault(format!("there are {} iss values to discover by", ids.len()), "one issuer");
-        return None;
-    };
-    let document = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
-    // A question mark would swallow the path: the section allows neither query nor fragment.
-    let plain = !issuer.contains(['?', '#']);
-    let document = Url::parse(&document).ok().filter(|url| plain && access.allows(url));
-    if document.is_none() {
-        place.fault(
-            "the issuer is no URL that may be fetched",
-            "an https issuer without query and fragment; http only for loopback hosts or with allow_http: true",
-        );
-    }
-    Some(KeySource::Discovery { issuer: issuer.clone(), document: document?, access })
-}
-
-fn written_inline(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySource> {
-    let text = place.json()?;
-    if holds_private_key(&text) {
-        // Before anything else is said of it: what is read here is printed by check-config.
-        place.fault("holds a private key", "the public half alone: no d, p, q, dp, dq, qi, oth");
-        return None;
-    }
-    let (set, skipped) = KeySet::parse(text.as_bytes(), algorithms, UnixTime::from_secs(0));
-    for key in &skipped {
-        place.fault(format!("key {} cannot be used: {}", key.index, key.reason), "usable keys only");
-    }
-    if let (Err(error), true) = (set, skipped.is_empty()) {
-        place.fault(error.to_string(), "a JWK Set: {keys: [...]}");
-    }
-    Some(KeySource::Inline(text))
-}
-
-/// Whether a JWK Set has members that only private keys have (RFC 7518 sections 6.2.2 and 6.3.2).
-fn holds_private_key(text: &str) -> bool {
-    let set: Value = serde_json::from_str(text).unwrap_or_default();
-    let keys = set.get("keys").and_then(Value::as_array).into_iter().flatten();
-    let private = ["d", "p", "q", "dp", "dq", "qi", "oth"];
-    keys.into_iter().any(|key| private.iter().any(|member| key.get(member).is_some()))
-}
-
-fn fetchable(place: &Place<'_>, text: &str, access: &WebAccess) -> Option<Url> {
-    let accepted = "an https URL without user, password and fragment; http only for loopback hosts or with allow_http: true";
-    let url = Url::parse(text).ok().filter(|url| access.allows(url) && url.fragment().is_none());
-    if url.is_none() {
-        // Not echoed: a URL with a password in it is one of the ways to get here.
-        place.fault("is not a URL that may be fetched", accepted);
-    }
-    url
 }
 
 fn refresh(table: &mut Table<'_>) -> Refresh {

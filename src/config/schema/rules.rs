@@ -1,14 +1,14 @@
-//! The rules as written.
+//! `rules` as written.
 
 use serde_json::Value;
 
-use super::super::document::{Place, Table};
-use super::{choice, token};
+use super::super::place::{Place, Table};
+use super::shapes::{choice, http_token};
 use crate::domain::claims::Claim;
 use crate::domain::issuer::IssuerName;
 use crate::domain::policy::{Access, HostPattern, PathPattern, Requirement, Rule};
 
-/// Reads `rules`; each name once, each issuer one of the configured ones.
+/// Each name once, since a proxy may choose a rule by name; each required issuer among the configured ones.
 pub(super) fn read(place: &Place<'_>, issuers: &[IssuerName]) -> Vec<Rule> {
     let items = place.list("a list of rules").unwrap_or_default();
     let mut rules: Vec<Rule> = Vec::new();
@@ -23,40 +23,43 @@ pub(super) fn read(place: &Place<'_>, issuers: &[IssuerName]) -> Vec<Rule> {
 }
 
 fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule {
-    let name = table.at("name");
-    name.required("a name");
-    let mut rule = Rule { name: name.text("a name").unwrap_or_default().to_owned(), ..Rule::default() };
-    table.at("match").table(|condition| {
+    let name_place = table.at("name");
+    name_place.required("a name");
+    let name = name_place.text("a name").unwrap_or_default().to_owned();
+    let (hosts, paths, methods) = table.at("match").table(|condition| {
         let hosts = "a list of hosts, such as api.example.com, *.example.org, api.example.com:8443 or api.example.com:*";
-        rule.hosts = some(&condition.at("hosts"), hosts, HostPattern::new);
         let paths = "a list of normal paths, exact or ending in /*, such as /healthz or /assets/*";
-        rule.paths = some(&condition.at("paths"), paths, PathPattern::new);
-        rule.methods = some(&condition.at("methods"), "a list of methods in capitals, such as GET", method);
+        let methods = "a list of methods in capitals, such as GET";
+        (
+            narrowing_list(&condition.at("hosts"), hosts, HostPattern::new),
+            narrowing_list(&condition.at("paths"), paths, PathPattern::new),
+            narrowing_list(&condition.at("methods"), methods, method),
+        )
     });
-    rule.access = match choice(&table.at("access"), &["required", "optional", "public", "deny"]) {
+    let access = match choice(&table.at("access"), &["required", "optional", "public", "deny"]) {
         Some("optional") => Access::Optional,
         Some("public") => Access::Public,
         Some("deny") => Access::Deny,
         _ => Access::Required,
     };
-    rule.require = table.at("require").table(|require| requirement(require, issuers));
-    if !rule.require.is_empty() && matches!(rule.access, Access::Public | Access::Deny) {
+    let require = table.at("require").table(|require| requirement(require, issuers));
+    if !require.is_empty() && matches!(access, Access::Public | Access::Deny) {
         item.fault(
             "asks something of a token that it never looks at",
             "require with access required or optional",
         );
     }
-    rule.shadow = table.at("shadow").bool(false);
-    rule
+    let shadow = table.at("shadow").bool(false);
+    Rule { name, hosts, paths, methods, access, require, shadow }
 }
 
 fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requirement {
     let names: Vec<_> = configured.iter().map(IssuerName::as_str).collect();
     let accepted = format!("a list out of {}", names.join(", "));
     let known = |text: &str| configured.iter().find(|name| name.as_str() == text).cloned();
-    let issuers = some(&require.at("issuers"), &accepted, known);
-    let claims = require.at("claims").entries();
-    let claims = claims.iter().filter_map(|(name, place)| {
+    let issuers = narrowing_list(&require.at("issuers"), &accepted, known);
+    let entries = require.at("claims").entries();
+    let claims = entries.iter().filter_map(|(name, place)| {
         let claim = Claim::new(name);
         if claim.is_none() {
             place.fault("is no claim", "a top-level name, or a JSON Pointer");
@@ -74,8 +77,9 @@ fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requiremen
     Requirement { issuers, claims: claims.collect() }
 }
 
-/// A list that narrows: absent is any, empty is a fault, for it would be nothing or anything.
-fn some<T>(place: &Place<'_>, accepted: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+/// A list that narrows what a rule matches. Absent is any; empty is a fault, because it could be read as none
+/// or as any.
+fn narrowing_list<T>(place: &Place<'_>, accepted: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let items = place.list(accepted)?;
     if items.is_empty() {
         place.fault("is empty", &format!("{accepted}, or leaving the key out for any"));
@@ -85,5 +89,5 @@ fn some<T>(place: &Place<'_>, accepted: &str, read: impl Fn(&str) -> Option<T>) 
 
 /// Methods are compared as they are written, and all that are in use are in capitals: another one could not be meant.
 fn method(text: &str) -> Option<String> {
-    token(text).filter(|method| !method.bytes().any(|byte| byte.is_ascii_lowercase()))
+    http_token(text).filter(|method| !method.bytes().any(|byte| byte.is_ascii_lowercase()))
 }

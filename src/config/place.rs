@@ -1,0 +1,289 @@
+//! Reading values out of the document, place by place.
+//!
+//! A place is a key's path together with the node there, if any. A value that is not accepted is noted as a
+//! fault with its line and path, and reading goes on with the default.
+
+use std::cell::RefCell;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::document::{Node, Origin, YamlValue};
+use super::duration::{format_duration, parse_duration};
+use super::fault::Fault;
+
+/// Collects the faults while the document is read.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) file: Option<String>,
+    pub(super) faults: RefCell<Vec<Fault>>,
+}
+
+impl Report {
+    pub(super) fn add(&self, line: Option<u64>, key: &str, problem: String, accepted: &str) {
+        let fault = Fault {
+            file: self.file.clone(),
+            line: line.filter(|line| *line > 0),
+            key: key.to_owned(),
+            problem,
+            accepted: accepted.to_owned(),
+        };
+        self.faults.borrow_mut().push(fault);
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Place<'n> {
+    report: &'n Report,
+    path: String,
+    parent_line: u64,
+    node: Option<&'n Node>,
+}
+
+impl<'n> Place<'n> {
+    pub(super) const fn root(report: &'n Report, node: &'n Node) -> Self {
+        Self { report, path: String::new(), parent_line: 0, node: Some(node) }
+    }
+
+    /// Notes a fault: at the node, or at the line of the map that lacks the key.
+    pub(super) fn fault(&self, problem: impl Into<String>, accepted: &str) {
+        match self.node.map(|node| node.origin) {
+            Some(Origin::Variable(name)) => self.report.add(None, name, problem.into(), accepted),
+            Some(Origin::Line(line)) => self.report.add(Some(line), &self.path, problem.into(), accepted),
+            None => self.report.add(Some(self.parent_line), &self.path, problem.into(), accepted),
+        }
+    }
+
+    /// Whether the key has a value other than null.
+    pub(super) fn is_set(&self) -> bool {
+        self.node.is_some_and(|node| !matches!(node.value, YamlValue::Null))
+    }
+
+    /// Whether the key is written, even without a value (null).
+    pub(super) const fn is_written(&self) -> bool {
+        self.node.is_some()
+    }
+
+    pub(super) fn required(&self, accepted: &str) {
+        if !self.is_written() {
+            self.fault("is missing", accepted);
+        }
+    }
+
+    fn not_accepted(&self, node: &Node, accepted: &str) {
+        match &node.value {
+            YamlValue::Null => self.fault("has no value", accepted),
+            YamlValue::String(text) => self.fault(format!("{text:?} is not accepted"), accepted),
+            YamlValue::Integer(number) => self.fault(format!("{number} is not accepted"), accepted),
+            _ => self.fault(format!("is {}", node.kind()), accepted),
+        }
+    }
+
+    /// Reads a map key by key; a key that `read` did not ask for is a fault. Absent is an empty map.
+    pub(super) fn table<T>(&self, read: impl FnOnce(&mut Table<'n>) -> T) -> T {
+        let entries: &[_] = match self.node {
+            Some(Node { value: YamlValue::Map(entries), .. }) => entries,
+            Some(node) => {
+                self.not_accepted(node, "a map");
+                &[]
+            }
+            None => &[],
+        };
+        let line = match self.node.map(|node| node.origin) {
+            Some(Origin::Line(line)) => line,
+            _ => self.parent_line,
+        };
+        let mut table =
+            Table { report: self.report, path: self.path.clone(), line, entries, known_keys: Vec::new() };
+        let value = read(&mut table);
+        table.finish();
+        value
+    }
+
+    /// The entries of a map whose keys are data, in their order.
+    pub(super) fn entries(&self) -> Vec<(&'n str, Place<'n>)> {
+        let Some(node) = self.node else { return Vec::new() };
+        let YamlValue::Map(entries) = &node.value else {
+            self.not_accepted(node, "a map");
+            return Vec::new();
+        };
+        let mut places = Vec::new();
+        for (key, line, node) in entries {
+            let place = Place {
+                report: self.report,
+                path: join(&self.path, key),
+                parent_line: *line,
+                node: Some(node),
+            };
+            if places.iter().any(|(other, _)| other == key) {
+                self.report.add(Some(*line), &place.path, "is doubled".to_owned(), "each key once");
+            }
+            places.push((key.as_str(), place));
+        }
+        places
+    }
+
+    /// The items of a list. Absent is `None`; an empty list is an empty `Vec`.
+    pub(super) fn list(&self, accepted: &str) -> Option<Vec<Self>> {
+        let node = self.node?;
+        let YamlValue::List(items) = &node.value else {
+            self.not_accepted(node, accepted);
+            return None;
+        };
+        let item = |(index, item): (usize, &'n Node)| Self {
+            report: self.report,
+            path: format!("{}[{index}]", self.path),
+            parent_line: self.parent_line,
+            node: Some(item),
+        };
+        Some(items.iter().enumerate().map(item).collect())
+    }
+
+    /// The items of a list; a scalar is a list of one.
+    pub(super) fn list_or_one(&self, accepted: &str) -> Option<Vec<Self>> {
+        match self.node.map(|node| &node.value) {
+            Some(YamlValue::List(_) | YamlValue::Map(_) | YamlValue::Null) | None => self.list(accepted),
+            Some(_) => Some(vec![self.clone()]),
+        }
+    }
+
+    /// A text that is not blank.
+    pub(super) fn text(&self, accepted: &str) -> Option<&'n str> {
+        let node = self.node?;
+        match &node.value {
+            YamlValue::String(text) if !text.trim().is_empty() => Some(text),
+            _ => {
+                self.not_accepted(node, accepted);
+                None
+            }
+        }
+    }
+
+    /// A text that `parse` accepts.
+    pub(super) fn parsed<T>(&self, accepted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let text = self.text(accepted)?;
+        let value = parse(text);
+        if value.is_none() {
+            self.fault(format!("{text:?} is not accepted"), accepted);
+        }
+        value
+    }
+
+    /// A text, a number, or true or false.
+    pub(super) fn scalar(&self, accepted: &str) -> Option<serde_json::Value> {
+        let node = self.node?;
+        match node.value {
+            YamlValue::Bool(_) | YamlValue::Integer(_) | YamlValue::Float(_) | YamlValue::String(_) => {
+                Some(node.json())
+            }
+            YamlValue::Null | YamlValue::List(_) | YamlValue::Map(_) => {
+                self.not_accepted(node, accepted);
+                None
+            }
+        }
+    }
+
+    pub(super) fn is_empty_list(&self) -> bool {
+        matches!(self.node, Some(Node { value: YamlValue::List(items), .. }) if items.is_empty())
+    }
+
+    /// Whether the value is a text that begins with `prefix`; notes no fault.
+    pub(super) fn starts_with(&self, prefix: &str) -> bool {
+        matches!(self.node, Some(Node { value: YamlValue::String(text), .. }) if text.starts_with(prefix))
+    }
+
+    pub(super) fn bool(&self, default: bool) -> bool {
+        match self.node {
+            None => default,
+            Some(Node { value: YamlValue::Bool(value), .. }) => *value,
+            Some(node) => {
+                self.not_accepted(node, "true or false");
+                default
+            }
+        }
+    }
+
+    pub(super) fn integer(&self, range: RangeInclusive<i64>, unit: &str, default: i64) -> i64 {
+        match self.node {
+            None => default,
+            Some(Node { value: YamlValue::Integer(value), .. }) if range.contains(value) => *value,
+            Some(node) => {
+                self.not_accepted(
+                    node,
+                    &format!("a whole number from {} to {}{unit}", range.start(), range.end()),
+                );
+                default
+            }
+        }
+    }
+
+    /// A number from 0 to 1.
+    #[expect(clippy::cast_precision_loss, reason = "only 0 and 1 pass the range")]
+    pub(super) fn share(&self, default: f64) -> f64 {
+        let Some(node) = self.node else { return default };
+        let value = match node.value {
+            YamlValue::Integer(value) => Some(value as f64),
+            YamlValue::Float(value) => Some(value),
+            _ => None,
+        };
+        value.filter(|value| (0.0..=1.0).contains(value)).unwrap_or_else(|| {
+            self.not_accepted(node, "a number from 0 to 1");
+            default
+        })
+    }
+
+    pub(super) fn duration(&self, range: RangeInclusive<Duration>, default: Duration) -> Duration {
+        let (least, most) = (format_duration(*range.start()), format_duration(*range.end()));
+        let accepted = format!("a duration from {least} to {most}, written like 250ms, 10s, 5m or 24h");
+        let read = |text: &str| parse_duration(text).filter(|duration| range.contains(duration));
+        self.parsed(&accepted, read).unwrap_or(default)
+    }
+
+    /// The value as JSON text.
+    pub(super) fn json(&self) -> Option<String> {
+        self.node.map(|node| node.json().to_string())
+    }
+}
+
+/// A map while it is read: it remembers which keys were asked for.
+pub(super) struct Table<'n> {
+    report: &'n Report,
+    path: String,
+    line: u64,
+    entries: &'n [(String, u64, Node)],
+    known_keys: Vec<&'static str>,
+}
+
+impl<'n> Table<'n> {
+    pub(super) fn at(&mut self, key: &'static str) -> Place<'n> {
+        self.known_keys.push(key);
+        let node = self.entries.iter().find(|(found, ..)| found == key).map(|(_, _, node)| node);
+        Place { report: self.report, path: join(&self.path, key), parent_line: self.line, node }
+    }
+
+    /// Notes the keys that are unknown or doubled.
+    fn finish(self) {
+        let accepted = format!("one of {}", self.known_keys.join(", "));
+        for (index, (key, line, _)) in self.entries.iter().enumerate() {
+            let earlier = self.entries.get(..index).unwrap_or_default();
+            if !self.known_keys.contains(&key.as_str()) {
+                self.report.add(
+                    Some(*line),
+                    &join(&self.path, key),
+                    "is not a known key".to_owned(),
+                    &accepted,
+                );
+            } else if earlier.iter().any(|(other, ..)| other == key) {
+                self.report.add(
+                    Some(*line),
+                    &join(&self.path, key),
+                    "is doubled".to_owned(),
+                    "each key once",
+                );
+            }
+        }
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}

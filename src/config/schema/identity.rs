@@ -1,0 +1,67 @@
+//! `identity` as written: which claims travel in which headers, and which in the proxy's metadata.
+
+use super::super::place::{Place, Table};
+use super::shapes::http_token;
+use crate::domain::claims::Claim;
+use crate::domain::identity::{Identity, folded};
+use crate::domain::token::TokenSource;
+
+const CLAIM: &str = "a claim's top-level name, or a JSON Pointer (RFC 6901)";
+
+/// Headers that frame a message or have another owner. A claim's value in one of them could change how the
+/// proxy or the upstream reads the request.
+const RESERVED_HEADERS: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+pub(super) fn read(identity: &mut Table<'_>, sources: &[TokenSource]) -> Identity {
+    let place = identity.at("headers");
+    let mut headers: Vec<(String, Claim)> = Vec::new();
+    for (key, claim) in place.entries() {
+        let name = header_name(&claim, key, sources);
+        if let Some(name) = &name
+            && let Some((other, _)) = headers.iter().find(|(other, _)| folded(other) == folded(name))
+        {
+            claim.fault(
+                format!("folds into one spelling with {other}"),
+                "names that differ in more than case, - and _",
+            );
+        }
+        headers.extend(name.zip(claim.parsed(CLAIM, Claim::new)));
+    }
+    if !place.is_written() {
+        headers.extend(Claim::new("sub").map(|sub| (Identity::DEFAULT_HEADER.to_owned(), sub)));
+    }
+    let metadata = match identity.at("metadata").list("a list of claims") {
+        Some(items) => items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new)).collect(),
+        None => ["iss", "sub"].into_iter().filter_map(Claim::new).collect(),
+    };
+    Identity::new(headers, metadata)
+}
+
+/// The header's name in lower case.
+fn header_name(place: &Place<'_>, name: &str, sources: &[TokenSource]) -> Option<String> {
+    let accepted = "a header name with at most 5 dashes or underscores that has no other use";
+    let is_name = http_token(name).is_some();
+    let lower = name.to_ascii_lowercase();
+    let dashes = lower.matches(['-', '_']).count();
+    let folded_name = folded(&lower);
+    let is_reserved = RESERVED_HEADERS.contains(&folded_name.as_str());
+    let is_source = sources
+        .iter()
+        .any(|source| matches!(source, TokenSource::Header(header) if folded(header) == folded_name));
+    if !is_name || dashes > Identity::MAX_DASHES || is_source || is_reserved {
+        place.fault("cannot be an identity header", accepted);
+        return None;
+    }
+    Some(lower)
+}

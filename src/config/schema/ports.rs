@@ -1,0 +1,110 @@
+//! The ports as written: `server`, `http`, and the addresses of all three.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::place::{Place, Table};
+use super::super::{Http, Listen, Server, Style, TlsFiles, TokenSettings};
+use super::shapes::{HOUR, SECOND, choice};
+use crate::domain::token::TokenSource;
+
+pub(super) fn server(server: &mut Table<'_>) -> Server {
+    let mode = server.at("unix_mode").parsed("an octal file mode in quotes, such as \"0660\"", octal);
+    let age = server.at("max_connection_age").duration(Duration::ZERO..=HOUR * 24, SECOND * 600);
+    let max_connections = server.at("max_connections").integer(1..=1_000_000, " connections", 20_000);
+    Server {
+        listen: listen(&server.at("listen")),
+        unix_mode: mode.unwrap_or(0o660),
+        tls: tls(&server.at("tls")),
+        max_connection_age: (!age.is_zero()).then_some(age),
+        max_connections: usize::try_from(max_connections).unwrap_or_default(),
+        drain_timeout: server.at("drain_timeout").duration(Duration::ZERO..=HOUR, SECOND * 20),
+    }
+}
+
+fn listen(place: &Place<'_>) -> Listen {
+    if !place.starts_with("unix:") {
+        return Listen::Tcp(address(place, "0.0.0.0:50051", ", or unix:/path/to.sock"));
+    }
+    let path = place.parsed("host:port, or unix:/path/to.sock", |text| {
+        let path = text.strip_prefix("unix:")?;
+        (path.starts_with('/') && !path.ends_with('/') && !path.contains('\0')).then(|| path.into())
+    });
+    Listen::Unix(path.unwrap_or_default())
+}
+
+fn tls(place: &Place<'_>) -> Option<TlsFiles> {
+    if !place.is_set() {
+        return None;
+    }
+    place.table(|tls| {
+        let (cert_place, key_place) = (tls.at("cert"), tls.at("key"));
+        cert_place.required("a PEM file with the certificate chain");
+        key_place.required("a PEM file with the private key");
+        let cert = readable(&cert_place, "a readable PEM file with the certificate chain");
+        let key = readable(&key_place, "a readable PEM file with the private key");
+        // Without the key, clients need no certificate. Null or an empty text looks like a demand for one but
+        // would set none, so both are faults.
+        let accepted = "a readable PEM file with the roots of client certificates";
+        let client_ca = readable(&tls.at("client_ca"), accepted);
+        Some(TlsFiles { cert: cert?, key: key?, client_ca })
+    })
+}
+
+fn readable(place: &Place<'_>, accepted: &str) -> Option<PathBuf> {
+    let file = place.text(accepted)?;
+    if let Err(error) = std::fs::File::open(file) {
+        place.fault(format!("{file} cannot be read: {error}"), accepted);
+    }
+    Some(file.into())
+}
+
+fn octal(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777)
+}
+
+pub(super) fn http(place: &Place<'_>, tokens: &TokenSettings) -> Option<Http> {
+    if !place.is_set() {
+        return None;
+    }
+    if !tokens.forward && tokens.from.iter().any(|source| matches!(source, TokenSource::Query(_))) {
+        let accepted = "tokens.forward: true, or no query among tokens.from";
+        place.fault("cannot remove a query parameter: no HTTP answer can", accepted);
+    }
+    place.table(|http| {
+        let (listen, style) = (http.at("listen"), http.at("style"));
+        listen.required("host:port");
+        style.required("envoy or forward_auth");
+        let forward_auth = choice(&style, &["envoy", "forward_auth"]) == Some("forward_auth");
+        let prefix = http.at("path_prefix");
+        if forward_auth && prefix.is_written() {
+            prefix.fault("has no meaning in the style forward_auth", "leaving it out");
+        }
+        let accepted = "a path that begins with / and does not end with one";
+        let path_prefix = prefix.parsed(accepted, |path| {
+            let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte));
+            (plain && path.starts_with('/') && !path.ends_with('/')).then(|| path.to_owned())
+        });
+        Some(Http {
+            listen: address(&listen, "", ""),
+            style: if forward_auth { Style::ForwardAuth } else { Style::Envoy },
+            path_prefix: path_prefix.unwrap_or_default(),
+        })
+    })
+}
+
+pub(super) fn admin_listen(admin: &mut Table<'_>) -> String {
+    address(&admin.at("listen"), "0.0.0.0:9090", "")
+}
+
+/// `host:port`; `alternative` ends the list of what is accepted.
+fn address(place: &Place<'_>, default: &str, alternative: &str) -> String {
+    let accepted = format!("host:port, such as 0.0.0.0:50051 or [::1]:50051{alternative}");
+    let read = |text: &str| {
+        let (host, port) = text.rsplit_once(':')?;
+        // An IPv6 address stands in brackets: its own colons would hide where the port begins.
+        let bare = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        (bare && !host.is_empty() && port.parse::<u16>().is_ok()).then(|| text.to_owned())
+    };
+    place.parsed(&accepted, read).unwrap_or_else(|| default.to_owned())
+}

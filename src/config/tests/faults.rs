@@ -1,0 +1,276 @@
+//! What the configuration refuses, and with which words.
+
+use super::*;
+
+/// One line per fault.
+fn faults(text: &str) -> Vec<String> {
+    parse(text)
+        .err()
+        .map_or_else(Vec::new, |ConfigError(faults)| faults.iter().map(Fault::to_string).collect())
+}
+
+#[test]
+fn all_faults_at_once_with_file_line_key_and_remedy() {
+    let text = "\
+mode: enforced
+sever: {}
+server:
+  listen: 50051
+  drain_timeout: 20
+tokens:
+  max_length: 1
+issuers:
+- name: passage
+  passage: {app_id: a/b}
+  leeway: 10 minutes
+  leeway: 10s
+- name: other
+  issuer: https://a.example
+  algorithms: [RS256, HS256]
+";
+    assert_eq!(
+        faults(text),
+        [
+            "authz.yaml:1: mode: \"enforced\" is not accepted; accepted: enforce or shadow",
+            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, rules, deny, decision_log",
+            "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051, or unix:/path/to.sock",
+            "authz.yaml:5: server.drain_timeout: 20 is not accepted; accepted: a duration from 0s to 1h, written like 250ms, 10s, 5m or 24h",
+            "authz.yaml:7: tokens.max_length: 1 is not accepted; accepted: a whole number from 64 to 65536 bytes",
+            "authz.yaml:10: issuers[0].passage.app_id: \"a/b\" is not accepted; accepted: the app's ID: letters, digits, dashes and underscores",
+            "authz.yaml:11: issuers[0].leeway: \"10 minutes\" is not accepted; accepted: a duration from 0s to 5m, written like 250ms, 10s, 5m or 24h",
+            "authz.yaml:12: issuers[0].leeway: is doubled; accepted: each key once",
+            "authz.yaml:13: issuers[1].audiences: is missing; accepted: a list of audiences; [] says on purpose that aud is not checked",
+            "authz.yaml:13: issuers[1].keys: is missing; accepted: exactly one of discovery: true, url, file, inline",
+            "authz.yaml:15: issuers[1].algorithms[1]: \"HS256\" is not accepted; accepted: a list out of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA",
+        ]
+    );
+}
+
+/// Each text is refused, and this is in what is said of it.
+#[test]
+fn refuses() {
+    let long = "x".repeat(64);
+    let beside = |more: &str| format!("{APP}{more}");
+    let other = |more: &str| format!("issuers:\n- {{{}, {more}}}", OTHER[1..].strip_suffix('}').unwrap());
+    let discovery = |issuer: &str, on: &str| {
+        format!("issuers: [{{name: a, issuer: {issuer}, audiences: [], keys: {{discovery: {on}}}}}]")
+    };
+    for (text, want) in [
+        (String::new(), "authz.yaml:1: issuers: is missing"),
+        ("[]".into(), "authz.yaml:1: is a list; accepted: a map"),
+        ("issuers: []".into(), "issuers: is empty, so no token could be accepted"),
+        ("issuers:".into(), "authz.yaml:1: issuers: has no value"),
+        ("issuers: [7]".into(), "issuers[0]: 7 is not accepted; accepted: a map"),
+        ("issuers: [{passage: {app_id: a}}]".into(), "issuers[0].name: is missing"),
+        (format!("issuers: [{{name: {long}, passage: {{app_id: a}}}}]"), "issuers[0].name: "),
+        ("issuers: [{name: a b, passage: {app_id: a}}]".into(), "\"a b\" is not accepted"),
+        ("issuers: [{name: a, passage: }]".into(), "issuers[0].passage: has no value"),
+        ("issuers: [{name: a, passage: {}}]".into(), "issuers[0].passage.app_id: is missing"),
+        ("issuers: [{name: a, passage: {app_id: 1}}]".into(), "app_id: 1 is not accepted"),
+        ("issuers: [{name: a, passage: {app_id: ''}}]".into(), "app_id: \"\" is not accepted"),
+        (
+            "issuers: [{name: a, passage: {app_id: a, base_url: http://auth.passage.id}}]".into(),
+            "base_url: is not a URL",
+        ),
+        ("issuers: [{name: a, passage: {app_id: a}, audiences: }]".into(), "audiences: has no value"),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, audiences: ['']}]".into(),
+            "audiences[0]: \"\" is not accepted",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, audiences: x}]".into(),
+            "audiences: \"x\" is not accepted",
+        ),
+        ("issuers: [{name: a, passage: {app_id: a}, algorithms: []}]".into(), "algorithms: is empty"),
+        ("issuers: [{name: a, passage: {app_id: a}, algorithms: [none]}]".into(), "algorithms[0]: \"none\""),
+        ("issuers: [{name: a, passage: {app_id: a}, issuer: []}]".into(), "issuers[0].issuer: is empty"),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, ca: /no/such/file}]".into(),
+            "ca: /no/such/file cannot be read",
+        ),
+        ("issuers: [{name: a, passage: {app_id: a}, keys: {}}]".into(), "keys: names 0 sources"),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {file: /no/such/file}}]".into(),
+            "keys.file: /no/such/file cannot be read",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {discovery: true}}]".into(),
+            "keys.discovery: there are 2 iss values",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {url: https://a, file: /b}}]".into(),
+            "keys: names 2 sources",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {url: http://a.example}}]".into(),
+            "keys.url: is not a URL that may be fetched",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {url: 'https://u:secret@a.example'}}]".into(),
+            "keys.url: is not a URL that may be fetched",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {url: 'file:///etc/passwd'}}]".into(),
+            "keys.url: is not a URL",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {inline: {keys: []}}}]".into(),
+            "keys.inline: the key set holds no usable key",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {inline: {keys: [{kty: oct, k: AA}]}}}]".into(),
+            "keys.inline: key 0 cannot be used",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, refresh: {interval: 1ms}}]".into(),
+            "refresh.interval: \"1ms\"",
+        ),
+        (format!("issuers: [{OTHER}, {OTHER}]"), "issuers[1]: the name other is taken"),
+        (
+            format!("issuers: [{OTHER}, {}]", OTHER.replace("other", "b")),
+            "iss \"https://a.example\" belongs to issuer other already",
+        ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, keys: {inline: {keys: [{kty: EC, d: secret}]}}}]"
+                .into(),
+            "keys.inline: holds a private key",
+        ),
+        (discovery("https://a.example", "false"), "keys.discovery: is off"),
+        (
+            discovery("[https://a.example, https://b.example]", "true"),
+            "keys.discovery: there are 2 iss values",
+        ),
+        (discovery("a.example", "true"), "keys.discovery: the issuer is no URL"),
+        (discovery("http://a.example", "true"), "keys.discovery: the issuer is no URL"),
+        (discovery("https://a.example/?x=y", "true"), "keys.discovery: the issuer is no URL"),
+        (discovery("https://a.example", "yes please"), "keys.discovery: \"yes please\" is not accepted"),
+        (
+            beside("key_store: /no/such/folder"),
+            "key_store: \"/no/such/folder\" is not accepted; accepted: a folder that exists",
+        ),
+        (other("leeway: 10m"), "leeway: \"10m\" is not accepted"),
+        (other("types: JWT"), "types: \"JWT\" is not accepted"),
+        (other("require_kid: 'yes'"), "require_kid: \"yes\" is not accepted; accepted: true or false"),
+        (beside("issuers: []"), "authz.yaml:2: issuers: is doubled"),
+        (beside("tokens: {from: []}"), "tokens.from: is empty"),
+        (beside("tokens: {from: [{}]}"), "tokens.from[0]: does not name one source"),
+        (beside("tokens: {from: [{cookie: 'a b'}]}"), "cookie: \"a b\" is not accepted"),
+        (beside("tokens: {from: [{cookie: a, header: authorization}]}"), "does not name one source"),
+        (beside("deny: {realm: 'a\"b'}"), "deny.realm: \"a\\\"b\" is not accepted"),
+        (beside("admin: {listen: ':9090'}"), "admin.listen: \":9090\" is not accepted"),
+        (beside("admin: {listen: 'h:99999'}"), "admin.listen: \"h:99999\" is not accepted"),
+        (beside("rules: [{name: a, acess: public}]"), "rules[0].acess: is not a known key"),
+        (beside("rules: [{access: public}]"), "rules[0].name: is missing"),
+        (beside("rules: [{name: a}, {name: a}]"), "rules[1]: the name \"a\" is taken"),
+        (beside("rules: [{name: a, match: }]"), "rules[0].match: has no value"),
+        (beside("rules: [{name: a, match: {paths: []}}]"), "match.paths: is empty"),
+        (
+            beside("rules: [{name: a, match: {paths: [/a/../b]}}]"),
+            "match.paths[0]: \"/a/../b\" is not accepted",
+        ),
+        (beside("rules: [{name: a, match: {paths: ['/a*']}}]"), "match.paths[0]: \"/a*\" is not accepted"),
+        (beside("rules: [{name: a, match: {paths: /a}}]"), "match.paths: \"/a\" is not accepted"),
+        (beside("rules: [{name: a, match: {hosts: ['a:80']}}]"), "match.hosts[0]: \"a:80\" is not accepted"),
+        (beside("rules: [{name: a, match: {methods: []}}]"), "match.methods: is empty"),
+        (
+            beside("rules: [{name: a, match: {methods: ['G T']}}]"),
+            "match.methods[0]: \"G T\" is not accepted",
+        ),
+        (beside("rules: [{name: a, access: none}]"), "access: \"none\" is not accepted"),
+        (
+            beside("rules: [{name: a, access: public, require: {claims: {a: b}}}]"),
+            "rules[0]: asks something of a token",
+        ),
+        (
+            beside("rules: [{name: a, require: {issuers: [other]}}]"),
+            "issuers[0]: \"other\" is not accepted; accepted: a list out of passage",
+        ),
+        (beside("rules: [{name: a, require: {issuers: []}}]"), "require.issuers: is empty"),
+        (beside("rules: [{name: a, require: {claims: {role: }}}]"), "claims.role: has no value"),
+        (beside("rules: [{name: a, require: {claims: {role: []}}}]"), "claims.role: is empty"),
+        (beside("rules: [{name: a, require: {claims: {role: [[a]]}}}]"), "claims.role[0]: is a list"),
+        (beside("rules: [{name: a, require: {claims: {/a~: b}}}]"), "claims./a~: is no claim"),
+        (beside("rules: [{name: a, require: {claims: {role: a, role: b}}}]"), "claims.role: is doubled"),
+        (
+            beside("identity: {headers: {x-user: sub, X_User: email}}"),
+            "identity.headers.X_User: folds into one spelling with x-user",
+        ),
+        (beside("identity: {headers: {a-b-c-d-e-f-g: sub}}"), "a-b-c-d-e-f-g: cannot be an identity header"),
+        (beside("identity: {headers: {'a b': sub}}"), "a b: cannot be an identity header"),
+        (beside("identity: {headers: {Authorization: sub}}"), "Authorization: cannot be an identity header"),
+        (
+            beside("identity: {headers: {x_api_token: sub}}\ntokens: {from: [{header: x-api-token}]}"),
+            "x_api_token: cannot be an identity header",
+        ),
+        (beside("identity: {headers: {x-user: ''}}"), "x-user: \"\" is not accepted"),
+        (beside("identity: {headers: {x-user: /a~2}}"), "x-user: \"/a~2\" is not accepted"),
+        (beside("identity: {metadata: sub}"), "identity.metadata: \"sub\" is not accepted"),
+        (beside("mode: shadow\nmode: enforce"), "authz.yaml:3: mode: is doubled"),
+        (beside("{ - : ]"), "accepted: one YAML document with a map at its top"),
+    ] {
+        let said = faults(&text).join("\n");
+        assert!(said.contains(want), "{text}\n  says: {said}\n  not: {want}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
+fn refuses_ports_and_the_log() {
+    for (text, want) in [
+        (
+            "server: {listen: 'unix:run/a.sock'}",
+            "\"unix:run/a.sock\" is not accepted; accepted: host:port, or unix:/",
+        ),
+        ("server: {listen: 'unix:/run/'}", "\"unix:/run/\" is not accepted"),
+        (
+            "server: {listen: /run/a.sock}",
+            "server.listen: \"/run/a.sock\" is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051, or unix:/",
+        ),
+        ("server: {unix_mode: 660}", "server.unix_mode: 660 is not accepted"),
+        ("server: {unix_mode: '0999'}", "server.unix_mode: \"0999\" is not accepted"),
+        ("server: {unix_mode: '7777'}", "server.unix_mode: \"7777\" is not accepted"),
+        ("server: {tls: {}}", "server.tls.cert: is missing"),
+        (
+            "server: {tls: {cert: /no/such.pem, key: /no/such.key}}",
+            "server.tls.cert: /no/such.pem cannot be read",
+        ),
+        ("server: {tls: {cert: /, key: /, client_ca: }}", "server.tls.client_ca: has no value"),
+        ("server: {tls: {cert: /, key: /, client_ca: ''}}", "server.tls.client_ca: \"\" is not accepted"),
+        ("server: {tls: true}", "server.tls: is true"),
+        ("server: {max_connections: 0}", "server.max_connections: 0 is not accepted"),
+        ("server: {max_connection_age: 10}", "server.max_connection_age: 10 is not accepted"),
+        ("http: {listen: '0.0.0.0:8080'}", "http.style: is missing"),
+        ("http: {style: envoy}", "http.listen: is missing"),
+        (
+            "http: {listen: '0.0.0.0:8080', style: nginx}",
+            "http.style: \"nginx\" is not accepted; accepted: envoy or forward_auth",
+        ),
+        ("http: {listen: 'unix:/a', style: envoy}", "http.listen: \"unix:/a\" is not accepted"),
+        (
+            "http: {listen: 'a:1', style: envoy, path_prefix: check}",
+            "http.path_prefix: \"check\" is not accepted",
+        ),
+        ("http: {listen: 'a:1', style: envoy, path_prefix: /check/}", "http.path_prefix: \"/check/\" is not"),
+        ("http: {listen: 'a:1', style: envoy, path_prefix: '/a?b'}", "http.path_prefix: \"/a?b\" is not"),
+        ("http: {listen: 'a:1', style: forward_auth, path_prefix: /a}", "http.path_prefix: has no meaning"),
+        (
+            "http: {listen: 'a:1', style: envoy}\ntokens: {forward: false, from: [{query: t}]}",
+            "http: cannot remove a query parameter",
+        ),
+        ("tokens: {cache: 10}", "tokens.cache: 10 is not accepted; accepted: a map"),
+        ("tokens: {cache: {max_entries: -1}}", "tokens.cache.max_entries: -1 is not accepted"),
+        ("decision_log: {denied: 1.5}", "decision_log.denied: is a"),
+        (
+            "decision_log: {denied: 2}",
+            "decision_log.denied: 2 is not accepted; accepted: a number from 0 to 1",
+        ),
+        ("decision_log: {allowed: -0.1}", "decision_log.allowed: is a"),
+        ("decision_log: {allowed: all}", "decision_log.allowed: \"all\" is not accepted"),
+        ("decision_log: {allowed: .nan}", "non-finite float"),
+        ("decision_log: {max_per_second: 0}", "decision_log.max_per_second: 0 is not accepted"),
+        ("decision_log: {subject: plain}", "decision_log.subject: \"plain\" is not accepted"),
+    ] {
+        let said = faults(&format!("{APP}{text}")).join("\n");
+        assert!(said.contains(want), "{text}\n  says: {said}\n  not: {want}");
+    }
+}
