@@ -219,5 +219,9 @@ impl<'p> Selected<'p> {
 }
 
 #[cfg(test)]
+#[path = "policy/models.rs"]
+mod models;
+
+#[cfg(test)]
 #[path = "policy/tests.rs"]
 mod tests;

@@ -13,8 +13,10 @@ pub(crate) mod host;
 pub(crate) mod method;
 mod transform;
 
+use strum::VariantArray as _;
 pub(crate) use transform::Mode;
-use transform::{Decoding, Parameters, Resolution, overlong, resolved, unescaped};
+
+use transform::{Decoding, Parameters, Resolution, Separators, overlong, resolved, unescaped};
 
 /// The longest path in bytes that is read in several ways. The work for one request is bounded: a longer path that servers
 /// may read in several ways falls under every rule.
@@ -87,13 +89,21 @@ impl Several<'_> {
     /// Gives each reading to `take`, with the mode in which its characters were read. One path may come more than once.
     pub(crate) fn for_each(&self, mut take: impl FnMut(Mode, &[u8])) {
         take(Mode::AsSent, &self.sent);
-        for mode in self.marks.modes() {
-            let Some(path) = mode.read(&self.sent) else { continue };
-            for resolution in Resolution::of(&path) {
-                take(mode, &resolved(&path, *resolution));
-            }
-            take(mode, &path);
+        self.marks.modes().for_each(|mode| Self::read(&self.sent, mode, &mut take));
+        // A proxy or a client library in between may resolve what stands there in clear, before escapes are decoded.
+        for resolution in Resolution::of(&self.sent).iter().filter(|resolution| resolution.ends_in_dots()) {
+            let sent = resolved(&self.sent, *resolution);
+            let modes = self.marks.modes().filter(|mode| mode.keeps_parameters());
+            modes.for_each(|mode| Self::read(&sent, mode, &mut take));
         }
+    }
+
+    fn read(sent: &[u8], mode: Mode, take: &mut impl FnMut(Mode, &[u8])) {
+        let Some(path) = mode.read(sent) else { return };
+        for resolution in Resolution::of(&path) {
+            take(mode, &resolved(&path, *resolution));
+        }
+        take(mode, &path);
     }
 }
 
@@ -199,16 +209,19 @@ impl Marks {
             (Parameters::CutBeforeDecoding, self.has_escaped_semicolon),
             (Parameters::CutAfterDecoding, semicolon || self.has_escaped_percent),
         ];
-        let slashes = self.has_backslash || self.has_escaped_slash || self.has_escaped_percent;
+        let separators: &[_] = if self.has_backslash || self.has_escaped_slash || self.has_escaped_percent {
+            Separators::VARIANTS
+        } else {
+            &[Separators::Slash]
+        };
         let decodings = decodings.into_iter().filter_map(|(decoding, differs)| differs.then_some(decoding));
         decodings.flat_map(move |decoding| {
             let parameters = parameters.into_iter().filter_map(|(choice, differs)| differs.then_some(choice));
             parameters.flat_map(move |parameters| {
-                let choices = if slashes { &[false, true][..] } else { &[false] };
-                choices.iter().map(move |all_slashes| Mode::Read {
+                separators.iter().map(move |separators| Mode::Read {
                     decoding,
                     parameters,
-                    all_slashes: *all_slashes,
+                    separators: *separators,
                 })
             })
         })

@@ -173,13 +173,14 @@ mod tests {
         ) {
             let ignored = Ignored::all().nth(way).unwrap();
             let path = ignored.fold(path.as_bytes());
+            let index = Index::new(&rules, ignored);
             for mode in Mode::all() {
                 let matches = |rule: &Rule| {
                     rule.paths.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.matches(&path, mode, ignored)))
                         && rule.hosts.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.matches(&host, None, false)))
                 };
                 let all = rules.iter().position(matches);
-                let found = Index::new(&rules, ignored).first(&path, &host, |at| matches(&rules[at]));
+                let found = index.first(&path, &host, |at| matches(&rules[at]));
                 prop_assert_eq!(found, all);
             }
         }

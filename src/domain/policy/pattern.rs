@@ -198,11 +198,6 @@ impl PathPattern {
         self.is_prefix
     }
 
-    /// Whether modes make a difference to the pattern's own text.
-    pub(super) const fn depends_on_mode(&self) -> bool {
-        matches!(self.texts, Texts::ByMode(_))
-    }
-
     /// All texts that it may stand for while this is ignored.
     pub(super) fn texts(&self, ignored: Ignored) -> Vec<&[u8]> {
         match &self.texts {

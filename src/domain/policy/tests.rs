@@ -2,7 +2,9 @@
 
 use super::*;
 
-fn rule(name: &str, hosts: &[&str], paths: &[&str], methods: &[&str]) -> Rule {
+pub(super) const ALL: Ignored = Ignored { case: true, trailing_slash: true };
+
+pub(super) fn rule(name: &str, access: Access, hosts: &[&str], paths: &[&str], methods: &[&str]) -> Rule {
     fn some<T>(list: &[&str], read: impl Fn(&str) -> T) -> Option<Vec<T>> {
         (!list.is_empty()).then(|| list.iter().map(|text| read(text)).collect())
     }
@@ -11,6 +13,291 @@ fn rule(name: &str, hosts: &[&str], paths: &[&str], methods: &[&str]) -> Rule {
         hosts: some(hosts, |text| HostPattern::new(text).unwrap()),
         paths: some(paths, |text| PathPattern::new(text).unwrap()),
         methods: some(methods, str::to_owned),
+        access,
         ..Rule::default()
+    }
+}
+
+pub(super) fn request<'a>(method: &'a str, host: &'a str, path: &'a str) -> Request<'a> {
+    Request { method: method.as_bytes(), host: host.as_bytes(), path: path.as_bytes(), ..Request::default() }
+}
+
+/// The name of the strictest rule, or the code of the denial.
+fn selected<'p>(policy: &'p Policy, request: &Request<'_>) -> &'p str {
+    match policy.select(request) {
+        Ok(selection) => &selection.strictest().name,
+        Err(denial) => denial.code(),
+    }
+}
+
+#[test]
+fn the_first_match_counts() {
+    let policy = Policy::new(
+        vec![
+            rule("health", Access::Public, &[], &["/healthz"], &["GET"]),
+            rule("assets", Access::Public, &["api.example.com", "*.example.org"], &["/assets/*"], &[]),
+            rule("wild", Access::Public, &["*.example.org"], &[], &[]),
+            rule("post", Access::Public, &[], &[], &["POST"]),
+            rule("six", Access::Public, &["[::1]:*"], &[], &[]),
+        ],
+        ALL,
+    );
+    for (method, host, path, want) in [
+        ("GET", "any", "/healthz", "health"),
+        ("GET", "any", "/healthz?x", "health"),
+        ("HEAD", "any", "/healthz", "health"),
+        ("get", "any", "/healthz", ""),
+        ("PUT", "any", "/healthz", ""),
+        ("GET", "any", "/healthz/", ""),
+        ("GET", "any", "/healthzz", ""),
+        ("GET", "any", "/x/../healthz", ""),
+        ("GET", "API.example.com:443", "/assets/", "assets"),
+        ("GET", "api.example.com:80", "/assets/a/b", "assets"),
+        ("GET", "api.example.com", "/assets", "assets"),
+        ("GET", "api.example.com", "/Assets/a", ""),
+        ("GET", "api.example.com:8443", "/assets/", ""),
+        ("GET", "api.example.com.", "/assets/a", ""),
+        ("GET", "api.example.com", "/assetsx", ""),
+        ("GET", "a.b.example.org", "/assets/x", "assets"),
+        ("GET", "a.b.example.org", "/", "wild"),
+        ("GET", "example.org", "/", ""),
+        ("GET", "evil-example.org", "/", ""),
+        ("GET", ".example.org", "/", ""),
+        ("POST", "any", "/", "post"),
+        ("GET", "[::1]:8080", "/", "six"),
+        ("GET", "[::1]", "/", "six"),
+        ("OPTIONS", "any", "*", ""),
+        ("GET", "any:", "/", "request_malformed"),
+        ("GET", "", "/", "request_malformed"),
+        ("GET", "any", "/%", "request_malformed"),
+    ] {
+        assert_eq!(selected(&policy, &request(method, host, path)), want, "{method} {host} {path}");
+    }
+    let odd = request("GET", "any:", "/%");
+    let named = |name: &'static [u8]| Request { rule: Some(name), ..odd.clone() };
+    assert_eq!(selected(&policy, &named(b"wild")), "wild", "a rule picked by name looks at nothing");
+    for name in [&b"Wild"[..], b"", b"\xff", b"wild "] {
+        assert_eq!(selected(&policy, &named(name)), "rule_unknown");
+    }
+    let methods = Policy::new(vec![rule("post", Access::Public, &[], &[], &["POST"])], ALL);
+    assert_eq!(selected(&methods, &odd), "", "neither host nor path is looked at");
+    assert_eq!(selected(&Policy::new(Vec::new(), ALL), &odd), "");
+}
+
+/// The rows of the security review, each with a rule that a reading must not escape or open.
+#[test]
+fn no_reading_opens_what_another_closes() {
+    let policy = Policy::new(
+        vec![
+            rule("public", Access::Public, &[], &["/healthz", "/assets/*"], &[]),
+            rule(
+                "admin",
+                Access::Deny,
+                &[],
+                &["/admin/*", "/internal/*", "/v1/things:delete", "/odata/$batch"],
+                &[],
+            ),
+        ],
+        ALL,
+    );
+    for (path, want) in [
+        ("/healthz", "public"),
+        ("/assets/a%20b", "public"),
+        ("/assets/a//b", "public"),
+        ("/assets/a;v=1/b%2Fc/100%25", "public"),
+        ("/assets/%E6%97%A5", "public"),
+        ("/assets/日", "public"),
+        ("/admin/../healthz", "admin"),
+        ("/admin/x/../../assets/y", "admin"),
+        ("/x/../assets/a", ""),
+        ("//assets/a", ""),
+        ("/./assets/a", ""),
+        ("/%61ssets/a", ""),
+        ("/Assets/a", ""),
+        ("/healthz/", ""),
+        ("/healthz;/x", ""),
+        ("/assets/..%2fadmin/x", "admin"),
+        ("/assets/%2e%2e/x", ""),
+        ("/assets/..;/x", ""),
+        ("/assets/%252e%252e%252fx", ""),
+        ("/admin;x=1/users", "admin"),
+        ("/admin;/users", "admin"),
+        ("/ADMIN/x", "admin"),
+        ("/admin/..//x", "admin"),
+        ("/internal;/x", "admin"),
+        ("/internal", "admin"),
+        ("/internal/", "admin"),
+        ("/%69nternal", "admin"),
+        ("/x/..%2finternal", "admin"),
+        ("/x%5c..%5cinternal", "admin"),
+        ("/v1/things%3Adelete", "admin"),
+        ("/v1/things:delete/", "admin"),
+        ("/V1/things%3adelete", "admin"),
+        ("/odata/%24batch", "admin"),
+        ("/odata/%2524batch", "admin"),
+        ("/v1;a/things:delete", "admin"),
+        ("/api/v4/projects/group%2Fproject", ""),
+        ("/@scope%2fname", ""),
+        ("/bucket/a%252Fb", ""),
+        ("/search/100%25abc", ""),
+        ("/files/café.txt", ""),
+        ("/a%5Cb", ""),
+        ("/app/./x;v=1", ""),
+        ("/adminx/y", ""),
+    ] {
+        assert_eq!(selected(&policy, &request("GET", "any", path)), want, "{path}");
+    }
+    let many = format!("/assets/{}", "a;/".repeat(100));
+    assert_eq!(
+        selected(&policy, &request("GET", "any", &many)),
+        "admin",
+        "more readings than are worked out"
+    );
+    let exact = Policy::new(
+        vec![
+            rule("admin", Access::Deny, &[], &["/Admin/"], &[]),
+            rule("rest", Access::Public, &[], &["/*"], &[]),
+        ],
+        Ignored::NOTHING,
+    );
+    for (path, want) in
+        [("/Admin/", "admin"), ("/admin/", "rest"), ("/Admin", "rest"), ("/%41dmin/", "admin")]
+    {
+        assert_eq!(selected(&exact, &request("GET", "any", path)), want, "{path}");
+    }
+    // The pattern is folded as the path is.
+    let folded = Policy::new(
+        vec![
+            rule("admin", Access::Deny, &[], &["/Admin/"], &[]),
+            rule("rest", Access::Public, &[], &["/*"], &[]),
+        ],
+        ALL,
+    );
+    for path in ["/Admin/", "/admin/", "/Admin", "/ADMIN", "/%61dmin/"] {
+        assert_eq!(selected(&folded, &request("GET", "any", path)), "admin", "{path}");
+    }
+}
+
+#[test]
+fn hosts_and_their_ports() {
+    let policy = Policy::new(
+        vec![
+            rule("admin", Access::Deny, &["admin.example.com"], &[], &[]),
+            rule("debug", Access::Public, &["www.example.com:8443"], &[], &[]),
+            rule("www", Access::Public, &["www.example.com"], &[], &[]),
+            rule("any", Access::Public, &["any.example.com:*"], &[], &[]),
+            rule("alt", Access::Deny, &["alt.example.com:8443"], &[], &[]),
+            rule("own", Access::Required, &["own.example.com"], &[], &[]),
+            rule("rest", Access::Optional, &["*.example.com:*"], &[], &[]),
+        ],
+        ALL,
+    );
+    for (host, want) in [
+        ("www.example.com", "www"),
+        ("WWW.example.com:443", "www"),
+        ("www.example.com:99", "rest"),
+        ("www.example.com.", ""),
+        ("www.example.com.:99", ""),
+        ("www.example.com:8443", "debug"),
+        ("www.example.com:08443", "rest"),
+        ("www.example.com:0080", "rest"),
+        ("any.example.com:1", "any"),
+        ("admin.example.com", "admin"),
+        ("ADMIN.example.com.", "admin"),
+        ("admin.example.com:8443", "admin"),
+        ("admin.example.com.:1", "admin"),
+        ("alt.example.com:8443", "alt"),
+        ("alt.example.com:08443", "alt"),
+        ("alt.example.com:1", "rest"),
+        ("own.example.com:99", "rest"),
+        ("www.example.com:", "request_malformed"),
+        ("admin.example.com:x", "request_malformed"),
+        ("admin.example.com:80x", "request_malformed"),
+        ("admin.example.com:80:80", "request_malformed"),
+        ("admin.example.com:+80", "request_malformed"),
+        ("admin.example.com:-1", "request_malformed"),
+    ] {
+        assert_eq!(selected(&policy, &request("GET", host, "/")), want, "{host}");
+    }
+}
+
+/// A rule that demands a token is not escaped by another port, unless the rule that matches names that port.
+#[test]
+fn another_port_does_not_escape_a_rule_that_demands_a_token() {
+    let policy = Policy::new(
+        vec![
+            rule("own", Access::Required, &["own.example.com"], &[], &[]),
+            rule("rest", Access::Public, &[], &[], &[]),
+        ],
+        ALL,
+    );
+    for (host, want) in [
+        ("own.example.com", "own"),
+        ("own.example.com:99", "own"),
+        ("own.example.com.:99", "own"),
+        ("a:99", "rest"),
+    ] {
+        assert_eq!(selected(&policy, &request("GET", host, "/")), want, "{host}");
+    }
+}
+
+#[test]
+fn methods_and_what_they_stand_for() {
+    let policy = Policy::new(
+        vec![
+            rule("read", Access::Public, &[], &[], &["GET"]),
+            rule("delete", Access::Deny, &[], &[], &["DELETE"]),
+        ],
+        ALL,
+    );
+    for (method, path, headers, want) in [
+        ("GET", "/", &[][..], "read"),
+        ("HEAD", "/", &[], "read"),
+        ("head", "/", &[], ""),
+        ("DELETE", "/", &[], "delete"),
+        ("delete", "/", &[], "delete"),
+        ("POST", "/", &[], ""),
+        ("POST", "/", &[("X-HTTP-Method-Override", "DELETE")], "delete"),
+        ("POST", "/", &[("x-http-method", "delete")], "delete"),
+        ("POST", "/?_method=DELETE", &[], "delete"),
+        ("POST", "/", &[("x-method-override", "GET")], ""),
+        ("GET", "/", &[("x-http-method-override", "DELETE")], "read"),
+    ] {
+        let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let request = Request { headers, ..request(method, "any", path) };
+        assert_eq!(selected(&policy, &request), want, "{method} {path}");
+    }
+}
+
+#[test]
+fn patterns_that_could_never_match_are_none() {
+    for text in [
+        "",
+        "/a/../b",
+        "//a",
+        "/a*",
+        "/*/b",
+        "/a%2fb",
+        "a",
+        "/%61",
+        "/a/**",
+        "/a?b",
+        "/a\\b",
+        "/a#b",
+        "/a/..;/b",
+        "*/*",
+        "/a%2F..%2Fb",
+    ] {
+        assert_eq!(PathPattern::new(text), None, "{text}");
+    }
+    for text in ["/", "/*", "/a", "/a/*", "*", "/a%20b/*", "/v1;x/*", "/group%2Fproject", "/é"] {
+        assert!(PathPattern::new(text).is_some(), "{text}");
+    }
+    for text in ["", "*", "*.", "*.*.a", "a b", "a.", ".a", "é", "a:", "a:x", "a:0080", "a:65536", "a:80:80"]
+    {
+        assert_eq!(HostPattern::new(text), None, "{text}");
+    }
+    for text in ["a", "*.a", "a:80", "a:*", "*.a:8443", "[::1]", "[::1]:80"] {
+        assert_eq!(HostPattern::new(text).map(|pattern| pattern.to_string()).as_deref(), Some(text));
     }
 }

@@ -32,6 +32,17 @@ pub(crate) enum Parameters {
     CutAfterDecoding,
 }
 
+/// What separates segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
+pub(crate) enum Separators {
+    /// The slash, and `%2f` where it is decoded.
+    Slash,
+    /// `\` and `%5c` as well.
+    Backslash,
+    /// `\`, `%5c` and `%2f` as well.
+    All,
+}
+
 /// How the characters of a path are read, before dot segments and repeated slashes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -40,8 +51,7 @@ pub(crate) enum Mode {
     Read {
         decoding: Decoding,
         parameters: Parameters,
-        /// Whether `\`, `%2f` and `%5c` are slashes, too.
-        all_slashes: bool,
+        separators: Separators,
     },
 }
 
@@ -57,20 +67,20 @@ pub(super) enum Resolution {
 }
 
 impl Mode {
-    pub(crate) const PLAIN: Self =
-        Self::Read { decoding: Decoding::Unreserved, parameters: Parameters::Kept, all_slashes: false };
-
-    /// How many there are.
-    pub(crate) const COUNT: usize = 1 + Decoding::VARIANTS.len() * Parameters::VARIANTS.len() * 2;
+    pub(crate) const PLAIN: Self = Self::Read {
+        decoding: Decoding::Unreserved,
+        parameters: Parameters::Kept,
+        separators: Separators::Slash,
+    };
 
     /// All modes, each at its [index](Self::index).
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let read = Decoding::VARIANTS.iter().flat_map(|decoding| {
             Parameters::VARIANTS.iter().flat_map(|parameters| {
-                [false, true].map(|all_slashes| Self::Read {
+                Separators::VARIANTS.iter().map(|separators| Self::Read {
                     decoding: *decoding,
                     parameters: *parameters,
-                    all_slashes,
+                    separators: *separators,
                 })
             })
         });
@@ -81,24 +91,29 @@ impl Mode {
     pub(crate) const fn index(self) -> usize {
         match self {
             Self::AsSent => 0,
-            Self::Read { decoding, parameters, all_slashes } => {
-                1 + (decoding as usize * Parameters::VARIANTS.len() + parameters as usize) * 2
-                    + all_slashes as usize
+            Self::Read { decoding, parameters, separators } => {
+                1 + (decoding as usize * Parameters::VARIANTS.len() + parameters as usize)
+                    * Separators::VARIANTS.len()
+                    + separators as usize
             }
         }
     }
 
+    pub(super) const fn keeps_parameters(self) -> bool {
+        matches!(self, Self::Read { parameters: Parameters::Kept, .. })
+    }
+
     /// Reads a path in this mode; `None` if that leaves a broken escape.
     pub(crate) fn read(self, sent: &[u8]) -> Option<Vec<u8>> {
-        let Self::Read { decoding, parameters, all_slashes } = self else { return Some(sent.to_vec()) };
+        let Self::Read { decoding, parameters, separators } = self else { return Some(sent.to_vec()) };
         let cut = match parameters {
             Parameters::Kept | Parameters::CutAfterDecoding => Cow::Borrowed(sent),
             Parameters::CutWhereRaw => Cow::Owned(without_parameters(sent, false)),
             Parameters::CutBeforeDecoding => Cow::Owned(without_parameters(sent, true)),
         };
-        let mut path = decoded(&cut, decoding, all_slashes)?;
+        let mut path = decoded(&cut, decoding, separators)?;
         if decoding == Decoding::Twice {
-            path = decoded(&path, Decoding::All, all_slashes)?;
+            path = decoded(&path, Decoding::All, separators)?;
         }
         Some(match parameters {
             Parameters::CutAfterDecoding => without_parameters(&path, true),
@@ -144,14 +159,19 @@ pub(super) fn overlong(sent: &[u8]) -> bool {
 }
 
 /// Decodes escapes; `None` for a broken one.
-fn decoded(path: &[u8], decoding: Decoding, all_slashes: bool) -> Option<Vec<u8>> {
+fn decoded(path: &[u8], decoding: Decoding, separators: Separators) -> Option<Vec<u8>> {
+    let separates = |byte: u8| match separators {
+        Separators::Slash => false,
+        Separators::Backslash => byte == b'\\',
+        Separators::All => matches!(byte, b'/' | b'\\'),
+    };
     let mut read = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some(at) = memchr2(b'%', b'\\', rest) {
         let (before, marked) = rest.split_at_checked(at)?;
         read.extend_from_slice(before);
         if marked.first() == Some(&b'\\') {
-            read.push(if all_slashes { b'/' } else { b'\\' });
+            read.push(if separates(b'\\') { b'/' } else { b'\\' });
             rest = marked.get(1..)?;
             continue;
         }
@@ -162,7 +182,7 @@ fn decoded(path: &[u8], decoding: Decoding, all_slashes: bool) -> Option<Vec<u8>
             Decoding::All | Decoding::Twice => true,
         };
         match byte {
-            b'/' | b'\\' if all_slashes => read.push(b'/'),
+            byte if separates(byte) => read.push(b'/'),
             _ if is_decoded => read.push(byte),
             _ => escape(byte, &mut read),
         }
@@ -210,6 +230,10 @@ pub(super) fn climbs(path: &[u8]) -> bool {
 }
 
 impl Resolution {
+    pub(super) const fn ends_in_dots(self) -> bool {
+        matches!(self, Self::Dots | Self::MergeThenDots)
+    }
+
     /// Those that change a path.
     pub(super) fn of(path: &[u8]) -> &'static [Self] {
         let repeats = memmem::find(path, b"//").is_some();
