@@ -7,7 +7,7 @@ use clap::Parser as _;
 use passage_authz::cli::{self, Cli};
 use tokio::runtime::Builder;
 
-/// How long the exit waits for the runtime's blocking threads: one that reads from a disk that hangs cannot be cancelled.
+/// How long the exit waits for the runtime's blocking threads: a read from a disk that hangs cannot be cancelled.
 const BLOCKING_THREADS_GRACE: Duration = Duration::from_secs(1);
 
 /// Fewer instructions per check and less memory per cached token than the system's, see docs/decisions/0005.

@@ -125,8 +125,8 @@ impl IssuerConfigs {
 }
 
 impl Engine {
-    /// Builds everything; runs and binds nothing. Issuers whose keys are fetched as in the predecessor keep its refresher,
-    /// which runs already, and get none here.
+    /// Builds everything; runs and binds nothing. Issuers whose keys are fetched as in the predecessor keep its
+    /// refresher, which runs already, and get none here.
     ///
     /// # Errors
     /// [`BuildError`].

@@ -1,5 +1,5 @@
-//! The tasks of a running service: those that last until the ports have drained, and the ports themselves. The first one
-//! that ends before `stop` ends the service and is named.
+//! The tasks of a running service: those that last until the ports have drained, and the ports themselves. The first
+//! one that ends before `stop` ends the service and is named.
 
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ impl Tasks {
         Self { running: JoinSet::new(), ports: 0, stop, drained: CancellationToken::new() }
     }
 
-    /// Cancelled once every port has drained: the tasks that a drain needs (keys, certificates, the admin port) end then.
+    /// Cancelled once every port has drained. Then the tasks end that a drain needs: keys, certificates, the admin port.
     pub(crate) fn drained(&self) -> CancellationToken {
         self.drained.clone()
     }

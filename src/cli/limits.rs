@@ -1,7 +1,7 @@
 //! Limits of the process.
 
-/// Raises the soft limit of open files to the hard limit: each connection is one. Returns the limit in force, `None` for
-/// no limit.
+/// Raises the soft limit of open files to the hard limit: each connection is one. Returns the limit in force; `None`
+/// means no limit.
 #[must_use]
 pub fn raise_file_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -102,7 +102,7 @@ async fn health(address: &str, service: &str) -> Result<(), NotServing> {
 
 async fn readyz(address: &str) -> Result<(), NotServing> {
     let fault = |error: &dyn Error| NotServing::Http { address: address.to_owned(), cause: innermost(error) };
-    // The server is in the same pod or on the same host: HTTP_PROXY and redirects must not lead the probe elsewhere.
+    // The server is in the same pod or on the same host: HTTP_PROXY or a redirect must not lead the probe elsewhere.
     let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let client = client.build().map_err(|error| fault(&error))?;
     let answer = client.get(format!("http://{address}/readyz")).send().await;
@@ -113,7 +113,8 @@ async fn readyz(address: &str) -> Result<(), NotServing> {
     Err(NotServing::Status { address: address.to_owned(), status: status.as_u16().to_string() })
 }
 
-/// The last error of the chain names the cause, such as "connection refused"; those around it only say that a call failed.
+/// The last error of the chain names the cause, such as "connection refused"; those around it only say that a call
+/// failed.
 fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

@@ -19,8 +19,8 @@ use crate::domain::clock::{Clock, UnixTime};
 /// For the first fetches of all issuers together; each fetch has its own limit, too.
 const FIRST_KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most that is read of a token on standard input: more than `tokens.max_length` can be, so that a token that is too
-/// long is denied for its length.
+/// The most that is read of a token on standard input: more than `tokens.max_length` can be, so that a token that is
+/// too long is denied for its length.
 const MAX_TOKEN_BYTES: u64 = 128 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
