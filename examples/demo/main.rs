@@ -10,7 +10,7 @@ use std::error::Error;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use passage_authz::app::Bound;
+use passage_authz::app::{Bound, Setup};
 use passage_authz::config::Config;
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::domain::clock::Clock;
@@ -68,7 +68,9 @@ async fn demo(keep: bool) -> Result<bool, Box<dyn Error>> {
          issuers: [{{name: passage, passage: {{app_id: {APP}, base_url: '{}'}}}}]",
         issuer.url()
     );
-    let bound = Bound::bind(Config::parse(&config, "demo.yaml")?, Clock::default()).await?;
+    let config = Config::parse(&config, "demo.yaml")?;
+    let setup = Setup { config, clock: Clock::default(), source: None, exporter: None };
+    let bound = Bound::bind(setup).await?;
     let (grpc, admin) = (bound.grpc_address().clone(), bound.admin_address().clone());
     let stop = CancellationToken::new();
     let service = tokio::spawn(bound.run(stop.clone()));
