@@ -67,7 +67,7 @@ impl Explanation {
         self.note("alg", addressed.algorithm().name().to_owned());
         self.note("kid", addressed.kid().unwrap_or("none, and none is required").to_owned());
         let keys = authorizer.keys_for(&addressed).await?;
-        self.note("key", format!("usable keys of the issuer at hand: {}", keys.distinct()));
+        self.note("key", format!("usable keys of the issuer at hand: {}", keys.jwk_count()));
         let verified = addressed.verify(&keys, at)?;
         self.note("exp, nbf", format!("at {}", at.rfc3339()));
         let grant = Grant::to(&verified, &authorizer.identity)?;
