@@ -302,7 +302,7 @@ async fn verify(file: Option<&Path>, at: Option<UnixTime>, output: Output, token
         Output::Text => explanation.text(in_colour()),
         Output::Json => format!("{:#}\n", explanation.json()),
     });
-    match explanation.fault() {
+    match explanation.denial() {
         None => printed,
         Some(_) => ExitCode::FAILURE,
     }

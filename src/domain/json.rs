@@ -66,7 +66,7 @@ impl<'a> Object<'a> {
     }
 
     /// The object with these members alone, as JSON text without spaces.
-    pub(crate) fn only<'n>(&self, names: impl Iterator<Item = &'n str>) -> String {
+    pub(crate) fn subset_as_json<'n>(&self, names: impl Iterator<Item = &'n str>) -> String {
         let mut text = String::from("{");
         for name in names {
             if let Some(value) = self.raw(name) {
