@@ -1,5 +1,5 @@
-//! The supported signature algorithms. `none` and the HMAC family have no variant in this type, so no configuration, key
-//! or token can bring them in (RFC 8725 sections 2.1 and 3.1).
+//! The supported signature algorithms. `none` and the HMAC family have no variant in this type, so no configuration,
+//! key or token can bring them in (RFC 8725 sections 2.1 and 3.1).
 
 use std::fmt;
 

@@ -98,8 +98,8 @@ impl Claim {
     }
 }
 
-/// An array of strings as one header value. `None` if an element has the separator in it: the upstream would read that
-/// element as two.
+/// An array of strings as one header value. `None` if an element has the separator in it: the upstream would read
+/// that element as two.
 fn joined(items: &[Value]) -> Option<String> {
     let texts: Option<Vec<_>> =
         items.iter().map(|item| item.as_str().filter(|text| !text.contains(','))).collect();

@@ -1,5 +1,5 @@
-//! The token as unchecked bytes: the places of a request that may carry it, its three segments, and what to remove of a
-//! request so that the upstream does not get it.
+//! The token as unchecked bytes: the places of a request that may carry it, its three segments, and what to remove of
+//! a request so that the upstream does not get it.
 
 use std::fmt;
 
@@ -102,8 +102,8 @@ impl TokenSource {
 }
 
 /// The token among the values of one name, if there is one. A second value next to a token is an error: Envoy joins
-/// repeated headers with a comma, which makes the token malformed, and values that arrive unjoined must end the same way,
-/// because the upstream might read the other one.
+/// repeated headers with a comma, which makes the token malformed, and values that arrive unjoined must end the same
+/// way, because the upstream might read the other one.
 fn at_most_one<'a>(
     mut values: impl Iterator<Item = &'a [u8]>,
     token: impl Fn(&'a [u8]) -> Option<Token<'a>>,
@@ -221,7 +221,7 @@ fn cookie_name(pair: &[u8]) -> Option<&[u8]> {
 }
 
 /// The value of the first cookie of this exact name in one `Cookie` header. Only semicolons separate;
-/// quotes stay part of the value (RFC 6265 section 5.2), so a quoted token is malformed.
+/// quotes stay part of the value, so a quoted token is malformed.
 fn cookie<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
     header.split(|byte| *byte == b';').find_map(|pair| {
         let value = pair.iter().position(|byte| *byte == b'=')? + 1;

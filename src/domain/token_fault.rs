@@ -1,5 +1,5 @@
-//! The checks of a token in the order in which they are made, and the one that failed. Each check names its own step, so
-//! that the server and the verb `verify` cannot disagree about the order.
+//! The checks of a token in the order in which they are made, and the one that failed. Each check names its own step,
+//! so that the server and the verb `verify` cannot disagree about the order.
 
 use strum::VariantArray;
 

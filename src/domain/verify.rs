@@ -100,8 +100,8 @@ impl<'a, 'i> Addressed<'a, 'i> {
     }
 }
 
-/// A token whose signature and claims are good. Made only by [`Addressed::verify`], and by [`CachedToken::judge_again`]
-/// for a token that was verified before.
+/// A token whose signature and claims are good. Made only by [`Addressed::verify`], and by
+/// [`CachedToken::judge_again`] for a token that was verified before.
 pub struct Verified<'a, 'i> {
     issuer: &'i Issuer,
     subject: Subject,

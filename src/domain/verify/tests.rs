@@ -158,7 +158,8 @@ fn accepts_and_rejects() {
     }
 }
 
-/// A token that fails at two steps is denied for the first of them, so no step that `verify` prints as passed was left out.
+/// A token that fails at two steps is denied for the first: each step before the failed one was made, and none after
+/// it.
 #[test]
 fn the_checks_are_made_in_the_order_of_the_steps() {
     let (key, other) =
