@@ -15,8 +15,9 @@ use crate::domain::key_set::KeySet;
 use crate::domain::policy::{Access, Policy, Requirement, Rule};
 use crate::domain::request::Request;
 use crate::domain::token::{self, Token};
+use crate::domain::token_fault::TokenFault;
 use crate::domain::verdict::{Grant, Verdict};
-use crate::domain::verify::{Addressed, ClaimsNeeded, Remembered, Unverified, Verified};
+use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, Unverified, Verified};
 use crate::keys::sets::{KeySets, Missing};
 
 /// Decides checks. Everything it needs is at hand; it never fetches.
@@ -110,10 +111,10 @@ impl Authorizer {
 
     async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Decided<'_> {
         // Before anything is done with all of its bytes.
-        let token = token.of_at_most(self.tokens.max_length)?;
+        let token = token.bounded(self.tokens.max_length)?;
         let digest = self.cache.digest_of(token);
-        if let Some(remembered) = digest.and_then(|digest| self.cache.get(&digest))
-            && let Some(grant) = self.remembered(&remembered, require)
+        if let Some(cached) = digest.and_then(|digest| self.cache.get(&digest))
+            && let Some(grant) = self.judge_again(&cached, require)
         {
             self.observers.counts.hit();
             return grant;
@@ -124,23 +125,23 @@ impl Authorizer {
         let issuer = addressed.issuer();
         let refusal = |denial| Refusal::of(&issuer.name, denial);
         let keys = self.keys_for(&addressed).await.map_err(refusal)?;
-        let verified = addressed.verify(&keys, self.clock.now()).map_err(refusal)?;
+        let verified = addressed.verify(&keys, self.clock.now()).map_err(|fault| refusal(fault.denial))?;
         if let Some(digest) = digest
-            && let Some(remembered) = verified.remember(&keys, &self.issuers, &self.claims_needed)
+            && let Some(cached) = verified.to_cached(&keys, &self.issuers, &self.claims_needed)
         {
-            self.cache.put(digest, remembered);
+            self.cache.put(digest, cached);
         }
         self.granted(&verified, require)
     }
 
     /// A token that was verified before, judged again: its key, its time, what the rule asks. `None` if its issuer's
     /// keys are not what they were.
-    fn remembered(&self, token: &Remembered, require: &Requirement) -> Option<Decided<'_>> {
+    fn judge_again(&self, token: &CachedToken, require: &Requirement) -> Option<Decided<'_>> {
         let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
         let keys = self.keys.in_force(&issuer.name, now)?;
-        Some(match token.recall(issuer, keys, now)? {
+        Some(match token.judge_again(issuer, keys, now)? {
             Ok(verified) => self.granted(&verified, require),
-            Err(denial) => Err(Refusal::of(&issuer.name, denial)),
+            Err(fault) => Err(Refusal::of(&issuer.name, fault.denial)),
         })
     }
 
@@ -150,7 +151,7 @@ impl Authorizer {
             ..Refusal::of(&token.issuer().name, denial)
         };
         // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
-        let grant = Grant::to(token, &self.identity).map_err(refusal)?;
+        let grant = Grant::to(token, &self.identity).map_err(|fault| refusal(fault.denial))?;
         require.judge(token).map_err(refusal)?;
         Ok(grant)
     }
@@ -193,5 +194,11 @@ impl<'c> Refusal<'c> {
 impl From<Denial> for Refusal<'_> {
     fn from(denial: Denial) -> Self {
         Self { denial, issuer: None, subject: None }
+    }
+}
+
+impl From<TokenFault> for Refusal<'_> {
+    fn from(fault: TokenFault) -> Self {
+        fault.denial.into()
     }
 }

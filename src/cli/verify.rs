@@ -46,7 +46,7 @@ pub(super) async fn verify(
         Format::Text => explanation.text(in_colour()),
         Format::Json => format!("{:#}\n", explanation.json()),
     })?;
-    Ok(if explanation.fault().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if explanation.denial().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Without `at`, as of the time when the keys have arrived.

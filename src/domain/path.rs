@@ -1,5 +1,5 @@
-//! The path as rules see it: one pure function, so that a rule and the service behind agree on what is
-//! asked for, or nobody gets through.
+//! The path that rules are matched against: one pure function. A path that the upstream could read differently is an
+//! error, so a rule and the upstream agree on the resource or the request is denied.
 
 /// The path may be read in more than one way, or is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -10,7 +10,7 @@ pub(super) struct Ambiguous;
 /// (RFC 3986 sections 5.2.4 and 6.2.2).
 ///
 /// # Errors
-/// [`Ambiguous`] for whatever upstreams are known to read differently: an encoded slash or backslash; a
+/// [`Ambiguous`] for all that upstreams are known to read differently: an encoded slash or backslash; a
 /// semicolon beside a dot segment (path parameters are cut before or after dots are resolved); `..` after an
 /// empty segment (slashes are merged before or after); an escaped escape; control characters, a backslash, `#`
 /// or bytes beyond ASCII; overlong UTF-8; a broken escape; no leading slash, but for `*`; climbing above the root.
@@ -44,7 +44,7 @@ fn unescape(path: &[u8]) -> Result<String, Ambiguous> {
             plain_byte => plain.push(plain_byte.into()),
         }
     }
-    // %252e is %2e to whoever decodes twice, however its digits were written.
+    // An upstream that decodes twice reads %252e as a dot. Its digits may have been escapes themselves.
     let escaped_escape = plain.match_indices("%25").any(|(at, _)| escape(plain.as_bytes(), at + 2).is_some());
     if escaped_escape { Err(Ambiguous) } else { Ok(plain) }
 }

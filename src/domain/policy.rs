@@ -1,4 +1,5 @@
-//! Which rule a request falls under, and what the rule asks of it. No match demands a token.
+//! Which rule applies to a request, and what the rule requires of the token. A request that no rule matches needs a
+//! token.
 
 use std::collections::HashMap;
 
@@ -15,21 +16,20 @@ mod index;
 
 use index::Index;
 
-/// What a rule lets through.
+/// What a rule requires before a request is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
-    /// Everything; the token is not looked at.
+    /// Nothing; a token is not looked at.
     Public,
-    /// No token at all, or a good one.
+    /// No token, or a good one.
     Optional,
     /// A good token.
     #[default]
     Required,
-    /// Nothing.
+    /// Every request is denied.
     Deny,
 }
 
-/// One rule.
 #[derive(Debug, Clone, Default)]
 pub struct Rule {
     /// Its name, unique; empty for the rule that applies when none matches.
@@ -40,15 +40,13 @@ pub struct Rule {
     pub paths: Option<Vec<PathPattern>>,
     /// Methods; `None` matches any. Never empty.
     pub methods: Option<Vec<String>>,
-    /// What it lets through.
     pub access: Access,
-    /// What it asks of a token.
     pub require: Requirement,
-    /// Whether its denials are counted and logged, but let through.
+    /// Whether its denials are counted and logged, but not enforced.
     pub shadow: bool,
 }
 
-/// What a rule asks of a verified token.
+/// What a rule requires of a verified token.
 #[derive(Debug, Clone, Default)]
 pub struct Requirement {
     /// Issuers it accepts; `None` accepts any configured one. Never empty.
@@ -137,17 +135,17 @@ impl Policy {
         Self { rules, by_name, index, looks_at_paths, otherwise: Rule::default() }
     }
 
-    /// The claims that rules ask for.
+    /// The claims that rules require.
     pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
         self.rules.iter().flat_map(|rule| rule.require.claims.iter().map(|(claim, _)| claim))
     }
 
-    /// The rule of a request: the one that the route names, else the first that matches, else the one that
-    /// demands a token.
+    /// The rule of a request: the one that the route names, else the first that matches, else a rule that requires a
+    /// token.
     ///
     /// # Errors
-    /// [`Denial::RuleUnknown`] if the route names no rule of ours; [`Denial::RequestMalformed`] if rules look
-    /// at paths and this one can be read in more than one way.
+    /// [`Denial::RuleUnknown`] if the route names a rule that does not exist; [`Denial::RequestMalformed`] if rules
+    /// match paths and this one can be read in more than one way.
     pub(crate) fn select(&self, request: &Request<'_>) -> Result<&Rule, Denial> {
         if let Some(name) = request.rule {
             let at = str::from_utf8(name).ok().and_then(|name| self.by_name.get(name));
@@ -173,7 +171,7 @@ impl Policy {
     }
 }
 
-/// The host as patterns see it: lower case, port and one trailing dot dropped.
+/// The host that patterns are matched against: lower case, without port and without one trailing dot.
 fn host(host: &[u8]) -> String {
     let host = String::from_utf8_lossy(host).to_ascii_lowercase();
     let name = match host.rsplit_once(':') {
@@ -185,13 +183,13 @@ fn host(host: &[u8]) -> String {
 }
 
 impl Requirement {
-    /// Whether anything is asked.
+    /// Whether every verified token meets it.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.issuers.is_none() && self.claims.is_empty()
     }
 
-    /// Holds a verified token against what is asked.
+    /// Checks whether a verified token meets the requirement.
     ///
     /// # Errors
     /// [`Denial::IssuerNotAccepted`] or [`Denial::ClaimsInsufficient`].
@@ -207,8 +205,8 @@ impl Requirement {
     }
 }
 
-/// Strict in type: equal, or contained in an array. `scope` and `scp` given as one string are lists
-/// separated by spaces (RFC 8693 section 4.2).
+/// Whether a claim has a wanted value: equal to it in type and value, or an array with such an element. A string in
+/// `scope` or `scp` is a list separated by spaces (RFC 8693 section 4.2).
 fn holds(claim: &Claim, found: &Value, want: &Value) -> bool {
     match found {
         Value::Array(items) => items.iter().any(|item| same(item, want)),
@@ -219,7 +217,7 @@ fn holds(claim: &Claim, found: &Value, want: &Value) -> bool {
     }
 }
 
-/// Numbers by value, everything else as written.
+/// Equality of type and value. Numbers are compared by value: 1 is equal to 1.0.
 fn same(found: &Value, want: &Value) -> bool {
     match (found, want) {
         (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),

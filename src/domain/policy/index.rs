@@ -1,5 +1,5 @@
-//! Which rules may match a request, found without looking at all of them: a thousand rules cost hardly more than
-//! one. Each rule stands under the keys of its paths or of its hosts, whichever fewer rules share.
+//! Finds the rules that may match a request without a look at every rule: a thousand rules cost hardly more than one.
+//! Each rule is indexed by its paths or by its hosts, by the one that fewer rules share.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,8 @@ pub(super) struct Index {
 struct Keys {
     exact: HashMap<String, Vec<usize>>,
     below: HashMap<String, Vec<usize>>,
-    /// The longest of `below`: what is longer need not be looked up, however long the request.
+    /// The length of the longest key in `below`. Longer prefixes of a request are not looked up, so a long path costs
+    /// no more.
     longest: usize,
 }
 
@@ -50,7 +51,7 @@ impl Index {
         index
     }
 
-    /// The first rule that this is true of, out of those that may match.
+    /// The first rule that `matches`, out of those that may match.
     pub(super) fn first(&self, path: &str, host: &str, matches: impl Fn(usize) -> bool) -> Option<usize> {
         let slashes = path.match_indices('/').map(|(at, _)| at + 1);
         let prefixes = slashes.take_while(|end| *end <= self.paths.longest).filter_map(|end| path.get(..end));
