@@ -1,4 +1,4 @@
-//! The parts of a check, one by one, in this process: `cargo bench --bench parts`.
+//! The steps of a check, one by one, in this process: `cargo bench --bench parts`.
 
 use std::hint::black_box;
 
@@ -27,7 +27,7 @@ fn parts(criterion: &mut Criterion) {
         criterion.bench_function(&format!("{step:?}"), |bencher| bencher.iter(|| black_box(parts.run(step))));
     }
 
-    // What is done otherwise here: docs/decisions/0005 compares.
+    // The library code that two steps replace, for the comparison in docs/decisions/0005.
     let whole: &[u8] = &message[5..];
     criterion.bench_function("Scan, by envoy-types", |bencher| {
         bencher.iter(|| black_box(CheckRequest::decode(whole).unwrap()));

@@ -1,11 +1,15 @@
-//! The composition root: everything is bound before anything runs, and every task has an owner here.
+//! The composition root: builds the service from its configuration, binds every port before a task runs, and owns the
+//! tasks and the worker threads until the service ends.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::admin::Admin;
@@ -13,34 +17,52 @@ use crate::api::grpc;
 use crate::api::health;
 use crate::api::http::HttpChecks;
 use crate::api::metrics::Ports;
-use crate::app::engine::{BuildError, Engine};
-use crate::app::reload::{ConfigSource, Reloader};
-use crate::check::spans::Exporter;
+use crate::app::engine::{BuildError, Carried, Engine, Fixed};
+use crate::app::reload::Reloader;
+use crate::app::tasks::{TaskError, Tasks};
+use crate::check::spans::{Exporter, Spans};
 use crate::config::{Config, Listen};
 use crate::domain::clock::Clock;
 use crate::server::listen::{Address, BindError, Listener};
 use crate::server::overload::Admission;
 use crate::server::tls::{Tls, TlsError};
-use crate::server::workers::Workers;
+use crate::server::workers::{Threads, Workers};
 use crate::server::{self, Drained, Options, PortCounters, Protocol};
 
 pub(crate) mod engine;
 pub(crate) mod reload;
+mod tasks;
+
+pub use crate::app::reload::ConfigSource;
 
 /// Connections the admin port takes: a few probes and scrapers.
-const ADMIN_CONNECTIONS: usize = 256;
+const MAX_ADMIN_CONNECTIONS: usize = 256;
 
-/// A service that is ready to run, its ports bound.
+/// Everything that a service is made of.
+pub struct Setup {
+    /// The configuration to start with.
+    pub config: Config,
+    /// The time that tokens and keys are judged by.
+    pub clock: Clock,
+    /// Where the configuration is read again on SIGHUP or a change of the file; without it there is no reload.
+    pub source: Option<ConfigSource>,
+    /// Exports a span for each check; without it no span is recorded.
+    pub exporter: Option<Exporter>,
+}
+
+/// A service that is ready to run: its ports are bound, its worker threads wait for connections. Dropping it closes
+/// the ports and ends the threads.
 pub struct Bound {
     engine: Engine,
     clock: Clock,
     source: Option<ConfigSource>,
     exporter: Option<Exporter>,
     tls: Option<Arc<Tls>>,
-    workers: Workers,
     grpc: Listener,
     http: Option<Listener>,
     admin: Listener,
+    workers: Workers,
+    threads: Threads,
 }
 
 /// Why the service could not be made ready.
@@ -55,17 +77,17 @@ pub enum StartError {
     /// A port could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A worker thread, or its runtime, could not be made.
+    #[error(transparent)]
+    Threads(#[from] io::Error),
 }
 
 /// Why the service ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A task ended that should run as long as the service.
-    #[error("{0} ended unexpectedly")]
-    Ended(&'static str),
-    /// A task panicked.
-    #[error("a task failed: {0}")]
-    Failed(#[from] JoinError),
+    /// A task ended too early, or panicked.
+    #[error(transparent)]
+    Task(#[from] TaskError),
     /// Reflection has nothing to show.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -74,174 +96,180 @@ pub enum RunError {
     Cut(usize),
 }
 
+/// Builds what a configuration describes and drops it: finds the faults that only building finds, such as a
+/// certificate file without a certificate.
+pub(crate) fn dry_run(config: Config) -> Result<(), StartError> {
+    build(config, Clock::default(), Spans::default()).map(drop)
+}
+
+/// Everything that can fail without a port.
+fn build(config: Config, clock: Clock, spans: Spans) -> Result<(Engine, Option<Tls>), StartError> {
+    let engine = Engine::build(config, clock, Carried { spans, predecessor: None })?;
+    let tls = engine.fixed.server.tls.clone().map(Tls::load).transpose()?;
+    Ok((engine, tls))
+}
+
 impl Bound {
-    /// Makes everything and binds the ports; runs nothing yet.
+    /// Builds everything, binds the ports, then starts the worker threads. No task runs yet.
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn bind(config: Config, clock: Clock) -> Result<Self, StartError> {
-        let engine = Engine::build(config, clock.clone(), None)?;
-        let fixed = &engine.fixed;
-        let tls = fixed.server.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+    pub async fn bind(setup: Setup) -> Result<Self, StartError> {
+        let Setup { config, clock, source, exporter } = setup;
+        let spans = exporter.as_ref().map(Exporter::spans).unwrap_or_default();
+        let (engine, tls) = build(config, clock.clone(), spans)?;
+        let Fixed { server, http, admin_listen } = &engine.fixed;
         let tcp = |address: &String| Listen::Tcp(address.clone());
-        let grpc = Listener::bind("server.listen", &fixed.server.listen, fixed.server.unix_mode).await?;
-        let http = match &fixed.http {
+        let grpc_listener = Listener::bind("server.listen", &server.listen, server.unix_mode).await?;
+        let http_listener = match http {
             Some(http) => Some(Listener::bind("http.listen", &tcp(&http.listen), 0).await?),
             None => None,
         };
-        let admin = Listener::bind("admin.listen", &tcp(&fixed.admin_listen), 0).await?;
+        let admin_listener = Listener::bind("admin.listen", &tcp(admin_listen), 0).await?;
+        let (workers, threads) = Workers::start().await?;
         Ok(Self {
             engine,
             clock,
-            source: None,
-            exporter: None,
-            tls,
-            workers: Workers::here(),
-            grpc,
-            http,
-            admin,
+            source,
+            exporter,
+            tls: tls.map(Arc::new),
+            grpc: grpc_listener,
+            http: http_listener,
+            admin: admin_listener,
+            workers,
+            threads,
         })
     }
 
-    /// The same, reading its configuration again from here when that changes.
-    #[must_use]
-    pub fn reloading(self, source: ConfigSource) -> Self {
-        Self { source: Some(source), ..self }
-    }
-
-    /// The same, with a span for each check.
-    #[must_use]
-    pub fn exporting(mut self, exporter: Exporter) -> Self {
-        self.engine.current.authorizer.observers.spans = exporter.spans();
-        Self { exporter: Some(exporter), ..self }
-    }
-
-    /// The same, with its connections served there.
-    #[must_use]
-    pub fn on(self, workers: Workers) -> Self {
-        Self { workers, ..self }
-    }
-
-    /// Where the gRPC port really is.
+    /// The gRPC port's address, with the port number that the system chose for port 0.
     #[must_use]
     pub const fn grpc_address(&self) -> &Address {
         self.grpc.address()
     }
 
-    /// Where the HTTP port really is.
+    /// The HTTP port's address, if there is one.
     #[must_use]
     pub fn http_address(&self) -> Option<&Address> {
         self.http.as_ref().map(Listener::address)
     }
 
-    /// Where the admin port really is.
+    /// The admin port's address.
     #[must_use]
     pub const fn admin_address(&self) -> &Address {
         self.admin.address()
     }
 
-    /// Runs until `stop`, then drains.
+    /// Runs until `stop`, then drains, ends the worker threads and sends the last spans.
     ///
     /// # Errors
     /// [`RunError`] if a task ends that should not, or checks were cut off.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { engine, clock, source, exporter, tls, workers, grpc, http, admin } = self;
-        let fixed = engine.fixed.clone();
+        let Self { engine, clock, source, exporter, tls, grpc, http, admin, workers, threads } = self;
+        let Fixed { server, http: http_settings, admin_listen: _ } = engine.fixed.clone();
         let (live, reloader) = Reloader::start(engine, clock, source);
         let (reporter, health) = tonic_health::server::health_reporter();
         health::begin(&reporter).await;
-        let mut tasks = JoinSet::new();
-        // What serves the drain itself ends after it.
-        let drained = CancellationToken::new();
+        let admission = Arc::new(Admission::default());
+        let reported_last = CancellationToken::new();
+        let services =
+            grpc::services(Arc::clone(&live), Arc::clone(&admission), health, reported_last.clone())?;
+        let ports = Ports { admission: Arc::clone(&admission), grpc: Arc::default(), http: Arc::default() };
+        let mut tasks = Tasks::new(stop.clone());
 
-        let reloading = reloader.run(drained.clone());
-        tasks.spawn(async move {
-            reloading.await;
-            Ended::Quietly("a key refresher")
-        });
-        let told = CancellationToken::new();
-        let last_word = told.clone();
+        tasks.spawn("a key refresher", reloader.run(tasks.drained()));
         let reporting = health::report(reporter, Arc::clone(&live), stop.clone());
-        tasks.spawn(async move {
+        tasks.spawn("the health reporter", async move {
             reporting.await;
-            last_word.cancel();
-            Ended::Quietly("the health reporter")
+            reported_last.cancel();
         });
         if let Some(tls) = tls.clone() {
-            let following = tls.follow(drained.clone());
-            tasks.spawn(async move {
-                following.await;
-                Ended::Quietly("the watch over the certificates")
-            });
+            tasks.spawn("the watch over the certificates", tls.follow(tasks.drained()));
         }
+        let shown = Admin::new(Arc::clone(&live), ports.clone());
+        let admin_port = serve_admin(admin, shown, server.drain_timeout, stop.clone(), tasks.drained());
+        tasks.spawn("the admin port", async move {
+            admin_port.await;
+        });
 
-        let admission = Arc::new(Admission::default());
-        let ports = Ports { admission: Arc::clone(&admission), grpc: Arc::default(), http: Arc::default() };
         let options = Options {
             protocol: Protocol::Http2,
             tls,
-            max_connections: fixed.server.max_connections,
-            max_age: fixed.server.max_connection_age,
-            drain_timeout: fixed.server.drain_timeout,
+            max_connections: server.max_connections,
+            max_age: server.max_connection_age,
+            drain_timeout: server.drain_timeout,
             workers,
             lame_duck: Some(Arc::clone(&admission)),
         };
-        let mut draining = 1;
-        if let (Some(listener), Some(http)) = (http, &fixed.http) {
-            draining += 1;
-            let checks = HttpChecks::new(Arc::clone(&live), Arc::clone(&admission), http);
-            let service = move |request: Request<Incoming>| {
-                let answer = checks.clone().respond(request.into_parts().0);
-                async move { Ok::<_, Infallible>(answer.await) }
-            };
+        if let (Some(listener), Some(settings)) = (http, http_settings) {
             let options = Options { protocol: Protocol::Http, tls: None, ..options.clone() };
-            let http = server::serve(listener, options, Arc::clone(&ports.http), service, stop.clone());
-            tasks.spawn(async move { Ended::Drained("the HTTP port", http.await) });
+            let checks = HttpChecks::new(live, admission, &settings);
+            tasks
+                .spawn_port("the HTTP port", serve_http(listener, options, ports.http, checks, stop.clone()));
         }
-        let admin = {
-            let (stop, shown) = (stop.clone(), Arc::new(Admin::new(Arc::clone(&live), ports.clone())));
-            let respond = move |request: Request<Incoming>| {
-                let response = shown.respond(&request, stop.is_cancelled());
-                std::future::ready(Ok::<_, Infallible>(response))
-            };
-            let options = Options::plain(Protocol::Http1, ADMIN_CONNECTIONS, fixed.server.drain_timeout);
-            server::serve(admin, options, Arc::<PortCounters>::default(), respond, drained.clone())
-        };
-        tasks.spawn(async move {
-            admin.await;
-            Ended::Quietly("the admin port")
-        });
-        let services = grpc::services(live, admission, health, told)?;
-        let service = move |request| services.call(request);
-        let grpc = server::serve(grpc, options, ports.grpc, service, stop.clone());
-        tasks.spawn(async move { Ended::Drained("the gRPC port", grpc.await) });
+        let call = move |request| services.call(request);
+        tasks.spawn_port("the gRPC port", server::serve(grpc, options, ports.grpc, call, stop));
 
-        let mut cut = 0;
-        while let Some(ended) = tasks.join_next().await {
-            match ended? {
-                Ended::Drained(_, outcome) if stop.is_cancelled() => {
-                    draining -= 1;
-                    cut += match outcome {
-                        Drained::Clean => 0,
-                        Drained::Cut(checks) => checks,
-                    };
-                    if draining == 0 {
-                        drained.cancel();
-                    }
-                }
-                Ended::Quietly(_) if stop.is_cancelled() => {}
-                Ended::Drained(task, _) | Ended::Quietly(task) => return Err(RunError::Ended(task)),
-            }
-        }
+        let ended = tasks.join().await;
+        // Joining a thread blocks. What its end says changes nothing any more.
+        let _ = spawn_blocking(|| threads.end()).await;
+        let cut = ended?;
         if let Some(exporter) = exporter {
-            spawn_blocking(|| exporter.end()).await?;
+            spawn_blocking(|| exporter.end()).await.map_err(TaskError::from)?;
         }
         if cut == 0 { Ok(()) } else { Err(RunError::Cut(cut)) }
     }
 }
 
-/// How a task of the service ended.
-enum Ended {
-    Quietly(&'static str),
-    Drained(&'static str, Drained),
+/// Answers checks over HTTP until `stop`, then drains.
+fn serve_http(
+    listener: Listener,
+    options: Options,
+    counters: Arc<PortCounters>,
+    checks: HttpChecks,
+    stop: CancellationToken,
+) -> impl Future<Output = Drained> {
+    let respond = move |request: Request<Incoming>| {
+        let response = checks.clone().respond(request.into_parts().0);
+        async move { Ok::<_, Infallible>(response.await) }
+    };
+    server::serve(listener, options, counters, respond, stop)
+}
+
+/// Answers probes and scrapers until the other ports have `drained`; from `stop` on it shows that the service drains.
+/// On the runtime that calls it, so that worker threads at their limit do not fail a liveness probe.
+fn serve_admin(
+    listener: Listener,
+    admin: Admin,
+    drain_timeout: Duration,
+    stop: CancellationToken,
+    drained: CancellationToken,
+) -> impl Future<Output = Drained> {
+    let admin = Arc::new(admin);
+    let respond = move |request: Request<Incoming>| {
+        let response = admin.respond(&request, stop.is_cancelled());
+        std::future::ready(Ok::<_, Infallible>(response))
+    };
+    let options = Options::plain(Protocol::Http1, Handle::current(), MAX_ADMIN_CONNECTIONS, drain_timeout);
+    server::serve(listener, options, Arc::default(), respond, drained)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_never_runs_ends_its_threads() {
+        let text = "server: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0'}\n\
+                    issuers: [{name: passage, passage: {app_id: app1}}]";
+        let config = Config::parse(text, "test.yaml").unwrap();
+        let setup = Setup { config, clock: Clock::default(), source: None, exporter: None };
+        let bound = Bound::bind(setup).await.unwrap();
+        let places: Vec<_> = (0..bound.workers.count()).map(|_| bound.workers.assign()).collect();
+        let tasks = places.iter().map(|place| place.runtime().spawn(std::future::pending::<()>()));
+        let tasks: Vec<_> = tasks.collect();
+        drop(bound);
+        for task in tasks {
+            assert!(task.await.unwrap_err().is_cancelled(), "its thread dropped its runtime");
+        }
+    }
 }

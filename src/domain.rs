@@ -1,5 +1,5 @@
-//! The core: what a request, a token, a key and a rule are, and how they are judged. Pure: nothing here waits, listens,
-//! logs or asks for the time.
+//! The core: what a request, a token, a key and a rule are, and how they are judged. Synchronous and without I/O, log
+//! lines or clock: the time is an argument. It runs in plain tests and under a fuzzer.
 
 pub mod algorithm;
 pub(crate) mod claims;
@@ -14,5 +14,6 @@ mod public_key;
 mod readings;
 pub(crate) mod request;
 pub(crate) mod token;
+pub(crate) mod token_fault;
 pub(crate) mod verdict;
 pub(crate) mod verify;

@@ -1,21 +1,23 @@
 //! passage-authz: external authorization for Envoy. Every request carries a valid JSON Web Token or is
-//! turned away, and the service behind sees who the user is.
+//! denied, and the upstream sees who the user is.
 //!
-//! # The path of one request
+//! # The path of one check
 //!
 //! ```text
-//! Envoy --CheckRequest--> wire::view      the request, borrowed
-//!                         token::find     the first source that is present
-//!                         Token::split    three segments, bounded
-//!                         Unverified::peek, address    the issuer by iss; crit, alg, typ, kid
-//!                         KeySets::snapshot           its keys; `ask` only for an unknown kid
-//!                         Addressed::verify            one signature, then the claims
-//!                         Grant::to       headers to set and to remove
-//! Envoy <--CheckResponse-- wire::answer   the one place that renders
+//! Envoy --CheckRequest--> wire::envoy::view        the request, borrowed
+//!                         Policy::select           its rule: public, or a token is required
+//!                         domain::token::find      the first source of tokens that is present
+//!                         Token::split             three segments, bounded
+//!                         Unverified::peek         header and payload as JSON, not trusted yet
+//!                         Unverified::address      the issuer by iss; crit, alg, typ and kid by its rules
+//!                         KeySets::snapshot        its keys; KeySets::ask only for an unknown kid
+//!                         Addressed::verify        one signature, then the claims
+//!                         Grant::to                headers to set and to remove
+//! Envoy <--CheckResponse-- Answers::of             encodes a grant, or a denial as wire::denied words it
 //! ```
 //!
-//! Every step that fails ends in a [`denial::Denial`]; nothing that fails ends in an allow. The map of the
-//! house and the arrows between its rooms are in ARCHITECTURE.md.
+//! Every step that fails ends in a [`domain::domain::denial::Denial`]; nothing that fails ends in an allow. The layers of the
+//! modules are in ARCHITECTURE.md.
 
 // Here and not in Cargo.toml's table: a test fails by panicking, the product must not.
 #![warn(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::allow_attributes)]

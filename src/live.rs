@@ -1,4 +1,4 @@
-//! The configuration at work. A reload swaps it whole; a check takes one and keeps it to its end.
+//! The configuration in force. A reload swaps it whole; a check loads one and keeps it to its end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,16 +8,15 @@ use arc_swap::{ArcSwap, Guard};
 use crate::check::authorizer::Authorizer;
 use crate::wire::envoy::Answers;
 
-/// One configuration: what decides by it, and how its verdicts read in gRPC.
+/// One configuration as an authorizer, and the gRPC messages of its verdicts.
 #[derive(Debug)]
 pub(crate) struct Current {
-    /// Decides checks.
     pub authorizer: Authorizer,
-    /// The verdicts, encoded once as far as they do not depend on the request.
+    /// Encoded once, as far as they do not depend on the request.
     pub answers: Answers,
 }
 
-/// The configuration at work, and how often it was replaced.
+/// Holds the configuration in force, and counts the reloads.
 #[derive(Debug)]
 pub(crate) struct Live {
     current: ArcSwap<Current>,
@@ -26,7 +25,6 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Begins with this one.
     #[must_use]
     pub(crate) fn new(current: Current) -> Self {
         Self {
@@ -36,14 +34,15 @@ impl Live {
         }
     }
 
-    /// The configuration at work. The guard is no reference count: cores that load it at the same time do not write to
-    /// one cache line. A check holds its guard to its end, so that one configuration answers it whole.
+    /// The configuration in force. Loading the guard of `arc_swap` does not touch the reference count: cores that load
+    /// it at the same time do not write to one cache line. A check holds its guard to its end, so that all of it is
+    /// decided and answered by one configuration.
     #[must_use]
     pub(crate) fn current(&self) -> Guard<Arc<Current>> {
         self.current.load()
     }
 
-    /// Puts another one to work, for every check from here on.
+    /// Every check that begins after this is decided by `current`.
     pub(crate) fn swap(&self, current: Current) {
         self.current.store(Arc::new(current));
         self.reloaded.fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use passage_authz::cli::{self, Cli};
 use tokio::runtime::Builder;
 
-/// What a disk that hangs may still cost once everything else has ended.
+/// How long the exit waits for the runtime's blocking threads: a read from a disk that hangs cannot be cancelled.
 const BLOCKING_THREADS_GRACE: Duration = Duration::from_secs(1);
 
 /// Fewer instructions per check and less memory per cached token than the system's, see docs/decisions/0005.
@@ -17,7 +17,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Connections have threads of their own; here is what happens now and then.
+    // Connections are served on the worker threads of `server::workers`; this runtime has signals, key refreshes, the
+    // reload and the admin port.
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(1, &error),

@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -115,10 +116,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// A port in plaintext, whose connections last as long as they are used.
+    /// A port in plaintext, whose connections are served on `runtime` and last as long as they are used.
     #[must_use]
-    pub fn plain(protocol: Protocol, max_connections: usize, drain_timeout: Duration) -> Self {
-        let workers = Workers::here();
+    pub fn plain(
+        protocol: Protocol,
+        runtime: Handle,
+        max_connections: usize,
+        drain_timeout: Duration,
+    ) -> Self {
+        let workers = Workers::on(runtime);
         Self { protocol, tls: None, max_connections, max_age: None, drain_timeout, workers, lame_duck: None }
     }
 }

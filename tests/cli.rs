@@ -187,6 +187,94 @@ fn verify_speaks_json_and_names_every_fault() {
     }
 }
 
+#[test]
+fn verify_skips_the_steps_after_the_failed_one() {
+    let keys = jwks(&[&key()]);
+    let file = config(&format!(
+        "issuers: [{{name: a, issuer: a, audiences: [api], keys: {{inline: {keys}}}}}]\n\
+         identity: {{headers: {{x-user: sub, x-role: role}}, metadata: [org]}}\n"
+    ));
+    let path = file.path().to_str().unwrap();
+    let labels = [
+        "length",
+        "form",
+        "crit",
+        "iss",
+        "alg",
+        "typ",
+        "kid",
+        "key",
+        "signature",
+        "exp, nbf",
+        "aud",
+        "claims",
+    ];
+    let deep = format!("{}1{}", "[".repeat(17), "]".repeat(17));
+    type Edit<'a> = &'a dyn Fn(&mut Value, &mut Value);
+    let rows: &[(&str, Edit<'_>, &str, &str)] = &[
+        ("kid of a wrong type", &|header, _| header["kid"] = json!(7), "token_malformed", "form"),
+        ("alg of a wrong type", &|header, _| header["alg"] = json!(7), "token_malformed", "alg"),
+        (
+            "exp of a wrong type, another aud",
+            &|_, claims| (claims["exp"], claims["aud"]) = (json!("tomorrow"), json!("WRONG")),
+            "claim_invalid",
+            "exp, nbf",
+        ),
+        (
+            "no exp",
+            &|_, claims| drop(claims.as_object_mut().unwrap().remove("exp")),
+            "claim_missing",
+            "exp, nbf",
+        ),
+        ("nbf of a wrong type", &|_, claims| claims["nbf"] = json!("x"), "claim_invalid", "exp, nbf"),
+        ("another aud", &|_, claims| claims["aud"] = json!("WRONG"), "audience_mismatch", "aud"),
+        ("aud of a wrong type", &|_, claims| claims["aud"] = json!(7), "claim_invalid", "aud"),
+        ("sub of a wrong type", &|_, claims| claims["sub"] = json!(7), "claim_invalid", "claims"),
+        (
+            "no sub",
+            &|_, claims| drop(claims.as_object_mut().unwrap().remove("sub")),
+            "claim_missing",
+            "claims",
+        ),
+        (
+            "a claim that no header can carry",
+            &|_, claims| claims["role"] = json!("a\nb"),
+            "claim_invalid",
+            "claims",
+        ),
+        (
+            "a claim that is too deep for the metadata",
+            &|_, claims| claims["org"] = serde_json::from_str(&deep).unwrap(),
+            "claim_invalid",
+            "claims",
+        ),
+    ];
+    for (name, edit, code, failed) in rows {
+        let token = key().mint("a", |header, claims| {
+            claims["aud"] = json!("api");
+            edit(header, claims);
+        });
+        let ran = run(&["verify", "--config", path, "--output", "json", "-"], &token);
+        let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((ran.code, said["code"].as_str()), (Some(1), Some(*code)), "{name}");
+        let steps = said["steps"].as_array().unwrap();
+        assert_eq!(steps.len(), labels.len());
+        let at = labels.iter().position(|label| label == failed).unwrap();
+        for (place, (label, step)) in labels.iter().zip(steps).enumerate() {
+            let want = match place.cmp(&at) {
+                std::cmp::Ordering::Less => "pass",
+                std::cmp::Ordering::Equal => "fail",
+                std::cmp::Ordering::Greater => "skipped",
+            };
+            assert_eq!(
+                (step["step"].as_str(), step["result"].as_str()),
+                (Some(*label), Some(want)),
+                "{name}"
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verify_gets_its_keys_as_the_server_does() {
     let issuer = FakeIssuer::with_keys(&[&key()]).await;

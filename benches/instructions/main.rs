@@ -1,8 +1,9 @@
-//! Instructions per check of the real binary, counted by callgrind: they repeat where times do not. One connection,
-//! one check at a time, from the socket to the socket; what starting costs is taken off by counting two runs.
+//! Instructions per check of the real binary, counted by callgrind; unlike times, the counts repeat within a percent.
+//! One connection, one check at a time, from socket to socket. Two runs of different length are counted, and their
+//! difference leaves out the start.
 //!
-//! `cargo bench --bench instructions` prints the counts beside the budgets of `budgets.json`; `-- --check` fails when
-//! one is missed by more than 3 %; `-- --keep DIR` leaves callgrind's files there.
+//! `cargo bench --bench instructions` prints the counts beside the budgets of `budgets.json`; `-- --check` fails if a
+//! count differs from its budget by more than 3 %; `-- --keep DIR` keeps callgrind's files in DIR.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
@@ -21,10 +22,10 @@ use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks, tampered};
 use serde_json::Value;
 
-/// Checks of the shorter run, and of the longer one.
+/// Checks in the shorter and in the longer run.
 const RUNS: [usize; 2] = [200, 1200];
 
-/// How far a count may be from its budget, either way: a budget that is not spent is to be lowered.
+/// Relative difference from the budget that is allowed, either way: an improvement lowers its budget.
 const TOLERANCE: f64 = 0.03;
 
 struct Scenario {
@@ -34,7 +35,7 @@ struct Scenario {
     status: i32,
 }
 
-/// Without the decision log: its lines are so many a second, and under valgrind seconds are long.
+/// The decision log is off: it is limited per second, and under valgrind the number of checks per second varies.
 fn scenarios() -> Vec<Scenario> {
     let key = SigningKey::shared("k1", Algorithm::Rs256);
     let keys = jwks(&[&key]);
@@ -47,7 +48,7 @@ fn scenarios() -> Vec<Scenario> {
     };
     let token = session(&key, 1);
     let one = |token: &str| vec![check(token)];
-    // All hosts and paths differ, the last rule is the one that matches.
+    // All hosts and paths differ, and the last rule matches.
     let rules: String = (0..999)
         .map(|at| {
             format!("  - {{name: r{at}, match: {{paths: [/r{at}/*], hosts: [h{at}.example.com]}}, access: public}}\n")
@@ -69,7 +70,7 @@ fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// All instructions of a run with so many checks.
+/// All instructions of a run with this number of checks.
 fn run(scenario: &Scenario, checks: usize, file: &Path) -> u64 {
     let mut config = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
     config.write_all(scenario.config.as_bytes()).expect("written");

@@ -1,4 +1,4 @@
-//! A lean client over h2: a few connections, some streams on each, and nothing else.
+//! A client over h2 for latency: a few connections, some streams on each.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// What a shop's own and its analytics' scripts leave behind.
+/// Cookies as a shop and its analytics scripts set them.
 const COOKIE: &str = "theme=dark; session_hint=3f9d0c6a; consent=all; locale=en-GB; currency=EUR; _ga=GA1.2.1876501299.1795001122; \
                       _gid=GA1.2.1202871645.1795613301; _fbp=fb.1.1795001122345.1098115397; cart=8c1f6a3e-7d0b-4a55-9c2e-5b1f0e7a9d34; \
                       experiment=checkout-v2:b; last_seen=1795613299; recently_viewed=44121.90817.1123.70021; tz=Europe/Berlin; ab=17.22.31; last=order";
@@ -89,7 +89,7 @@ pub(crate) fn session(key: &SigningKey, user: usize) -> String {
     })
 }
 
-/// A call's head; the same for all.
+/// The head of a call, the same for all calls.
 fn head(address: SocketAddr) -> http::Request<()> {
     http::Request::post(format!("http://{address}/envoy.service.auth.v3.Authorization/Check"))
         .header("content-type", "application/grpc")
@@ -98,7 +98,7 @@ fn head(address: SocketAddr) -> http::Request<()> {
         .expect("a legal request")
 }
 
-/// One call, and its answer as it came.
+/// One call, and its answer as received.
 async fn call(send: &SendRequest<Bytes>, head: &http::Request<()>, body: Bytes) -> Bytes {
     let request = head.clone();
     let mut send = send.clone().ready().await.expect("the server is there");
@@ -145,7 +145,7 @@ impl Client {
         Self { connections: made, head: head(address), _tasks: tasks }
     }
 
-    /// So many, one after the other, on one stream at a time.
+    /// This number of checks, one after the other, on one stream at a time.
     pub(crate) async fn count(&self, count: usize, checks: &[Bytes], status: i32) {
         let send = self.connections.first().expect("a connection");
         for check in checks.iter().cycle().take(count) {
@@ -154,7 +154,8 @@ impl Client {
         }
     }
 
-    /// So many a second, whatever the server does; how long each took from when it was due.
+    /// Open loop at this rate per second: a slow server does not slow it down. The latencies, sorted, each from the
+    /// time at which the check was due.
     pub(crate) async fn open(&self, rate: u32, time: Duration, check: &Bytes) -> Vec<Duration> {
         let (mut due, pause) = (Instant::now(), Duration::from_secs(1) / rate);
         let (mut tasks, end) = (JoinSet::new(), due + time);
@@ -163,7 +164,7 @@ impl Client {
             if due > end {
                 break;
             }
-            // Timers of a runtime are too coarse for this.
+            // tokio's timers have a resolution of a millisecond.
             while Instant::now() < due {
                 tokio::task::yield_now().await;
             }

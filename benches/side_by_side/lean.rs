@@ -1,5 +1,6 @@
-//! The leanest client there can be: prepared HTTP/2 frames over blocking sockets, one thread for each connection. A
-//! client that costs more than the server leaves the server waiting, and waiting costs the server CPU.
+//! A client for throughput with as little work as possible: prepared HTTP/2 frames over blocking sockets, one thread
+//! for each connection. A client that takes more CPU time than the server makes the server wait, and each wait and
+//! wake-up takes CPU time of the server.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -27,9 +28,9 @@ fn frame(to: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     to.extend_from_slice(payload);
 }
 
-/// The head of a call as one block that changes no table (RFC 7541 section 6.2.2).
+/// The head of a call as one header block without indexing (RFC 7541 section 6.2.2).
 fn head() -> Vec<u8> {
-    // `:method: POST` and `:scheme: http` by their places in the static table.
+    // `:method: POST` and `:scheme: http` by their index in the static table.
     let mut block = vec![0x83, 0x86];
     let mut literal = |name: &str, value: &str| {
         block.push(0);
@@ -51,7 +52,7 @@ struct Connection {
     write: Vec<u8>,
     head: Vec<u8>,
     next: u32,
-    /// What may still be sent before the server has read more (RFC 9113 section 5.2).
+    /// Bytes that may be sent before the next WINDOW_UPDATE (RFC 9113 section 5.2).
     window: i64,
     received: u32,
 }
@@ -61,7 +62,7 @@ impl Connection {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_nodelay(true).expect("a TCP socket");
         let mut write = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        // An initial window of 1 GiB for each stream, and nearly as much for all of them.
+        // A window of 1 GiB for each stream, and of nearly as much for the connection.
         frame(&mut write, SETTINGS, 0, 0, &[0, 4, 0x40, 0, 0, 0]);
         frame(&mut write, WINDOW_UPDATE, 0, 0, &0x3fff_0000_u32.to_be_bytes());
         Self { stream, read: Vec::new(), write, head: head(), next: 1, window: 65_535, received: 0 }
@@ -74,7 +75,7 @@ impl Connection {
         self.next += 2;
     }
 
-    /// Sends what is prepared and waits for something; how many calls were answered, and the first bytes of the
+    /// Writes the prepared frames and reads once. The number of calls that were answered, and the first bytes of the
     /// last message.
     fn exchange(&mut self) -> (usize, [u8; 9]) {
         self.stream.write_all(&self.write).expect("the server reads");
@@ -115,12 +116,12 @@ impl Connection {
     }
 }
 
-/// What an allow begins with: the prefix with its length, then `status`, and in it no code but 0.
+/// An allow begins with the frame's prefix, then `status` without a code other than 0.
 fn is_allowed(first: [u8; 9]) -> bool {
     first[5..7] == [0x0a, 0]
 }
 
-/// As many as it can for this long, on so many streams of so many connections; how many were answered.
+/// Closed loop for this time on this number of connections and streams; the number of answers.
 pub(crate) fn closed(
     address: SocketAddr,
     (connections, streams): (usize, usize),
@@ -133,7 +134,7 @@ pub(crate) fn closed(
             let checks = Arc::clone(checks);
             std::thread::spawn(move || {
                 let mut connection = Connection::open(address);
-                // Each connection has tokens of its own to begin with.
+                // Each connection starts at another token.
                 let mut next = at * checks.len() / 2;
                 let (mut open, mut answered, end) = (0, 0, Instant::now() + time);
                 while Instant::now() < end {

@@ -1,9 +1,9 @@
-//! The real binary beside what everybody writes first, over loopback, in one interleaved run: CPU time of the
-//! server per check, and latency.
+//! The real binary beside a stock tonic server, over loopback, in one interleaved run: CPU time of the server per
+//! check, and latency.
 //!
 //! `cargo bench --bench side_by_side` prints the table; `-- --draw` writes docs/side_by_side.svg as well;
-//! `-- --quick` takes fewer rounds; `-- --growth`, `-- --cores` and `-- --memory` show what grows and what does not. The
-//! servers run on the first core and the client on the second.
+//! `-- --quick` takes fewer rounds; `-- --growth`, `-- --cores` and `-- --memory` measure how cost and memory grow.
+//! The servers run on the first core and the client on the second.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
@@ -26,10 +26,10 @@ use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks, tampered};
 use serde_json::{Value, json};
 
-/// One turn of one row.
+/// Time of one turn of one row.
 const SLICE: Duration = Duration::from_millis(700);
 
-/// Enough that none of them is still in a cache of ten when it comes again.
+/// Enough tokens that a cache of ten has evicted each before it comes again.
 const TOKENS: usize = 3000;
 
 struct Server {
@@ -44,7 +44,7 @@ impl Drop for Server {
     }
 }
 
-/// On these cores only.
+/// The command, bound to these cores.
 fn pinned(cores: &str, program: &std::path::Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", cores]).arg(program).stdin(Stdio::null());
@@ -63,7 +63,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
         let address = line.trim().parse().expect("an address");
-        // It says its port before it listens.
+        // It prints its port before it listens.
         while std::net::TcpStream::connect(address).is_err() {
             std::thread::yield_now();
         }
@@ -156,7 +156,7 @@ fn verify_cost(jwk: &Value, token: &str) -> f64 {
     (clock() - begun).as_secs_f64() * 1e6 / 2000.0
 }
 
-/// Bars, the stock server's first.
+/// Bars, the stock server's on top.
 fn picture(bars: &[(&str, f64)]) -> String {
     let most = bars.iter().map(|bar| bar.1).fold(0.0, f64::max);
     let height = bars.len() * 26 + 44;
@@ -194,7 +194,7 @@ fn cost(server: &Server, load: (usize, usize), checks: &Arc<[Bytes]>) -> f64 {
     median(&turns)
 }
 
-/// A configuration with the key's issuer, further issuers, and whatever else.
+/// A configuration with the key's issuer, further issuers, and further keys.
 fn config(key: &SigningKey, algorithm: &str, issuers: &str, more: &str) -> String {
     let keys = jwks(&[key]);
     let app = format!("passage: {{app_id: app1}}, algorithms: [{algorithm}], keys: {{inline: {keys}}}");
@@ -204,7 +204,7 @@ fn config(key: &SigningKey, algorithm: &str, issuers: &str, more: &str) -> Strin
     )
 }
 
-/// So many rules of which none matches what is asked.
+/// This number of rules, none of which matches the check.
 fn rules(count: usize) -> String {
     let rule = |at| {
         format!(
@@ -223,16 +223,16 @@ fn issuers(count: usize) -> String {
     (0..count).map(issuer).collect()
 }
 
-/// How many checks a second two cores answer, against one, and against two processes that share nothing: more than those
-/// no server can do on this machine. Each core carries its own client, in every case: a client that stood beside the one
-/// server and upon the other would spoil the comparison.
+/// Checks per second on two cores, against one core, and against two processes that share nothing, which are the most
+/// that this machine allows. In every case each core runs its own client: a client on an idle core in one case and on
+/// the server's core in another would distort the comparison.
 fn cores() {
     let key = SigningKey::shared("k1", Algorithm::Rs256);
-    // Of many users: one token that all cores ask about at once would be a line that they all write.
+    // Tokens of many users: with one token all cores would write to one cache line.
     let checks: Arc<[Bytes]> = (0..500).map(|at| check(&session(&key, at))).collect();
     let server = |cores| Server::ours(cores, &config(&key, "RS256", "", ""));
     let (one, two, apart) = (server("0"), server("0,1"), [server("0"), server("1")]);
-    // What the client on each core asks.
+    // The server that the client on each core calls.
     let cases =
         [vec![one.address], vec![two.address; 2], apart.iter().map(|server| server.address).collect()];
     let mut answered = [const { Vec::new() }; 3];
@@ -260,7 +260,7 @@ fn cores() {
     println!("two processes of one    {apart:>9.0} {:>6.2}", apart / one);
 }
 
-/// How the cost of a check grows with what there is more of.
+/// Cost of a check by connections and streams, share of new tokens, rules, and issuers.
 fn growth() {
     let key = SigningKey::shared("k1", Algorithm::Rs256);
     let config = |issuers: &str, more: &str| config(&key, "RS256", issuers, more);
@@ -277,7 +277,7 @@ fn growth() {
         );
     }
     for missed in [0, 1, 10, 50, 100] {
-        // Of a hundred checks so many come with a token that was pushed out of a small cache by then.
+        // This share of the checks comes with a token that the small cache has evicted.
         let server = Server::ours("0", &config("", "tokens: {cache: {max_entries: 64}}\n"));
         let mut new = tokens.iter().skip(1).cycle();
         let mixed = (0..TOKENS).map(|at| {
@@ -296,7 +296,7 @@ fn growth() {
     }
 }
 
-/// Resident memory while a million tokens go through a cache of a hundred thousand. `EdDSA`, for it signs fast.
+/// Resident memory while a million tokens go through a cache of a hundred thousand. `EdDSA`, because it signs fast.
 fn memory() {
     let key = SigningKey::shared("e1", Algorithm::EdDsa);
     let server = Server::ours("0", &config(&key, "EdDSA", "", ""));
@@ -311,7 +311,7 @@ fn memory() {
         for part in 0..10 {
             let from = hundred_thousand * 100_000 + part * 10_000;
             let checks: Arc<[Bytes]> = (from..from + 10_000).map(|at| check(&sign(at))).collect();
-            // Each at least once: some 12,000 a second are verified.
+            // Long enough for each token at least once: some 12,000 a second are verified.
             lean::closed(server.address, (1, 16), SLICE * 3, &checks, true);
         }
         let more = server.resident() - idle;
@@ -376,7 +376,7 @@ fn main() {
     let mut verifies = Vec::new();
     runtime.block_on(async {
         for row in &rows {
-            // Each answer is looked at here; afterwards only where that costs nothing.
+            // Each answer is checked here; later only where checking takes no time.
             Client::connect(row.server.address, 1).await.count(200, &row.checks, row.status).await;
         }
         for _ in 0..rounds {

@@ -1,5 +1,5 @@
-//! What we are compared with: the server that everybody writes first. tonic with its defaults and the full Envoy
-//! API, which answers OK with one header; (b) the same behind `jsonwebtoken::decode`.
+//! The servers of the comparison: (a) tonic with its defaults and the full Envoy API, which answers OK with one header;
+//! (b) the same after `jsonwebtoken::decode`.
 
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
@@ -46,7 +46,7 @@ impl Authorization for Stock {
     }
 }
 
-/// Serves until it is killed; says its port on stdout. `jwks` makes it verify.
+/// Serves until it is killed; prints its address on stdout. With `jwk` it verifies.
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "how the parent learns the port")]
 pub(crate) async fn serve(jwk: Option<String>) {
@@ -57,7 +57,7 @@ pub(crate) async fn serve(jwk: Option<String>) {
         validation.validate_aud = false;
         (DecodingKey::from_jwk(&jwk).expect("an RSA key"), validation)
     });
-    // Asks the system for a free port the way a test does: tonic's own `serve` wants an address.
+    // A free port, chosen by the system: tonic's `serve` needs an address.
     let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
     println!("{address}");
     let server = tonic::transport::Server::builder().add_service(AuthorizationServer::new(Stock(verifying)));

@@ -104,7 +104,7 @@ for values in "$chart"/ci/*-values.yaml; do
   ! grep -i warn "$work/said" || fail "$name: a warning"
   until_there "$name"
   # It waits for a pod that no kubelet runs: that the pod is admitted is what can be seen here.
-  ! helm test "$name" --timeout 2s || fail "$name: nobody runs this pod"
+  ! helm test "$name" --timeout 2s || fail "$name: no kubelet runs this pod"
   grep -q 'Pod in progress' "$work/said" || { cat "$work/said" >&2; fail "$name: the pod of helm test"; }
   right upgrade "$name" "$chart" -f "$values" --set config.mode=shadow
   right upgrade "$name" "$chart" -f "$values" --set image.tag=0.1.1,replicaCount=3

@@ -152,7 +152,7 @@ found() { grep -q 'added ReferenceGrant to resource map.*"security".*"authz-pass
 for _ in $(seq 300); do found && break; sleep 0.2; done
 found || fail 'the ReferenceGrant is not found'
 echo 'the ReferenceGrant is found'
-# A policy that cannot be applied lets nobody in.
+# Under a policy that cannot be applied every request fails.
 until_is 500
 cp "$work/same.yaml" "$work/resources/all.yaml"
 

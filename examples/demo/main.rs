@@ -1,8 +1,8 @@
-//! The main job on one machine: a Passage-like issuer, passage-authz, an upstream and a real Envoy, and a
-//! table of requests played through them.
+//! All of it on one machine: a Passage-like issuer, passage-authz, an upstream and a real Envoy, and a table of
+//! requests sent through them.
 //!
-//! `cargo run --example demo` exits 0 if every request came out as it should. With `-- --keep` everything
-//! stays up, with curl lines to try.
+//! `cargo run --example demo` exits 0 if every request got the expected answer. With `-- --keep` all processes keep
+//! running, and curl lines to try are printed.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a demo talks")]
 
@@ -10,7 +10,7 @@ use std::error::Error;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use passage_authz::app::Bound;
+use passage_authz::app::{Bound, Setup};
 use passage_authz::config::Config;
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::domain::clock::Clock;
@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// One request and what should come of it: the code of the denial, or the user the upstream must see.
+/// One request and its expected result: the user that the upstream must see, or the code of the denial.
 struct Row {
     name: &'static str,
     headers: Vec<(&'static str, String)>,
@@ -68,7 +68,9 @@ async fn demo(keep: bool) -> Result<bool, Box<dyn Error>> {
          issuers: [{{name: passage, passage: {{app_id: {APP}, base_url: '{}'}}}}]",
         issuer.url()
     );
-    let bound = Bound::bind(Config::parse(&config, "demo.yaml")?, Clock::default()).await?;
+    let config = Config::parse(&config, "demo.yaml")?;
+    let setup = Setup { config, clock: Clock::default(), source: None, exporter: None };
+    let bound = Bound::bind(setup).await?;
     let (grpc, admin) = (bound.grpc_address().clone(), bound.admin_address().clone());
     let stop = CancellationToken::new();
     let service = tokio::spawn(bound.run(stop.clone()));
@@ -137,7 +139,7 @@ async fn play(url: &str, rows: &[Row]) -> Result<bool, Box<dyn Error>> {
     Ok(all_good)
 }
 
-/// A mark that a person sees at once, and a file shows as text.
+/// Coloured on a terminal, plain text in a file.
 fn mark(good: bool) -> &'static str {
     match (good, std::io::stdout().is_terminal()) {
         (true, true) => "\u{1b}[32mok\u{1b}[0m",

@@ -82,7 +82,7 @@ impl Collector for LiveCollector {
         let mut count = encoder.encode_descriptor("keys", help, None, MetricType::Gauge)?;
         for issuer in &issuers {
             let (set, _) = store.inspect(issuer);
-            let keys = set.map_or(0, |set| i64::try_from(set.distinct()).unwrap_or(i64::MAX));
+            let keys = set.map_or(0, |set| i64::try_from(set.jwk_count()).unwrap_or(i64::MAX));
             gauge(keys, &mut count, issuer)?;
         }
         let help = "Time since the issuer last confirmed its key set";

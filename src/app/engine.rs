@@ -1,6 +1,6 @@
 //! From a configuration to what works by it: an authorizer, and a refresher for each issuer's keys.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::check::authorizer::Authorizer;
@@ -11,7 +11,7 @@ use crate::check::spans::Spans;
 use crate::check::token_cache::TokenCache;
 use crate::config::{Config, Http, IssuerConfig, KeySource, Server};
 use crate::domain::clock::Clock;
-use crate::domain::issuer::{self, IssuerName};
+use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::policy::Policy;
 use crate::domain::verify::ClaimsNeeded;
 use crate::keys::fetch::{ClientError, fetcher};
@@ -23,40 +23,53 @@ use crate::wire::envoy::Answers;
 
 /// Everything that a reload replaces, and the settings that it cannot.
 pub(crate) struct Engine {
-    /// What is put to work.
     pub current: Current,
-    /// Keep its keys; not running yet.
+    /// Not running yet. Without those of issuers whose refresher goes on from the configuration before.
     pub refreshers: Vec<(IssuerName, Refresher)>,
-    /// What stays for the life of the process.
     pub fixed: Fixed,
-    /// Whose keys, and from where.
     pub issuers: IssuerConfigs,
+}
+
+/// What an engine takes over from outside its configuration. The default is nothing.
+#[derive(Default)]
+pub(crate) struct Carried<'a> {
+    /// Recorded by the process's one exporter, if there is one.
+    pub spans: Spans,
+    /// At a reload: the configuration before.
+    pub predecessor: Option<Predecessor<'a>>,
+}
+
+/// The configuration that a reload replaces: its issuers, with their keys and counters.
+#[derive(Clone, Copy)]
+pub(crate) struct Predecessor<'a> {
+    pub issuers: &'a IssuerConfigs,
+    pub keys: &'a KeySets,
+    pub counts: &'a CheckCounts,
 }
 
 /// Settings that only a restart changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fixed {
-    /// The gRPC port.
     pub server: Server,
-    /// The HTTP port.
     pub http: Option<Http>,
-    /// The admin port's address.
     pub admin_listen: String,
 }
 
 impl Fixed {
-    /// The keys in which another differs.
+    /// The configuration keys in which `other` differs.
     #[must_use]
     pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let Self { server, http, admin_listen } = self;
+        let Server { listen, unix_mode, tls, max_connection_age, max_connections, drain_timeout } = server;
         [
-            ("server.listen", self.server.listen != other.server.listen),
-            ("server.unix_mode", self.server.unix_mode != other.server.unix_mode),
-            ("server.tls", self.server.tls != other.server.tls),
-            ("server.max_connection_age", self.server.max_connection_age != other.server.max_connection_age),
-            ("server.max_connections", self.server.max_connections != other.server.max_connections),
-            ("server.drain_timeout", self.server.drain_timeout != other.server.drain_timeout),
-            ("http", self.http != other.http),
-            ("admin.listen", self.admin_listen != other.admin_listen),
+            ("server.listen", *listen != other.server.listen),
+            ("server.unix_mode", *unix_mode != other.server.unix_mode),
+            ("server.tls", *tls != other.server.tls),
+            ("server.max_connection_age", *max_connection_age != other.server.max_connection_age),
+            ("server.max_connections", *max_connections != other.server.max_connections),
+            ("server.drain_timeout", *drain_timeout != other.server.drain_timeout),
+            ("http", *http != other.http),
+            ("admin.listen", *admin_listen != other.admin_listen),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -72,7 +85,8 @@ pub struct BuildError {
     error: ClientError,
 }
 
-/// What a configuration that follows may leave running.
+/// One configuration's issuers and their sources of keys. A reload compares two of them: refreshers of issuers that
+/// did not change go on.
 #[derive(Debug, Clone)]
 pub(crate) struct IssuerConfigs {
     configs: Vec<IssuerConfig>,
@@ -84,90 +98,86 @@ impl IssuerConfigs {
         self.configs.iter().find(|config| config.issuer.name == *issuer)
     }
 
-    /// Whether an issuer gets its keys in the very same way in both.
+    /// Whether an issuer's refresher would do the same in both.
     fn refreshes_alike(&self, issuer: &IssuerName, other: &Self) -> bool {
         self.key_store == other.key_store
             && self.get(issuer).zip(other.get(issuer)).is_some_and(|(one, other)| {
-                one.keys == other.keys
-                    && one.refresh == other.refresh
-                    && one.issuer.algorithms == other.issuer.algorithms
+                let IssuerConfig { issuer, keys, refresh } = one;
+                *keys == other.keys
+                    && *refresh == other.refresh
+                    && issuer.algorithms == other.issuer.algorithms
             })
     }
 
-    /// Whether an issuer's keys mean the same in both, wherever else they differ.
+    /// Whether an issuer's source has the same address in both and keys are read in the same way: keys that one has
+    /// fetched may be used by the other, even if they are fetched at other intervals.
     #[must_use]
     pub(crate) fn same_keys(&self, issuer: &IssuerName, other: &Self) -> bool {
         self.get(issuer).zip(other.get(issuer)).is_some_and(|(one, other)| {
-            one.keys.binding() == other.keys.binding() && one.issuer.algorithms == other.issuer.algorithms
+            let IssuerConfig { issuer, keys, refresh: _ } = one;
+            keys.binding() == other.keys.binding() && issuer.algorithms == other.issuer.algorithms
         })
     }
 
-    /// Their names.
     pub(crate) fn names(&self) -> impl Iterator<Item = &IssuerName> {
         self.configs.iter().map(|config| &config.issuer.name)
     }
 }
 
 impl Engine {
-    /// Builds everything; runs and binds nothing. IssuerConfigs that get their keys as `before` stay with what
-    /// `before` has running: they have no refresher here.
+    /// Builds everything; runs and binds nothing. Issuers whose keys are fetched as in the predecessor keep its
+    /// refresher, which runs already, and get none here.
     ///
     /// # Errors
     /// [`BuildError`].
-    pub(crate) fn build(
-        config: Config,
-        clock: Clock,
-        before: Option<(&IssuerConfigs, &KeySets)>,
-    ) -> Result<Self, BuildError> {
-        let Config { server, http, admin_listen, tokens, issuers, key_store, .. } = config;
-        let Config { identity, paths, rules, check_flags, wording, decision_log, .. } = config;
-        let entries = issuers.iter().map(|config| SlotSettings {
-            issuer: config.issuer.name.clone(),
-            source: config.keys.to_string(),
-            refresh: config.refresh.clone(),
-            inline: matches!(config.keys, KeySource::Inline(_)),
-        });
-        let entries: Vec<_> = entries.collect();
-        let issuers = IssuerConfigs { configs: issuers, key_store };
-        let stays =
-            |name: &IssuerName| before.is_some_and(|(before, _)| issuers.refreshes_alike(name, before));
-        let keys = Arc::new(match before {
-            Some((_, keys)) => keys.followed_by(entries, stays),
-            None => KeySets::new(entries, clock.clone()),
-        });
+    pub(crate) fn build(config: Config, clock: Clock, carried: Carried<'_>) -> Result<Self, BuildError> {
+        let Config {
+            server,
+            http,
+            admin_listen,
+            tokens,
+            issuers: configs,
+            key_store,
+            identity,
+            paths,
+            rules,
+            check_flags,
+            wording,
+            decision_log,
+        } = config;
+        let Carried { spans, predecessor } = carried;
+        let accepted_issuers = Issuers::new(configs.iter().map(|config| config.issuer.clone()).collect());
+        let issuers = IssuerConfigs { configs, key_store };
+        let keeps_refresher = |issuer: &IssuerName| {
+            predecessor.is_some_and(|before| issuers.refreshes_alike(issuer, before.issuers))
+        };
+        let slots: Vec<_> = issuers.configs.iter().map(slot_settings).collect();
+        let (keys, counts) = match predecessor {
+            Some(Predecessor { issuers: _, keys, counts }) => {
+                (keys.followed_by(slots, keeps_refresher), counts.followed_by(issuers.names()))
+            }
+            None => (KeySets::new(slots, clock.clone()), CheckCounts::of(issuers.names())),
+        };
         let mut refreshers = Vec::new();
-        for config in issuers.configs.iter().filter(|config| !stays(&config.issuer.name)) {
-            let name = &config.issuer.name;
-            let named = |error| BuildError { issuer: name.as_str().to_owned(), error };
-            let source = fetcher(&config.keys, config.refresh.timeout).map_err(named)?;
-            let publisher = keys.publisher(name).expect("the store was made for these issuers");
-            let last_good = issuers.key_store.as_deref();
-            let last_good = last_good.map(|folder| LastGood::new(folder, name, config.keys.binding()));
-            let last_good = last_good.filter(|_| source.can_change());
-            let algorithms = config.issuer.algorithms.clone();
-            let refresher = Refresher::new(publisher, source, last_good, algorithms, config.refresh.clone());
-            refreshers.push((name.clone(), refresher));
+        for config in issuers.configs.iter().filter(|config| !keeps_refresher(&config.issuer.name)) {
+            let refresher = refresher(config, issuers.key_store.as_deref(), &keys)?;
+            refreshers.push((config.issuer.name.clone(), refresher));
         }
-        let known =
-            issuer::Issuers::new(issuers.configs.iter().map(|config| config.issuer.clone()).collect());
         let policy = Policy::new(rules, paths);
-        let named = identity.headers().iter().map(|(_, claim)| claim).chain(identity.metadata());
         let answers = Answers::new(&wording, &identity);
+        let header_claims = identity.headers().iter().map(|(_, claim)| claim);
+        let claims = header_claims.chain(identity.metadata()).chain(policy.claims());
         let authorizer = Authorizer {
             cache: TokenCache::new(tokens.max_cached),
-            claims_needed: ClaimsNeeded::with(named.chain(policy.claims())),
+            claims_needed: ClaimsNeeded::with(claims),
             tokens,
-            issuers: known,
+            issuers: accepted_issuers,
             identity,
             policy,
             check_flags,
             wording,
-            observers: Observers {
-                counts: CheckCounts::of(issuers.names()),
-                decisions: DecisionLog::new(decision_log),
-                spans: Spans::default(),
-            },
-            keys,
+            observers: Observers { counts, decisions: DecisionLog::new(decision_log), spans },
+            keys: Arc::new(keys),
             clock,
         };
         Ok(Self {
@@ -177,4 +187,29 @@ impl Engine {
             issuers,
         })
     }
+}
+
+fn slot_settings(config: &IssuerConfig) -> SlotSettings {
+    let IssuerConfig { issuer, keys, refresh } = config;
+    SlotSettings {
+        issuer: issuer.name.clone(),
+        source: keys.to_string(),
+        refresh: refresh.clone(),
+        inline: matches!(keys, KeySource::Inline(_)),
+    }
+}
+
+fn refresher(
+    config: &IssuerConfig,
+    key_store: Option<&Path>,
+    sets: &KeySets,
+) -> Result<Refresher, BuildError> {
+    let IssuerConfig { issuer, keys, refresh } = config;
+    let name = &issuer.name;
+    let source = fetcher(keys, refresh.timeout)
+        .map_err(|error| BuildError { issuer: name.as_str().to_owned(), error })?;
+    let publisher = sets.publisher(name).expect("the key sets were made for these issuers");
+    let folder = key_store.filter(|_| source.can_change());
+    let last_good = folder.map(|folder| LastGood::new(folder, name, keys.binding()));
+    Ok(Refresher::new(publisher, source, last_good, issuer.algorithms.clone(), refresh.clone()))
 }

@@ -1,17 +1,17 @@
-//! The owned task that keeps the keys of the configuration at work, and replaces both when the file changes
-//! or SIGHUP comes: all or nothing, connections kept.
+//! The owned task that runs the refreshers, and reloads the configuration when its file changes or SIGHUP comes: all of
+//! it or nothing, connections kept.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::engine::{Engine, Fixed, IssuerConfigs};
+use crate::app::engine::{Carried, Engine, Fixed, IssuerConfigs, Predecessor};
 use crate::config::{Config, ConfigError, Environment};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
@@ -19,7 +19,7 @@ use crate::keys::refresh::Refresher;
 use crate::live::Live;
 use crate::watched_file::{Disk, FileVersion, POLL_INTERVAL};
 
-/// New issuers get this long to answer before the new configuration is put to work without their keys.
+/// How long a reload waits for the keys of new issuers before it swaps the configuration without them.
 const NEW_ISSUERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the configuration is read again.
@@ -42,7 +42,7 @@ impl ConfigSource {
     }
 }
 
-/// Runs the refreshers, and replaces them with the configuration.
+/// Runs the refreshers, and replaces them together with the configuration.
 pub(crate) struct Reloader {
     live: Arc<Live>,
     clock: Clock,
@@ -53,7 +53,7 @@ pub(crate) struct Reloader {
     disk: Disk,
 }
 
-/// The refreshers at work. Each says at its end whether it was told to end.
+/// The refreshers' tasks. Each returns whether its token was cancelled: one that ends by itself is a fault.
 struct Running {
     tasks: JoinSet<bool>,
     stops: HashMap<IssuerName, CancellationToken>,
@@ -61,7 +61,11 @@ struct Running {
 }
 
 impl Running {
-    /// Starts these; returns how to end those whose place they take.
+    fn new() -> Self {
+        Self { tasks: JoinSet::new(), stops: HashMap::new(), stop: CancellationToken::new() }
+    }
+
+    /// Starts these refreshers; returns the tokens that end those whose place they take.
     fn start(&mut self, refreshers: Vec<(IssuerName, Refresher)>) -> Vec<CancellationToken> {
         let mut replaced = Vec::new();
         for (issuer, refresher) in refreshers {
@@ -75,14 +79,14 @@ impl Running {
         replaced
     }
 
-    /// Takes out those that are not among these; returns how to end them.
-    fn without(&mut self, issuers: &IssuerConfigs) -> Vec<CancellationToken> {
+    /// Takes out the refreshers of all other issuers; returns the tokens that end them.
+    fn retain(&mut self, issuers: &IssuerConfigs) -> Vec<CancellationToken> {
         let gone = self.stops.extract_if(|issuer, _| !issuers.names().any(|name| name == issuer));
         gone.map(|(_, stop)| stop).collect()
     }
 
-    /// Ends these after a while, when nobody waits for them any more.
-    fn retire(&mut self, stops: Vec<CancellationToken>, after: Duration) {
+    /// Cancels these tokens after a while.
+    fn cancel_later(&mut self, stops: Vec<CancellationToken>, after: Duration) {
         self.tasks.spawn(async move {
             sleep(after).await;
             stops.iter().for_each(CancellationToken::cancel);
@@ -92,33 +96,31 @@ impl Running {
 
     async fn end(mut self) {
         self.stop.cancel();
-        // Those that only wait to end others have nothing left to do.
+        // `cancel_later` would sleep on; the refreshers' tokens are cancelled already.
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
 impl Reloader {
-    /// Starts the refreshers of this engine; `source` is where to read another configuration, if anywhere.
-    /// Returns the authorizer to work with as well.
+    /// Starts the engine's refreshers and puts its configuration in force. Without a `source` nothing is reloaded.
     #[must_use]
     pub(crate) fn start(engine: Engine, clock: Clock, source: Option<ConfigSource>) -> (Arc<Live>, Self) {
         let Engine { current, refreshers, fixed, issuers } = engine;
         let live = Arc::new(Live::new(current));
-        let (tasks, stops, stop) = (JoinSet::new(), HashMap::new(), CancellationToken::new());
-        let mut running = Running { tasks, stops, stop };
+        let mut running = Running::new();
         running.start(refreshers);
         (Arc::clone(&live), Self { live, clock, fixed, issuers, source, running, disk: Disk::new() })
     }
 
     /// Runs until `stop`, or until a refresher ends that should not.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        // Without a handler SIGHUP would end the process; that it cannot be installed is no reason to.
-        let mut hangup = signal(SignalKind::hangup())
+        // SIGHUP's default action ends the process. A handler that cannot be installed is no reason to end it, too.
+        let mut hangups = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened to"))
             .ok();
         let file = self.source.as_ref().and_then(|source| source.file.clone());
-        let mut seen = self.source.as_ref().and_then(|source| source.read);
+        let mut read = self.source.as_ref().and_then(|source| source.read);
         let mut changed = None;
         loop {
             let why = tokio::select! {
@@ -127,20 +129,20 @@ impl Reloader {
                     Ok(true) => continue,
                     Ok(false) | Err(_) => break,
                 },
-                () = hung_up(&mut hangup) => "SIGHUP",
-                mark = look(&self.disk, file.clone()) => {
-                    // Two looks must agree: half a file may read well, and say less than the whole.
-                    let settled = mark == changed;
-                    changed = mark.filter(|_| mark != seen);
+                () = next_hangup(&mut hangups) => "SIGHUP",
+                version = version_after_interval(&self.disk, file.clone()) => {
+                    // Two looks must agree: a file that is half written may be valid YAML with some rules missing.
+                    let settled = version == changed;
+                    changed = version.filter(|_| version != read);
                     if changed.is_none() || !settled {
                         continue;
                     }
                     "the file changed"
                 }
             };
-            seen = mark(&self.disk, file.clone()).await;
+            read = version(&self.disk, file.clone()).await;
             changed = None;
-            // A new issuer that takes its time must not hold up the end.
+            // A new issuer that is slow to answer must not hold up the end.
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.reload(why) => {}
@@ -153,7 +155,7 @@ impl Reloader {
         let Some(source) = self.source.clone() else { return };
         match self.read(source).await {
             Ok(engine) => {
-                self.put_to_work(engine).await;
+                self.swap(engine).await;
                 tracing::info!(why, "configuration reloaded");
             }
             Err(reasons) => {
@@ -167,54 +169,56 @@ impl Reloader {
 
     /// Reads and builds everything before anything is replaced.
     async fn read(&self, source: ConfigSource) -> Result<Engine, Vec<String>> {
-        let ConfigSource { file, environment, .. } = source;
-        let read = self.disk.run(move || Config::load(file.as_deref(), &environment)).await;
-        let config = read
+        let ConfigSource { file, environment, read: _ } = source;
+        let loaded = self.disk.run(move || Config::load(file.as_deref(), &environment)).await;
+        let config = loaded
             .map_err(|error| vec![error.to_string()])?
             .map_err(|ConfigError(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let before = self.live.current();
+        let observers = &before.authorizer.observers;
+        let predecessor =
+            Predecessor { issuers: &self.issuers, keys: &before.authorizer.keys, counts: &observers.counts };
+        let carried = Carried { spans: observers.spans.clone(), predecessor: Some(predecessor) };
         let engine =
-            Engine::build(config, self.clock.clone(), Some((&self.issuers, &before.authorizer.keys)))
-                .map_err(|error| vec![error.to_string()])?;
+            Engine::build(config, self.clock.clone(), carried).map_err(|error| vec![error.to_string()])?;
         match engine.fixed.differences(&self.fixed).as_slice() {
             [] => Ok(engine),
             keys => Err(vec![format!("a change of {} needs a restart", keys.join(", "))]),
         }
     }
 
-    async fn put_to_work(&mut self, engine: Engine) {
-        let Engine { mut current, refreshers, issuers, .. } = engine;
+    /// Puts the engine's configuration in force in place of the one before.
+    async fn swap(&mut self, engine: Engine) {
+        // `read` has refused an engine whose fixed settings differ.
+        let Engine { current, refreshers, issuers, fixed: _ } = engine;
         let before = self.live.current();
-        current.authorizer.observers.counts = before.authorizer.observers.counts.followed_by(issuers.names());
-        current.authorizer.observers.spans = before.authorizer.observers.spans.clone();
         let keys = Arc::clone(&current.authorizer.keys);
         let mut retired = self.running.start(refreshers);
         let _ = timeout(NEW_ISSUERS_TIMEOUT, keys.first_answers()).await;
-        // Last of all, so that nothing older than what is live comes with it.
+        // As late as possible: the old refreshers go on while the new issuers are waited for.
         for issuer in issuers.names().filter(|issuer| issuers.same_keys(issuer, &self.issuers)) {
             keys.take_over(issuer, &before.authorizer.keys);
         }
         self.live.swap(current);
-        retired.extend(self.running.without(&issuers));
+        retired.extend(self.running.retain(&issuers));
         self.issuers = issuers;
-        // Checks that began before the swap may still wait for a key of the old refreshers.
-        self.running.retire(retired, before.authorizer.keys.longest_wait());
+        // A check that began before the swap may still wait for a key that an old refresher fetches.
+        self.running.cancel_later(retired, before.authorizer.keys.longest_wait());
     }
 }
 
-/// The file's version, after a while.
-async fn look(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
+async fn version_after_interval(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
     sleep(POLL_INTERVAL).await;
-    mark(disk, file).await
+    version(disk, file).await
 }
 
-async fn mark(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
+async fn version(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
     let file = file?;
     disk.run(move || FileVersion::of(&file)).await.ok().flatten()
 }
 
-async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
-    match hangup {
+async fn next_hangup(hangups: &mut Option<Signal>) {
+    match hangups {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
     }

@@ -15,8 +15,9 @@ use crate::domain::key_set::KeySet;
 use crate::domain::policy::{Access, Policy, Rule, Selection};
 use crate::domain::request::Request;
 use crate::domain::token::{self, Token};
+use crate::domain::token_fault::TokenFault;
 use crate::domain::verdict::{Grant, Verdict};
-use crate::domain::verify::{Addressed, ClaimsNeeded, Remembered, Unverified, Verified};
+use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, Unverified, Verified};
 use crate::keys::sets::{KeySets, Missing};
 
 /// Decides checks. Everything it needs is at hand; it never fetches.
@@ -30,7 +31,7 @@ pub(crate) struct Authorizer {
     pub identity: Identity,
     /// Which rule a request falls under.
     pub policy: Policy,
-    /// What goes for all rules.
+    /// Switches that hold for every rule.
     pub check_flags: CheckFlags,
     /// How a denial is worded.
     pub wording: Wording,
@@ -116,10 +117,10 @@ impl Authorizer {
 
     async fn bearer_of<'c>(&'c self, token: Token<'_>, selection: &Selection<'c>) -> Decided<'c> {
         // Before anything is done with all of its bytes.
-        let token = token.of_at_most(self.tokens.max_length)?;
+        let token = token.bounded(self.tokens.max_length)?;
         let digest = self.cache.digest_of(token);
-        if let Some(remembered) = digest.and_then(|digest| self.cache.get(&digest))
-            && let Some(grant) = self.remembered(&remembered, selection)
+        if let Some(cached) = digest.and_then(|digest| self.cache.get(&digest))
+            && let Some(grant) = self.judge_again(&cached, selection)
         {
             self.observers.counts.hit();
             return grant;
@@ -130,23 +131,23 @@ impl Authorizer {
         let issuer = addressed.issuer();
         let refusal = |denial| Refusal::of(&issuer.name, denial);
         let keys = self.keys_for(&addressed).await.map_err(refusal)?;
-        let verified = addressed.verify(&keys, self.clock.now()).map_err(refusal)?;
+        let verified = addressed.verify(&keys, self.clock.now()).map_err(|fault| refusal(fault.denial))?;
         if let Some(digest) = digest
-            && let Some(remembered) = verified.remember(&keys, &self.issuers, &self.claims_needed)
+            && let Some(cached) = verified.to_cached(&keys, &self.issuers, &self.claims_needed)
         {
-            self.cache.put(digest, remembered);
+            self.cache.put(digest, cached);
         }
         self.granted(&verified, selection)
     }
 
     /// A token that was verified before, judged again: its key, its time, what the rule asks. `None` if its issuer's
     /// keys are not what they were.
-    fn remembered<'c>(&'c self, token: &Remembered, selection: &Selection<'c>) -> Option<Decided<'c>> {
+    fn judge_again<'c>(&'c self, token: &CachedToken, selection: &Selection<'c>) -> Option<Decided<'c>> {
         let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
         let keys = self.keys.in_force(&issuer.name, now)?;
-        Some(match token.recall(issuer, keys, now)? {
+        Some(match token.judge_again(issuer, keys, now)? {
             Ok(verified) => self.granted(&verified, selection),
-            Err(denial) => Err(Refusal::of(&issuer.name, denial)),
+            Err(fault) => Err(Refusal::of(&issuer.name, fault.denial)),
         })
     }
 
@@ -156,7 +157,7 @@ impl Authorizer {
             ..Refusal::of(&token.issuer().name, denial)
         };
         // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
-        let grant = Grant::to(token, &self.identity).map_err(refusal)?;
+        let grant = Grant::to(token, &self.identity).map_err(|fault| refusal(fault.denial))?;
         selection.judge(token).map_err(|(rule, denial)| Refusal { unmet: Some(rule), ..refusal(denial) })?;
         Ok(grant)
     }
@@ -201,5 +202,11 @@ impl<'c> Refusal<'c> {
 impl From<Denial> for Refusal<'_> {
     fn from(denial: Denial) -> Self {
         Self { denial, issuer: None, subject: None, unmet: None }
+    }
+}
+
+impl From<TokenFault> for Refusal<'_> {
+    fn from(fault: TokenFault) -> Self {
+        fault.denial.into()
     }
 }

@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{self, SHA256};
 use moka::sync::Cache;
 
 use crate::domain::token::Token;
-use crate::domain::verify::Remembered;
+use crate::domain::verify::CachedToken;
 
 /// SHA-256 of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Hasher for FirstBytes {
 
 /// The tokens that are remembered.
 #[derive(Clone)]
-pub(crate) struct TokenCache(Option<Cache<Digest, Remembered, BuildHasherDefault<FirstBytes>>>);
+pub(crate) struct TokenCache(Option<Cache<Digest, CachedToken, BuildHasherDefault<FirstBytes>>>);
 
 impl std::fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,12 +65,12 @@ impl TokenCache {
 
     /// What is remembered there.
     #[must_use]
-    pub(crate) fn get(&self, digest: &Digest) -> Option<Remembered> {
+    pub(crate) fn get(&self, digest: &Digest) -> Option<CachedToken> {
         self.0.as_ref()?.get(digest)
     }
 
     /// Remembers a token.
-    pub(crate) fn put(&self, digest: Digest, token: Remembered) {
+    pub(crate) fn put(&self, digest: Digest, token: CachedToken) {
         if let Some(tokens) = &self.0 {
             tokens.insert(digest, token);
         }

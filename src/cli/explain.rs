@@ -1,105 +1,90 @@
 //! One token, verified step by step by the server's own code, for a person or a program to read.
 
 use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 use crate::check::authorizer::Authorizer;
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
 use crate::domain::token::Token;
+use crate::domain::token_fault::{TokenFault, TokenStep};
 use crate::domain::verdict::Grant;
 use crate::domain::verify::Unverified;
 
-/// The steps, in the contract's order of faults.
-pub(super) const STEPS: [&str; 12] =
-    ["length", "form", "crit", "iss", "alg", "typ", "kid", "key", "signature", "exp, nbf", "aud", "claims"];
-
-/// What became of a token.
+/// Which checks a token passed, and the one that it failed.
 #[derive(Debug, Clone)]
 pub(super) struct Explanation {
-    /// What passed steps found, by step; as far as the token came.
-    found: Vec<(&'static str, String)>,
+    /// What to print beside a passed check.
+    notes: Vec<(TokenStep, String)>,
     /// The first fault.
-    fault: Option<Denial>,
-    /// What the token says, if it can be read; never its signature.
+    fault: Option<TokenFault>,
+    /// The payload, if it can be read; never the signature.
     claims: Option<Value>,
 }
 
-/// The step that a fault belongs to; `None` for what is no fault of a token.
-const fn step(denial: Denial) -> Option<&'static str> {
-    Some(match denial {
-        Denial::TokenTooLong => "length",
-        Denial::TokenMalformed => "form",
-        Denial::CriticalHeader => "crit",
-        Denial::IssuerUnknown => "iss",
-        Denial::AlgorithmNotAllowed => "alg",
-        Denial::TypeNotAllowed => "typ",
-        Denial::KeyIdMissing => "kid",
-        Denial::KeyUnknown | Denial::KeysUnavailable => "key",
-        Denial::SignatureInvalid => "signature",
-        Denial::TokenExpired | Denial::TokenNotYetValid => "exp, nbf",
-        Denial::AudienceMismatch => "aud",
-        Denial::ClaimMissing | Denial::ClaimInvalid => "claims",
-        Denial::TokenMissing
-        | Denial::ClaimsInsufficient
-        | Denial::IssuerNotAccepted
-        | Denial::RuleDenies
-        | Denial::RequestMalformed
-        | Denial::RuleUnknown => return None,
-    })
+/// The result of one check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StepResult {
+    Pass,
+    Fail,
+    /// Not made, because an earlier check failed.
+    Skipped,
 }
 
 /// Verifies a token as the server would at this time, whatever the rules.
 pub(super) async fn explain(authorizer: &Authorizer, token: &[u8], at: UnixTime) -> Explanation {
-    let mut explanation = Explanation { found: Vec::new(), fault: None, claims: None };
+    let mut explanation = Explanation { notes: Vec::new(), fault: None, claims: None };
     explanation.fault = explanation.verify(authorizer, token, at).await.err();
     explanation
 }
 
 impl Explanation {
-    async fn verify(&mut self, authorizer: &Authorizer, token: &[u8], at: UnixTime) -> Result<(), Denial> {
-        let most = authorizer.tokens.max_length;
-        let segments = Token::new(token).split(most)?;
-        self.note("length", format!("{} of at most {most} bytes", token.len()));
+    async fn verify(
+        &mut self,
+        authorizer: &Authorizer,
+        token: &[u8],
+        at: UnixTime,
+    ) -> Result<(), TokenFault> {
+        let max_bytes = authorizer.tokens.max_length;
+        let segments = Token::new(token).split(max_bytes)?;
+        self.note(TokenStep::Length, format!("{} of at most {max_bytes} bytes", token.len()));
         let unverified = Unverified::peek(&segments)?;
         self.claims = serde_json::from_slice(&segments.payload).ok();
         let addressed = unverified.address(&authorizer.issuers)?;
-        self.note("iss", format!("issuer {}", addressed.issuer().name));
-        self.note("alg", addressed.algorithm().name().to_owned());
-        self.note("kid", addressed.kid().unwrap_or("none, and none is required").to_owned());
-        let keys = authorizer.keys_for(&addressed).await?;
-        self.note("key", format!("usable keys of the issuer at hand: {}", keys.distinct()));
+        self.note(TokenStep::Iss, format!("issuer {}", addressed.issuer().name));
+        self.note(TokenStep::Alg, addressed.algorithm().name().to_owned());
+        self.note(TokenStep::Kid, addressed.kid().unwrap_or("none, and none is required").to_owned());
+        let keys = authorizer.keys_for(&addressed).await.map_err(|denial| TokenStep::Key.fault(denial))?;
+        self.note(TokenStep::Key, format!("usable keys of the issuer at hand: {}", keys.jwk_count()));
         let verified = addressed.verify(&keys, at)?;
-        self.note("exp, nbf", format!("at {}", at.rfc3339()));
+        self.note(TokenStep::Time, format!("at {}", at.rfc3339()));
         let grant = Grant::to(&verified, &authorizer.identity)?;
         let set: Vec<_> =
             grant.headers().set.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        self.note("claims", set.join(", "));
+        self.note(TokenStep::Claims, set.join(", "));
         Ok(())
     }
 
-    fn note(&mut self, step: &'static str, found: String) {
-        self.found.push((step, found));
+    fn note(&mut self, step: TokenStep, text: String) {
+        self.notes.push((step, text));
     }
 
-    /// The first fault; `None` if the token is good.
+    /// The denial that the server would answer with; `None` if the token is good.
     #[must_use]
-    pub(super) const fn fault(&self) -> Option<Denial> {
-        self.fault
+    pub(super) fn denial(&self) -> Option<Denial> {
+        self.fault.map(Denial::from)
     }
 
-    /// Every step with its result: pass, fail, or skipped, and what there is to say of it.
-    fn steps(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
-        let failed = self.fault.and_then(step);
-        let place = STEPS.iter().position(|step| Some(*step) == failed).unwrap_or(STEPS.len());
-        STEPS.iter().enumerate().map(move |(at, step)| {
-            let found = || self.found.iter().find(|(found, _)| found == step).map(|(_, text)| text.clone());
-            match at.cmp(&place) {
-                std::cmp::Ordering::Less => (*step, "pass", found().unwrap_or_default()),
-                std::cmp::Ordering::Equal => {
-                    let say = |denial: Denial| format!("{}: {}", denial.code(), denial.detail());
-                    (*step, "fail", self.fault.map(say).unwrap_or_default())
-                }
-                std::cmp::Ordering::Greater => (*step, "skipped", String::new()),
+    /// Every check with its result and what there is to print beside it.
+    fn steps(&self) -> impl Iterator<Item = (TokenStep, StepResult, String)> {
+        TokenStep::VARIANTS.iter().map(|&step| match self.fault {
+            Some(TokenFault { step: failed, denial }) if step == failed => {
+                (step, StepResult::Fail, format!("{}: {}", denial.code(), denial.detail()))
+            }
+            Some(fault) if step > fault.step => (step, StepResult::Skipped, String::new()),
+            Some(_) | None => {
+                let note = self.notes.iter().find(|(noted, _)| *noted == step);
+                (step, StepResult::Pass, note.map(|(_, text)| text.clone()).unwrap_or_default())
             }
         })
     }
@@ -113,16 +98,16 @@ impl Explanation {
         let mut text = String::new();
         for (step, result, detail) in self.steps() {
             let mark = match result {
-                "pass" => paint("32", "pass"),
-                "fail" => paint("31", "FAIL"),
-                _ => paint("2", "  - "),
+                StepResult::Pass => paint("32", "pass"),
+                StepResult::Fail => paint("31", "FAIL"),
+                StepResult::Skipped => paint("2", "  - "),
             };
-            let line = format!("{mark}  {step:<10}{}", plain(&detail));
+            let line = format!("{mark}  {:<10}{}", step.label(), plain(&detail));
             text.push_str(line.trim_end());
             text.push('\n');
         }
         text.push('\n');
-        text.push_str(&match self.fault {
+        text.push_str(&match self.denial() {
             None => paint("1;32", "allow"),
             Some(denial) => {
                 format!("{} {} {}", paint("1;31", "deny"), denial.http_status(), denial.code())
@@ -141,19 +126,26 @@ impl Explanation {
     pub(super) fn json(&self) -> Value {
         let steps: Vec<_> = self
             .steps()
-            .map(|(step, result, detail)| json!({"step": step, "result": result, "detail": detail}))
+            .map(|(step, result, detail)| {
+                let result = match result {
+                    StepResult::Pass => "pass",
+                    StepResult::Fail => "fail",
+                    StepResult::Skipped => "skipped",
+                };
+                json!({"step": step.label(), "result": result, "detail": detail})
+            })
             .collect();
         json!({
             "verdict": if self.fault.is_none() { "allow" } else { "deny" },
-            "code": self.fault.map(Denial::code),
-            "http_status": self.fault.map_or(200, Denial::http_status),
+            "code": self.denial().map(Denial::code),
+            "http_status": self.denial().map_or(200, Denial::http_status),
             "steps": steps,
             "claims": self.claims,
         })
     }
 }
 
-/// What a token says may hold anything, an escape sequence for the reader's terminal too.
+/// Escapes control characters: a claim may hold an escape sequence for the terminal.
 fn plain(text: &str) -> String {
     let shown = |c: char| {
         if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() }
@@ -164,14 +156,6 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_fault_of_a_token_has_its_step() {
-        for &denial in Denial::ALL {
-            let of_a_token = matches!(denial.http_status(), 401 | 503) && denial != Denial::TokenMissing;
-            assert_eq!(step(denial).is_some_and(|step| STEPS.contains(&step)), of_a_token, "{denial:?}");
-        }
-    }
 
     #[test]
     fn control_characters_do_not_reach_a_terminal() {

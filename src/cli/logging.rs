@@ -10,14 +10,14 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Lines that wait for whoever reads stderr. Past these, lines are lost: a reader that hangs must not hold up
-/// checks, nor fill the memory.
+/// Lines buffered until stderr takes them. Further lines are dropped: a reader of stderr that hangs must neither delay
+/// checks nor fill the memory.
 const MAX_BUFFERED_LINES: usize = 8192;
 
-/// Writes what is left when it is dropped.
+/// Writes the buffered lines when it is dropped.
 #[must_use = "the last lines are written when it is dropped"]
 #[derive(Debug)]
-pub struct Flush(#[expect(dead_code, reason = "it works by being dropped")] WorkerGuard);
+pub struct Flush(#[expect(dead_code, reason = "the guard's effect is its drop")] WorkerGuard);
 
 /// Starts logging for the process. A second call does nothing.
 pub fn init() -> Flush {
@@ -26,7 +26,7 @@ pub fn init() -> Flush {
         .thread_name("passage-authz-log")
         .finish(io::stderr());
     let wanted = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    // An error here means that somebody else has set a subscriber: it stays.
+    // An error means that a subscriber is set already, by a test: that one stays.
     let _ = if io::stderr().is_terminal() {
         text(wanted, writer).try_init()
     } else {
@@ -54,9 +54,9 @@ pub fn json<W: for<'a> MakeWriter<'a> + Send + Sync + 'static>(
     tracing_subscriber::registry().with(format.with_filter(filter))
 }
 
-/// Libraries below us trace frames and headers, hence tokens, whatever `RUST_LOG` asks for: below INFO
-/// only this crate's own events are let through. What they say of a peer's frames is a peer's to repeat without
-/// end, so there only errors are.
+/// Libraries trace frames and headers, hence tokens: whatever `RUST_LOG` asks for, only this crate's events are
+/// written below INFO. A peer can repeat a bad frame, and the warning about it, without end: of the libraries that read
+/// frames only errors are written.
 fn may_be_logged(target: &str, level: tracing::Level) -> bool {
     let of =
         |name: &str| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));

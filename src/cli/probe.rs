@@ -1,4 +1,4 @@
-//! Asking a running server how it is, for probes in an image without a shell.
+//! `health`: asks a running server whether it serves, for probes in an image without a shell.
 
 use std::error::Error;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// Whom to ask.
+/// The endpoint to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     /// grpc.health on the gRPC port, in plaintext: `host:port` or `unix:/path`.
@@ -20,7 +20,6 @@ pub(crate) enum Target {
     Admin { address: String },
 }
 
-/// Why a server does not count as serving.
 #[derive(Debug, Error)]
 pub(crate) enum NotServing {
     #[error(
@@ -32,7 +31,7 @@ pub(crate) enum NotServing {
     #[error("{address} did not answer within {limit:?}")]
     TimedOut { address: String, limit: Duration },
     #[error("{address} says {status}: no issuer has usable keys, or the server drains")]
-    Said { address: String, status: String },
+    Status { address: String, status: String },
     #[error(
         "{address} knows no service {service:?}; it knows \"\", \"liveness\" and \"envoy.service.auth.v3.Authorization\""
     )]
@@ -42,7 +41,7 @@ pub(crate) enum NotServing {
 /// Asks once.
 ///
 /// # Errors
-/// [`NotServing`] for anything but a server that says it serves within the limit.
+/// [`NotServing`] unless the server answers within the limit that it serves.
 pub(crate) async fn ask(target: &Target, limit: Duration) -> Result<(), NotServing> {
     let (Target::Health { address, .. } | Target::Admin { address }) = target;
     let late = || NotServing::TimedOut { address: address.clone(), limit };
@@ -55,9 +54,10 @@ pub(crate) async fn ask(target: &Target, limit: Duration) -> Result<(), NotServi
     timeout(limit, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// The pause between two questions, and how long each is waited for: whoever takes connections and says nothing may be a
-/// proxy that is not ready yet.
+/// From the start of one try to the start of the next, at least.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A proxy that is not ready yet may accept a connection and never answer: after this time it is asked anew.
 const MAX_TIME_PER_TRY: Duration = Duration::from_secs(2);
 
 /// Asks until the server says that it serves, or the time is up.
@@ -97,12 +97,12 @@ async fn health(address: &str, service: &str) -> Result<(), NotServing> {
         return Ok(());
     }
     let status = if status == ServingStatus::NotServing as i32 { "NOT_SERVING" } else { "UNKNOWN" };
-    Err(NotServing::Said { address: address.to_owned(), status: status.to_owned() })
+    Err(NotServing::Status { address: address.to_owned(), status: status.to_owned() })
 }
 
 async fn readyz(address: &str) -> Result<(), NotServing> {
     let fault = |error: &dyn Error| NotServing::Http { address: address.to_owned(), cause: innermost(error) };
-    // A probe asks its neighbour: no proxy of the environment has a say in it, and no redirect.
+    // The server is in the same pod or on the same host: HTTP_PROXY or a redirect must not lead the probe elsewhere.
     let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let client = client.build().map_err(|error| fault(&error))?;
     let answer = client.get(format!("http://{address}/readyz")).send().await;
@@ -110,10 +110,11 @@ async fn readyz(address: &str) -> Result<(), NotServing> {
     if status == reqwest::StatusCode::OK {
         return Ok(());
     }
-    Err(NotServing::Said { address: address.to_owned(), status: status.as_u16().to_string() })
+    Err(NotServing::Status { address: address.to_owned(), status: status.as_u16().to_string() })
 }
 
-/// The cause at the bottom: what is above it says only that something failed.
+/// The last error of the chain names the cause, such as "connection refused"; those around it only say that a call
+/// failed.
 fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

@@ -1,10 +1,9 @@
-//! How the process is told to end.
+//! The signals that end the process: SIGTERM and SIGINT.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
@@ -12,12 +11,12 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Begins to listen. From here on the signals no longer end the process by themselves.
+    /// Installs the handlers: the signals no longer end the process by their default action.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
     pub(super) fn listen() -> io::Result<Self> {
-        // Whoever reloads listens later; until then SIGHUP must not end the process.
+        // tokio's handler stays installed after the drop: a SIGHUP before the reloader runs must not end the process.
         drop(signal(SignalKind::hangup())?);
         let terminate = signal(SignalKind::terminate())?;
         Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })

@@ -1,5 +1,5 @@
-//! The signature algorithms that can be spelled here. `none` and the HMAC family have no name in this
-//! type, so no configuration, key or token can bring them in (RFC 8725 sections 2.1 and 3.1).
+//! The supported signature algorithms. `none` and the HMAC family have no variant in this type, so no configuration,
+//! key or token can bring them in (RFC 8725 sections 2.1 and 3.1).
 
 use std::fmt;
 
@@ -28,8 +28,17 @@ pub enum Algorithm {
     EdDsa,
 }
 
+/// A kind of key: `kty`, and `crv` where the kind has curves (RFC 7518 section 6.1, RFC 8037 section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    Rsa,
+    P256,
+    P384,
+    Ed25519,
+}
+
 impl Algorithm {
-    /// Every algorithm, in the contract's order.
+    /// Every algorithm, in the order in which messages list them.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The `alg` value.
@@ -48,23 +57,33 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of this `alg` value, case and all; `None` for any other, `none` and HS* among them.
+    /// The algorithm of this `alg` value, compared with case; `None` for any other, `none` and HS* among them.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
     }
 
-    /// The `kty` of its keys (RFC 7518 section 6.1, RFC 8037 section 2).
-    #[must_use]
-    pub const fn key_type(self) -> &'static str {
+    /// The kind of the keys that verify it.
+    pub(crate) const fn key_kind(self) -> KeyKind {
         match self {
-            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => "RSA",
-            Self::Es256 | Self::Es384 => "EC",
-            Self::EdDsa => "OKP",
+            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => KeyKind::Rsa,
+            Self::Es256 => KeyKind::P256,
+            Self::Es384 => KeyKind::P384,
+            Self::EdDsa => KeyKind::Ed25519,
         }
     }
 
-    /// The same algorithm in the crypto library's terms.
+    /// The `kty` of its keys.
+    #[must_use]
+    pub const fn key_type(self) -> &'static str {
+        match self.key_kind() {
+            KeyKind::Rsa => "RSA",
+            KeyKind::P256 | KeyKind::P384 => "EC",
+            KeyKind::Ed25519 => "OKP",
+        }
+    }
+
+    /// The same algorithm as a value of the library jsonwebtoken.
     pub(crate) const fn jsonwebtoken(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::Rs256 => jsonwebtoken::Algorithm::RS256,

@@ -1,15 +1,16 @@
-//! The only judge of claims. What the signature covers is still the issuer's word, so every rule here
-//! names the type it takes and refuses the rest; nothing absent or null ever means "anything".
+//! The only judge of claims. A good signature says which issuer wrote a claim, not that the claim is usable, so every
+//! check here names the JSON types it takes and refuses the rest; an absent or null claim never means "anything".
 
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
 use crate::domain::issuer::{Audiences, Issuer};
 use crate::domain::json::{Member, Object};
+use crate::domain::token_fault::{TokenFault, TokenStep};
 
 use serde_json::Value;
 
-/// Who the token is about (`sub`, RFC 7519 section 4.1.2): not empty, and legal as a header value, so
-/// that a header cannot be smuggled in through it.
+/// The `sub` of a token (RFC 7519 section 4.1.2): not empty, and legal as a header value, so that a line break in it
+/// cannot add a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject(String);
 
@@ -18,20 +19,19 @@ impl Subject {
         (!text.is_empty() && legal_header_value(text)).then(|| Self(text.to_owned()))
     }
 
-    /// The subject.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Where a claim stands: a top-level name, or a JSON Pointer (RFC 6901) if it begins with a slash.
+/// The place of a claim in the payload: a top-level name, or a JSON Pointer (RFC 6901) if it begins with a slash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Claim {
     written: String,
     member: String,
-    /// The rest of the pointer below the member.
-    below: Option<String>,
+    /// The rest of the pointer, inside the member.
+    inner_pointer: Option<String>,
 }
 
 impl Claim {
@@ -39,44 +39,39 @@ impl Claim {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let Some(pointer) = text.strip_prefix('/') else {
-            let named = Self { written: text.to_owned(), member: text.to_owned(), below: None };
+            let named = Self { written: text.to_owned(), member: text.to_owned(), inner_pointer: None };
             return (!text.is_empty()).then_some(named);
         };
         let tilde_is_escape = |(at, _)| matches!(pointer.as_bytes().get(at + 1), Some(b'0' | b'1'));
         if !pointer.match_indices('~').all(tilde_is_escape) {
             return None;
         }
-        let (first, below) = match pointer.split_once('/') {
-            Some((first, below)) => (first, Some(format!("/{below}"))),
+        let (first, inner_pointer) = match pointer.split_once('/') {
+            Some((first, inner)) => (first, Some(format!("/{inner}"))),
             None => (pointer, None),
         };
         let member = first.replace("~1", "/").replace("~0", "~");
-        Some(Self { written: text.to_owned(), member, below })
+        Some(Self { written: text.to_owned(), member, inner_pointer })
     }
 
-    /// The claim as written.
+    /// The name or pointer as the configuration has it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.written
     }
 
-    /// The top-level member that it stands in or under.
+    /// The top-level member that the claim is, or is part of.
     pub(crate) fn member(&self) -> &str {
         &self.member
     }
 
-    /// Its value; `None` if it is missing or cannot be represented.
+    /// The claim's value; `None` if it is missing, or a number too large for a double is in its member.
     pub(crate) fn of(&self, claims: &Object<'_>) -> Option<Value> {
         let member: Value = serde_json::from_str(claims.raw(&self.member)?.get()).ok()?;
-        match &self.below {
+        match &self.inner_pointer {
             None => Some(member),
-            Some(below) => member.pointer(below).cloned(),
+            Some(pointer) => member.pointer(pointer).cloned(),
         }
-    }
-
-    /// Whether the token has the claim's member, readable or not.
-    fn stands_in(&self, claims: &Object<'_>) -> bool {
-        claims.has(&self.member)
     }
 
     /// The claim as a header's value; `None` leaves the header out: the claim is missing, null or empty.
@@ -85,7 +80,10 @@ impl Claim {
     /// [`Denial::ClaimInvalid`] for a value that has no one form in a header.
     pub(crate) fn header_value(&self, claims: &Object<'_>) -> Result<Option<String>, Denial> {
         let text = match self.of(claims) {
-            None if self.below.is_none() && self.stands_in(claims) => return Err(Denial::ClaimInvalid),
+            // Present, but not representable.
+            None if self.inner_pointer.is_none() && claims.has(&self.member) => {
+                return Err(Denial::ClaimInvalid);
+            }
             None | Some(Value::Null) => return Ok(None),
             Some(Value::String(text)) => text,
             Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
@@ -100,7 +98,8 @@ impl Claim {
     }
 }
 
-/// Strings in one header value; an element that holds the separator would read as two.
+/// An array of strings as one header value. `None` if an element has the separator in it: the upstream would read
+/// that element as two.
 fn joined(items: &[Value]) -> Option<String> {
     let texts: Option<Vec<_>> =
         items.iter().map(|item| item.as_str().filter(|text| !text.contains(','))).collect();
@@ -112,27 +111,30 @@ fn legal_header_value(text: &str) -> bool {
     !text.chars().any(char::is_control) && text.trim() == text
 }
 
-/// Checks `exp` and `nbf`, then `aud`, then `sub`, in the contract's order of faults.
+/// Checks `exp` and `nbf`, then `aud`, then `sub`.
 ///
 /// # Errors
 /// The first fault.
-pub(crate) fn judge(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<Subject, Denial> {
-    time(claims, issuer, now)?;
-    audience(claims, &issuer.audiences)?;
-    subject(claims)
+pub(crate) fn judge(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<Subject, TokenFault> {
+    time(claims, issuer, now).map_err(|denial| TokenStep::Time.fault(denial))?;
+    audience(claims, &issuer.audiences).map_err(|denial| TokenStep::Audience.fault(denial))?;
+    subject(claims).map_err(|denial| TokenStep::Claims.fault(denial))
 }
 
-/// Checks again what time alone can change.
+/// The claims that [`judge_again`] reads: all that must be kept of a payload for it.
+pub(crate) const JUDGED_AGAIN: [&str; 3] = ["exp", "nbf", "sub"];
+
+/// Judges claims that [`judge`] accepted before: of its checks only the one of `exp` and `nbf` depends on the time.
 ///
 /// # Errors
-/// [`Denial::TokenExpired`] or [`Denial::TokenNotYetValid`]; others only if the claims were never checked.
-pub(crate) fn judge_time_again(
+/// [`Denial::TokenExpired`] or [`Denial::TokenNotYetValid`].
+pub(crate) fn judge_again(
     claims: &Object<'_>,
     issuer: &Issuer,
     now: UnixTime,
-) -> Result<Subject, Denial> {
-    time(claims, issuer, now)?;
-    subject(claims)
+) -> Result<Subject, TokenFault> {
+    time(claims, issuer, now).map_err(|denial| TokenStep::Time.fault(denial))?;
+    subject(claims).map_err(|denial| TokenStep::Claims.fault(denial))
 }
 
 /// RFC 7519 section 4.1.2; always required here.
@@ -165,13 +167,13 @@ fn time(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<(), Denia
 fn audience(claims: &Object<'_>, audiences: &Audiences) -> Result<(), Denial> {
     let Audiences::OneOf(accepted) = audiences else { return Ok(()) };
     let accepts = |aud: &str| accepted.iter().any(|audience| audience.0 == aud);
-    let met = match claims.member("aud") {
+    let is_accepted = match claims.member("aud") {
         Member::Absent => false,
         Member::String(aud) => accepts(&aud),
         Member::Strings(auds) => auds.iter().any(|aud| accepts(aud)),
         Member::Null | Member::Number(_) | Member::Other => return Err(Denial::ClaimInvalid),
     };
-    if met { Ok(()) } else { Err(Denial::AudienceMismatch) }
+    if is_accepted { Ok(()) } else { Err(Denial::AudienceMismatch) }
 }
 
 #[cfg(test)]
@@ -184,7 +186,7 @@ mod tests {
 
     const NOW: u64 = 1_000_000;
 
-    fn judged(claims: &str, audiences: &[&str]) -> Result<String, Denial> {
+    fn judged(claims: &str, audiences: &[&str]) -> Result<String, TokenFault> {
         let audiences = match audiences {
             [] => Audiences::NotChecked,
             some => Audiences::OneOf(some.iter().map(|aud| Audience((*aud).to_owned())).collect()),
@@ -198,8 +200,14 @@ mod tests {
             types: vec![],
             leeway: Duration::from_secs(30),
         };
-        let claims = Object::parse(claims.as_bytes()).unwrap();
-        judge(&claims, &issuer, UnixTime::from_secs(NOW)).map(|sub| sub.as_str().to_owned())
+        let (claims, now) = (Object::parse(claims.as_bytes()).unwrap(), UnixTime::from_secs(NOW));
+        let judged = judge(&claims, &issuer, now);
+        if issuer.audiences == Audiences::NotChecked {
+            let kept = claims.subset_as_json(JUDGED_AGAIN.into_iter());
+            let again = judge_again(&Object::parse(kept.as_bytes()).unwrap(), &issuer, now);
+            assert_eq!(again, judged, "judged again by what is kept");
+        }
+        judged.map(|subject| subject.0)
     }
 
     #[test]
@@ -264,41 +272,60 @@ mod tests {
 
     #[test]
     fn rejects_with_the_first_fault() {
-        for (claims, audiences, want) in [
-            (r#"{"sub":"u"}"#, &[][..], Denial::ClaimMissing),
-            (r#"{"exp":null,"sub":"u"}"#, &[], Denial::ClaimMissing),
-            (r#"{"exp":"1000001","sub":"u"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":[1000001],"sub":"u"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":true,"sub":"u"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1e999,"sub":"u"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":999970,"sub":"u"}"#, &[], Denial::TokenExpired),
-            (r#"{"exp":0,"sub":"u"}"#, &[], Denial::TokenExpired),
-            (r#"{"exp":-1,"nbf":"x"}"#, &[], Denial::TokenExpired),
-            (r#"{"exp":1000001,"nbf":1000030.5,"sub":"u"}"#, &[], Denial::TokenNotYetValid),
-            (r#"{"exp":1000001,"nbf":"0","sub":"u"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"nbf":null,"sub":"u"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"nbf":1e999,"sub":"u"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":"u"}"#, &["a"], Denial::AudienceMismatch),
-            (r#"{"exp":1000001,"aud":"A","sub":"u"}"#, &["a"], Denial::AudienceMismatch),
-            (r#"{"exp":1000001,"aud":[],"sub":"u"}"#, &["a"], Denial::AudienceMismatch),
-            (r#"{"exp":1000001,"aud":null,"sub":"u"}"#, &["a"], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"aud":["a",1],"sub":"u"}"#, &["a"], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"aud":{"a":1},"sub":"u"}"#, &["a"], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"aud":"x"}"#, &["a"], Denial::AudienceMismatch),
-            (r#"{"exp":1000001}"#, &[], Denial::ClaimMissing),
-            (r#"{"exp":1000001,"sub":null}"#, &[], Denial::ClaimMissing),
-            (r#"{"exp":1000001,"sub":""}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":7}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":["u"]}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":{}}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":" u"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":"u\u00a0"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":"u\r\nx-admin: 1"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":"u\u0000"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":"a\u007fb"}"#, &[], Denial::ClaimInvalid),
-            (r#"{"exp":1000001,"sub":"a\u0085b"}"#, &[], Denial::ClaimInvalid),
-        ] {
-            assert_eq!(judged(claims, audiences), Err(want), "{claims}");
+        type Row = (&'static str, &'static [&'static str], Denial);
+        let by_step: [(TokenStep, &[Row]); 3] = [
+            (
+                TokenStep::Time,
+                &[
+                    (r#"{"sub":"u"}"#, &[], Denial::ClaimMissing),
+                    (r#"{"exp":null,"sub":"u"}"#, &[], Denial::ClaimMissing),
+                    (r#"{"exp":"1000001","sub":"u"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":[1000001],"sub":"u"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":true,"sub":"u"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1e999,"sub":"u"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":999970,"sub":"u"}"#, &[], Denial::TokenExpired),
+                    (r#"{"exp":0,"sub":"u"}"#, &[], Denial::TokenExpired),
+                    (r#"{"exp":-1,"nbf":"x"}"#, &[], Denial::TokenExpired),
+                    (r#"{"exp":1000001,"nbf":1000030.5,"sub":"u"}"#, &[], Denial::TokenNotYetValid),
+                    (r#"{"exp":1000001,"nbf":"0","sub":"u"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"nbf":null,"sub":"u"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"nbf":1e999,"sub":"u"}"#, &[], Denial::ClaimInvalid),
+                ],
+            ),
+            (
+                TokenStep::Audience,
+                &[
+                    (r#"{"exp":1000001,"sub":"u"}"#, &["a"], Denial::AudienceMismatch),
+                    (r#"{"exp":1000001,"aud":"A","sub":"u"}"#, &["a"], Denial::AudienceMismatch),
+                    (r#"{"exp":1000001,"aud":[],"sub":"u"}"#, &["a"], Denial::AudienceMismatch),
+                    (r#"{"exp":1000001,"aud":null,"sub":"u"}"#, &["a"], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"aud":["a",1],"sub":"u"}"#, &["a"], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"aud":{"a":1},"sub":"u"}"#, &["a"], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"aud":"x"}"#, &["a"], Denial::AudienceMismatch),
+                ],
+            ),
+            (
+                TokenStep::Claims,
+                &[
+                    (r#"{"exp":1000001}"#, &[], Denial::ClaimMissing),
+                    (r#"{"exp":1000001,"sub":null}"#, &[], Denial::ClaimMissing),
+                    (r#"{"exp":1000001,"sub":""}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"sub":7}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"sub":["u"]}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"sub":{}}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"sub":" u"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"sub":"u\u00a0"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"sub":"u\r\nx-admin: 1"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"sub":"u\u0000"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"sub":"a\u007fb"}"#, &[], Denial::ClaimInvalid),
+                    (r#"{"exp":1000001,"sub":"a\u0085b"}"#, &[], Denial::ClaimInvalid),
+                ],
+            ),
+        ];
+        for (step, rows) in by_step {
+            for (claims, audiences, denial) in rows {
+                assert_eq!(judged(claims, audiences), Err(step.fault(*denial)), "{claims}");
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The time, as a value. The core takes "now" as an argument; this is the only file that asks the system.
+//! Moments, and the only clock of the process that reads the system's time. The core takes "now" as an argument.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// The last moment that can be written in every time zone of RFC 3339.
-const LATEST: Duration = Duration::from_secs(253_402_207_200);
+/// The last moment that RFC 3339, with its four digits of a year, can express in every time zone.
+const LATEST_IN_RFC3339: Duration = Duration::from_secs(253_402_207_200);
 
 /// A moment, as the time since 1970-01-01T00:00:00Z without leap seconds (the `NumericDate` of RFC 7519
 /// section 2, with fractions).
@@ -13,7 +13,7 @@ const LATEST: Duration = Duration::from_secs(253_402_207_200);
 pub struct UnixTime(Duration);
 
 impl UnixTime {
-    /// The moment this many whole seconds after the epoch.
+    /// So many whole seconds after the epoch.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
@@ -25,7 +25,7 @@ impl UnixTime {
         self.0.as_secs_f64()
     }
 
-    /// Whole seconds since the epoch.
+    /// Whole seconds, fractions cut.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0.as_secs()
@@ -41,27 +41,27 @@ impl UnixTime {
         u64::try_from(time.as_second()).ok().map(Self::from_secs)
     }
 
-    /// As RFC 3339 writes it, in UTC to the second; for people.
+    /// In UTC, to the second.
     #[must_use]
     pub fn rfc3339(self) -> String {
-        let seconds = i64::try_from(self.0.min(LATEST).as_secs()).unwrap_or_default();
+        let seconds = i64::try_from(self.0.min(LATEST_IN_RFC3339).as_secs()).unwrap_or_default();
         jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
     }
 
-    /// The moment this much later.
+    /// The moment that is later by this much.
     #[must_use]
-    pub fn after(self, pause: Duration) -> Self {
-        Self(self.0.saturating_add(pause))
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
     }
 
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// The time from `earlier` to this moment; zero if `earlier` is the later one.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// Where "now" comes from: the system, or a test's own hand.
+/// The source of "now": the system's time, or a time that a test sets.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(TimeSource);
 
@@ -73,7 +73,7 @@ enum TimeSource {
 }
 
 impl Clock {
-    /// A clock that stands at `start` until [`Clock::advance`] moves it. For tests.
+    /// A clock that stays at `start` until [`Clock::advance`] moves it. For tests.
     #[must_use]
     pub fn stepped(start: UnixTime) -> Self {
         Self(TimeSource::Stepped(Arc::new(AtomicU64::new(millis(start.0)))))
@@ -86,10 +86,10 @@ impl Clock {
         }
     }
 
-    /// The time now. A system clock set before 1970 reads as the end of time, so that every token is
-    /// expired and every key set stale: a broken clock must not revive old tokens.
+    /// The time now. A system clock that is set before 1970 reads as the latest possible moment, so that every token
+    /// is expired and every key set stale: a broken clock must not make old tokens valid again.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for the time")]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's time")]
     pub fn now(&self) -> UnixTime {
         match &self.0 {
             TimeSource::System => {

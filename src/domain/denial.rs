@@ -1,14 +1,14 @@
-//! Why a request is turned away: every reason once, with its label, its HTTP status and its text.
+//! Every reason to deny a request, with its label, its HTTP status and its text.
 
 use strum::VariantArray;
 
-/// Every reason to turn a request away, once. The label is API: it is the `code` of the answer's body
-/// and the metrics' label, so a name here changes only together with the contract.
+/// A reason to deny a request. Its label is API: it is the `code` of the answer's body and a label of the metrics, so
+/// it changes only together with the documentation.
 ///
-/// Two families: the caller's fault (the token, the request) and ours (keys that cannot be had).
+/// Two families: the fault is the client's (the token, the request) or the server's (keys that are not available).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, VariantArray)]
 pub enum Denial {
-    /// No configured source holds a token.
+    /// No configured source of the request has a token.
     TokenMissing,
     /// The token is longer than `tokens.max_length`.
     TokenTooLong,
@@ -16,13 +16,13 @@ pub enum Denial {
     TokenMalformed,
     /// The header has `crit`; no extension is understood here (RFC 7515 section 4.1.11).
     CriticalHeader,
-    /// `iss` is missing, no string, or not one of the configured issuers.
+    /// `iss` is missing, not a string, or not one of the configured issuers.
     IssuerUnknown,
     /// `alg` is not on the issuer's list (RFC 8725 section 3.1).
     AlgorithmNotAllowed,
     /// `typ` is present and not on the issuer's list (RFC 8725 section 3.11).
     TypeNotAllowed,
-    /// The issuer demands a `kid` and there is none.
+    /// The issuer requires a `kid` and the token has none.
     KeyIdMissing,
     /// No key of the issuer has this `kid` and fits this `alg`.
     KeyUnknown,
@@ -42,13 +42,13 @@ pub enum Denial {
     ClaimsInsufficient,
     /// A verified token's issuer is not one that the rule accepts.
     IssuerNotAccepted,
-    /// The rule lets nothing through.
+    /// The rule denies every request.
     RuleDenies,
-    /// The issuer's keys could not be had in time, or are older than `max_stale`.
+    /// The issuer's keys were not fetched in time, or are older than `max_stale`.
     KeysUnavailable,
-    /// The check request itself cannot be used.
+    /// The check request is not well formed, or its path is ambiguous.
     RequestMalformed,
-    /// The route picks a rule by a name that no rule has.
+    /// The route names a rule that does not exist.
     RuleUnknown,
 }
 
@@ -61,21 +61,21 @@ pub enum Challenge {
     InvalidToken,
     /// 403 with `error="insufficient_scope"` (RFC 6750 section 3.1).
     Scope,
-    /// 403, no challenge: no other token would do, as far as can be told.
+    /// 403, no challenge: more scope would not help.
     Forbidden,
-    /// 503 with `retry-after`: not the caller's fault.
+    /// 503 with `retry-after`: not the client's fault.
     RetryLater,
-    /// 400: the request.
+    /// 400: the request is at fault, not its token.
     Malformed,
-    /// 500: the proxy's configuration and ours do not agree.
+    /// 500: the proxy's configuration does not agree with the server's.
     Misconfigured,
 }
 
 impl Denial {
-    /// Every denial.
+    /// Every denial: a new variant is in it.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// How many there are.
+    /// The number of denials.
     pub const COUNT: usize = Self::ALL.len();
 
     /// Its position among all variants, from 0.
@@ -143,7 +143,7 @@ impl Denial {
         }
     }
 
-    /// Which kind of answer this denial gets.
+    /// The kind of its answer.
     #[must_use]
     pub const fn challenge(self) -> Challenge {
         match self {
@@ -170,7 +170,7 @@ impl Denial {
         }
     }
 
-    /// The HTTP status the client gets (RFC 9110 section 15.5 and 15.6).
+    /// The HTTP status of the answer (RFC 9110 section 15.5 and 15.6).
     #[must_use]
     pub const fn http_status(self) -> u16 {
         match self.challenge() {
@@ -182,8 +182,8 @@ impl Denial {
         }
     }
 
-    /// Whether a shadow rollout lets it through. What makes the request itself unusable stays an answer:
-    /// nothing could be decided about it.
+    /// Whether a shadow rollout allows the request in spite of it. A request that is malformed or misrouted is denied
+    /// even then: there is no decision to compare.
     #[must_use]
     pub const fn passes_in_shadow(self) -> bool {
         match self.challenge() {
@@ -197,12 +197,12 @@ impl Denial {
     }
 }
 
-/// How much a denial tells, and in whose name.
+/// How the answer to a denied request is worded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wording {
     /// The protection space of the challenge (RFC 9110 section 11.5).
     pub realm: String,
-    /// Whether a presented but unacceptable token learns why. If not, its code is `invalid_token`.
+    /// Whether the client learns why its token is not accepted. If not, every such code is `invalid_token`.
     pub reasons: bool,
 }
 
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_decided_about_a_token_passes_in_shadow() {
+    fn only_decisions_about_a_token_pass_in_shadow() {
         for &denial in Denial::ALL {
             let decided = [401, 403, 503].contains(&denial.http_status());
             assert_eq!(denial.passes_in_shadow(), decided, "{denial:?}");

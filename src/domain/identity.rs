@@ -1,5 +1,5 @@
-//! What the service behind may believe: which headers carry the identity, and which names a client could
-//! have forged it under. Worked out once per configuration, not per request.
+//! Which headers carry the identity to the upstream, and which other spellings of their names a client could use to
+//! forge it. Both lists are made once per configuration, not per request.
 
 use serde_json::Value;
 
@@ -15,10 +15,10 @@ pub struct Identity {
     metadata: Vec<Claim>,
 }
 
-/// Names that are set and names that are removed. None stands in both.
+/// The identity headers of one request: those to set and those to remove. No name is in both lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers<'c> {
-    /// To set, overwriting.
+    /// To set; each overwrites what the client sent.
     pub set: Vec<(&'c str, String)>,
     /// To remove, besides the aliases.
     pub remove: Vec<&'c str>,
@@ -27,39 +27,39 @@ pub struct Headers<'c> {
 }
 
 impl<'c> Headers<'c> {
-    /// Everything that is to be removed.
     pub fn removed(&self) -> impl Iterator<Item = &'c str> {
         self.aliases.iter().map(String::as_str).chain(self.remove.iter().copied())
     }
 }
 
-/// How deep a claim in the metadata may be: each level is two messages to protobuf, and C++ reads a hundred at most.
+/// How many arrays and objects a claim in the metadata may nest. Each level is two messages to protobuf, whose C++
+/// parser stops at a depth of 100.
 const MAX_METADATA_DEPTH: usize = 16;
 
-fn is_deeper_than(most: usize, value: &Value) -> bool {
-    match (value, most) {
+fn is_deeper_than(max_depth: usize, value: &Value) -> bool {
+    match (value, max_depth) {
         (Value::Array(_) | Value::Object(_), 0) => true,
-        (Value::Array(items), _) => items.iter().any(|item| is_deeper_than(most - 1, item)),
-        (Value::Object(members), _) => members.values().any(|member| is_deeper_than(most - 1, member)),
+        (Value::Array(items), _) => items.iter().any(|item| is_deeper_than(max_depth - 1, item)),
+        (Value::Object(members), _) => members.values().any(|member| is_deeper_than(max_depth - 1, member)),
         _ => false,
     }
 }
 
 impl Identity {
-    /// The header the Passage user's ID travels in unless configured otherwise.
+    /// The header of the Passage user's ID, unless configured otherwise.
     pub const DEFAULT_HEADER: &str = "x-passage-user-id";
 
     /// How many dashes or underscores a header's name may have: each doubles its spellings.
     pub const MAX_DASHES: usize = 5;
 
-    /// Prepares the lists. Names are lower case, and no two fold into one spelling.
+    /// The names must be lower case, and no two may be the same once [`folded`]: the configuration checks both.
     #[must_use]
     pub fn new(headers: Vec<(String, Claim)>, metadata: Vec<Claim>) -> Self {
         let aliases = headers.iter().flat_map(|(name, _)| aliases(name)).collect();
         Self { headers, aliases, metadata }
     }
 
-    /// The headers and the claims they carry.
+    /// Each header with the claim that it carries.
     #[must_use]
     pub fn headers(&self) -> &[(String, Claim)] {
         &self.headers
@@ -77,11 +77,11 @@ impl Identity {
         &self.metadata
     }
 
-    /// The headers of a request whose token holds.
+    /// The headers of a request with a verified token.
     ///
     /// # Errors
-    /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header.
-    pub(crate) fn of(&self, claims: &Object<'_>) -> Result<Headers<'_>, Denial> {
+    /// [`Denial::ClaimInvalid`] for a claim that has no single form in a header.
+    pub(crate) fn headers_of(&self, claims: &Object<'_>) -> Result<Headers<'_>, Denial> {
         let mut headers = Headers { set: Vec::new(), remove: Vec::new(), aliases: &self.aliases };
         for (name, claim) in &self.headers {
             match claim.header_value(claims)? {
@@ -92,33 +92,35 @@ impl Identity {
         Ok(headers)
     }
 
-    /// The headers of a request without an identity: none is set, all are removed.
+    /// The headers of an anonymous request: none is set, all are removed.
     #[must_use]
     pub fn anonymous(&self) -> Headers<'_> {
         let remove = self.headers.iter().map(|(name, _)| name.as_str()).collect();
         Headers { set: Vec::new(), remove, aliases: &self.aliases }
     }
 
-    /// The claims for the proxy's metadata, under their names as written; missing and null ones left out.
+    /// The claims for the proxy's metadata, each under its name as configured; missing and null claims are left out.
     ///
     /// # Errors
-    /// [`Denial::ClaimInvalid`] for one that is so deep that the proxy could not read the answer.
+    /// [`Denial::ClaimInvalid`] for a claim that is deeper than [`MAX_METADATA_DEPTH`]: the proxy could not parse the
+    /// answer.
     pub(crate) fn metadata_of(&self, claims: &Object<'_>) -> Result<Vec<(&str, Value)>, Denial> {
-        let metadata = self.metadata.iter().filter_map(|claim| Some((claim.as_str(), claim.of(claims)?)));
-        let metadata: Vec<_> = metadata.filter(|(_, value)| !value.is_null()).collect();
+        let present = self.metadata.iter().filter_map(|claim| Some((claim.as_str(), claim.of(claims)?)));
+        let metadata: Vec<_> = present.filter(|(_, value)| !value.is_null()).collect();
         let fits = metadata.iter().all(|(_, value)| !is_deeper_than(MAX_METADATA_DEPTH, value));
         if fits { Ok(metadata) } else { Err(Denial::ClaimInvalid) }
     }
 }
 
-/// The spelling that all of a name's aliases share.
+/// The name in lower case with `-` for `_`: the same for a name and all its [`aliases`].
 #[must_use]
 pub(crate) fn folded(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', "-")
 }
 
 /// Every other spelling of a name with `_` for `-`, or the other way round. CGI and WSGI map both to one
-/// variable (RFC 3875 section 4.1.18), so a forged `x_passage_user_id` would reach the application as ours.
+/// variable (RFC 3875 section 4.1.18), so an application could not tell a forged `x_passage_user_id` from the header
+/// that is set here.
 fn aliases(name: &str) -> Vec<String> {
     let places: Vec<usize> = name.match_indices(['-', '_']).map(|(at, _)| at).collect();
     (0..1_usize << places.len().min(Identity::MAX_DASHES))
@@ -195,7 +197,7 @@ mod tests {
             }).collect();
             let text = format!("{{{}}}", claims.join(","));
             let claims = Object::parse(text.as_bytes()).unwrap();
-            for headers in [identity.of(&claims).unwrap(), identity.anonymous()] {
+            for headers in [identity.headers_of(&claims).unwrap(), identity.anonymous()] {
                 let set = headers.set.iter().map(|(name, _)| *name);
                 let mut all: Vec<_> = set.chain(headers.removed()).map(str::to_ascii_lowercase).collect();
                 let count = all.len();

@@ -1,4 +1,4 @@
-//! Who may issue tokens here, and what each of them promises about its tokens.
+//! The issuers whose tokens are accepted, and the rules that each issuer's tokens must meet.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,18 +9,16 @@ use url::{Host, Url};
 
 use crate::domain::algorithm::Algorithm;
 
-/// The name an operator gave an issuer in the configuration: what logs and metrics call it.
+/// The name of an issuer in the configuration, which logs and metrics use. Not its `iss`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IssuerName(Arc<str>);
 
 impl IssuerName {
-    /// A name as configured.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
 
-    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -41,10 +39,10 @@ pub struct IssuerId(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audience(pub String);
 
-/// Which `aud` is accepted. Not checking it is a choice somebody wrote down, not the absence of a list.
+/// Which `aud` is accepted. Not to check it is a choice in the configuration, never the absence of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audiences {
-    /// `audiences: []`: `aud` is not looked at.
+    /// `audiences: []`: `aud` is not read.
     NotChecked,
     /// At least one of these must be in `aud`. Never empty.
     OneOf(Vec<Audience>),
@@ -53,15 +51,12 @@ pub enum Audiences {
 /// One issuer's rules for its tokens.
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    /// Its name in the configuration.
     pub name: IssuerName,
     /// The `iss` values that are this issuer.
     pub ids: Vec<IssuerId>,
-    /// Which `aud` is accepted.
     pub audiences: Audiences,
-    /// The allowed signature algorithms.
     pub algorithms: Vec<Algorithm>,
-    /// Whether a token must name its key.
+    /// Whether a token must have a `kid`.
     pub require_kid: bool,
     /// Accepted `typ` values, lower-cased, without `application/`.
     pub types: Vec<String>,
@@ -73,23 +68,22 @@ impl Issuer {
     /// Whether `typ` is accepted: any case, `application/` dropped (RFC 7515 section 4.1.9).
     #[must_use]
     pub fn accepts_type(&self, typ: &str) -> bool {
-        let typ = typ.to_ascii_lowercase();
-        let typ = typ.strip_prefix("application/").unwrap_or(&typ);
-        self.types.iter().any(|accepted| accepted == typ)
+        let lower_case = typ.to_ascii_lowercase();
+        let short_form = lower_case.strip_prefix("application/").unwrap_or(&lower_case);
+        self.types.iter().any(|accepted| accepted == short_form)
     }
 }
 
 /// All issuers, found by `iss`. No `iss` belongs to two of them: the configuration refuses that.
 #[derive(Debug)]
-pub struct Issuers {
+pub(crate) struct Issuers {
     all: Vec<Issuer>,
     by_id: HashMap<IssuerId, usize>,
 }
 
 impl Issuers {
-    /// Indexes the issuers by their `iss` values.
     #[must_use]
-    pub fn new(all: Vec<Issuer>) -> Self {
+    pub(crate) fn new(all: Vec<Issuer>) -> Self {
         let ids = all.iter().enumerate().flat_map(|(at, issuer)| issuer.ids.iter().map(move |id| (id, at)));
         let by_id = ids.map(|(id, at)| (id.clone(), at)).collect();
         Self { all, by_id }
@@ -97,24 +91,18 @@ impl Issuers {
 
     /// The issuer of this exact `iss`.
     #[must_use]
-    pub fn get(&self, iss: &str) -> Option<&Issuer> {
+    pub(crate) fn get(&self, iss: &str) -> Option<&Issuer> {
         self.by_id.get(iss).and_then(|at| self.all.get(*at))
     }
 
-    /// Where an issuer stands in the configuration's order.
+    /// The place of an issuer in the configuration's order.
     pub(crate) fn position(&self, issuer: &Issuer) -> Option<u32> {
         let at = self.by_id.get(issuer.ids.first()?)?;
         u32::try_from(*at).ok()
     }
 
-    /// The issuer that stands there.
     pub(crate) fn at_position(&self, position: u32) -> Option<&Issuer> {
         self.all.get(usize::try_from(position).ok()?)
-    }
-
-    /// Every issuer, in the configuration's order.
-    pub fn iter(&self) -> impl Iterator<Item = &Issuer> {
-        self.all.iter()
     }
 }
 
@@ -124,23 +112,21 @@ impl std::borrow::Borrow<str> for IssuerId {
     }
 }
 
-/// What one Passage app ID stands for.
+/// An app of Passage as an issuer: all that follows from its ID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PassageApp {
-    /// Both forms of `iss`: the bare app ID (as Passage documents it) and the app's URL (as its tokens
-    /// carry it).
+    /// Both forms of `iss`: the bare app ID, which Passage documents, and the app's URL, which its tokens have.
     pub ids: [IssuerId; 2],
-    /// Where the app's key set is published.
     pub keys_url: String,
 }
 
 impl PassageApp {
     /// Passage's own host.
     pub(crate) const BASE_URL: &str = "https://auth.passage.id";
-    /// The cookie Passage's front end keeps the token in.
+    /// The cookie in which Passage's front end keeps the token.
     pub(crate) const COOKIE: &str = "psg_auth_token";
 
-    /// The profile of an app at a host; a trailing slash of `base_url` does not count.
+    /// The app at this host; a trailing slash of `base_url` is ignored.
     #[must_use]
     pub(crate) fn new(app_id: &str, base_url: &str) -> Self {
         let app = format!("{}/v1/apps/{app_id}", base_url.trim_end_matches('/'));

@@ -1,7 +1,6 @@
-//! JSON objects as a token or a key set must write them: no member twice, at any depth.
-//!
-//! Which of two members with one name counts is up to the parser, so a verifier and the service behind
-//! it may disagree. RFC 7515 section 4 and RFC 7519 section 4 let a parser reject; we do.
+//! JSON objects without a doubled member at any depth. Parsers differ in which of two members with one name counts,
+//! so the verifier and the upstream could read different claims out of one token. RFC 7515 section 4 and RFC 7519
+//! section 4 allow a parser to reject such an object; this one does.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,7 +9,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The members of one JSON object, values unread until asked for, sorted by name.
+/// The members of one JSON object, sorted by name. Values stay raw text until [`Object::member`] parses one.
 pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// The bytes are not one JSON object with unique members in well-formed UTF-8.
@@ -18,25 +17,22 @@ pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 #[error("not a JSON object with unique members")]
 pub struct NotAnObject;
 
-/// A member's value as far as the type decides, for the few types that claims have.
+/// The value of a member, for the few types that claims have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Member<'a> {
-    /// There is no such member.
     Absent,
-    /// `null`.
     Null,
     /// A string, escapes resolved.
     String(Cow<'a, str>),
     /// A finite number.
     Number(f64),
-    /// An array of strings.
     Strings(Vec<Cow<'a, str>>),
-    /// Any other value, a number too large for a double among them.
+    /// Any other value, also a number too large for a double.
     Other,
 }
 
 impl<'a> Object<'a> {
-    /// Reads one object.
+    /// Parses one object.
     ///
     /// # Errors
     /// [`NotAnObject`] for anything else: other types, trailing bytes, doubled members at any depth,
@@ -46,27 +42,27 @@ impl<'a> Object<'a> {
         if object.0.iter().all(|(_, value)| well_formed(value)) { Ok(object) } else { Err(NotAnObject) }
     }
 
-    /// Reads one object, but leaves what is below its members to whoever reads them.
+    /// Parses one object, but does not look inside its members for doubled members or broken escapes.
     ///
     /// # Errors
     /// [`NotAnObject`] as [`Object::parse`], for the object's own members only.
     pub fn parse_shallow(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
         let Self(mut members) = serde_json::from_slice(bytes).map_err(|_| NotAnObject)?;
-        // Sorted, so that a payload of a thousand members costs no thousand times a thousand comparisons.
+        // Sorted: the search for doubled members in a payload of n members then takes n log n comparisons, not n
+        // squared.
         members.sort_by(|(a, _), (b, _)| a.cmp(b));
         let doubled = members.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
         if doubled { Err(NotAnObject) } else { Ok(Self(members)) }
     }
 
-    /// The raw text of a member.
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
         let at = self.0.binary_search_by(|(key, _)| key.as_ref().cmp(name)).ok()?;
         self.0.get(at).map(|(_, value)| *value)
     }
 
-    /// The object with these members alone, as JSON text without spaces.
-    pub(crate) fn only<'n>(&self, names: impl Iterator<Item = &'n str>) -> String {
+    /// An object with these members only, as JSON text without spaces.
+    pub(crate) fn subset_as_json<'n>(&self, names: impl Iterator<Item = &'n str>) -> String {
         let mut text = String::from("{");
         for name in names {
             if let Some(value) = self.raw(name) {
@@ -79,13 +75,11 @@ impl<'a> Object<'a> {
         text
     }
 
-    /// Whether there is such a member, whatever its value.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.raw(name).is_some()
     }
 
-    /// A member by its type.
     #[must_use]
     pub fn member(&self, name: &str) -> Member<'a> {
         let Some(text) = self.raw(name).map(RawValue::get) else { return Member::Absent };
@@ -104,7 +98,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// What the lazy scan of a raw value leaves open: broken escapes in strings, doubled members below.
+/// Checks what serde_json does not check in a `RawValue`: escapes in strings, and doubled members at any depth.
 fn well_formed(value: &RawValue) -> bool {
     match value.get().as_bytes().first() {
         Some(b'"') => !value.get().contains("\\u") || serde_json::from_str::<Text<'_>>(value.get()).is_ok(),
@@ -155,7 +149,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// Reads a value only to learn that no object in it has a member twice.
+/// Any value in which no object has a member twice. The value itself is not kept.
 struct Unique;
 
 impl<'de> Deserialize<'de> for Unique {

@@ -1,19 +1,18 @@
-//! What is being authorized, borrowed from whatever protocol brought it.
+//! The request to authorize, borrowed from the bytes of the protocol that carries it.
 
-/// One request's view. Nothing in it is trusted: names and values are bytes as they came.
+/// A view of one request. Nothing in it is trusted: names and values are the bytes that the proxy sent.
 #[derive(Clone, Default)]
 pub(crate) struct Request<'a> {
-    /// The method.
     pub method: &'a [u8],
-    /// The host, with its port if it came with one.
+    /// The `Host` or `:authority`, with the port if it has one.
     pub host: &'a [u8],
     /// The request target: path and query.
     pub path: &'a [u8],
-    /// Names and values in the order they came; a name may repeat.
+    /// Names and values in the order of the message; a name may be there several times.
     pub headers: Vec<(&'a [u8], &'a [u8])>,
-    /// The `traceparent` of the call that brought the request (W3C Trace Context), if it has one.
+    /// The `traceparent` of the proxy's call (W3C Trace Context), if it has one.
     pub trace: Option<&'a [u8]>,
-    /// The rule that the route picked by name.
+    /// The name of the rule that the proxy's route chose, if it chose one.
     pub rule: Option<&'a [u8]>,
 }
 

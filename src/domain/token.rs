@@ -1,4 +1,5 @@
-//! The token as bytes that nobody has checked: where a request may carry it, and how it comes apart.
+//! The token as unchecked bytes: the places of a request that may carry it, its three segments, and what to remove of
+//! a request so that the upstream does not get it.
 
 use std::fmt;
 
@@ -7,45 +8,43 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::domain::denial::Denial;
 use crate::domain::request::Request;
+use crate::domain::token_fault::{TokenFault, TokenStep};
 
-/// A token as the client sent it: not yet looked at, never printed.
+/// A token as the client sent it: unchecked, and never printed.
 #[derive(Clone, Copy)]
 pub(crate) struct Token<'a>(&'a [u8]);
 
 impl<'a> Token<'a> {
-    /// Takes bytes for a token. They are checked when it is [split](Token::split).
     #[must_use]
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// Takes the token apart: three segments of base64url without padding or stray bits (RFC 7515
-    /// sections 2 and 7.1).
+    /// Splits the token into three segments of base64url without padding or stray bits (RFC 7515 sections 2
+    /// and 7.1).
     ///
     /// # Errors
-    /// [`Denial::TokenTooLong`] over `max_length` bytes, before anything is parsed;
-    /// [`Denial::TokenMalformed`] for any other form.
-    pub(crate) fn split(self, max_length: usize) -> Result<Segments<'a>, Denial> {
-        let text = str::from_utf8(self.of_at_most(max_length)?.0).map_err(|_| Denial::TokenMalformed)?;
-        let (signing_input, signature) = text.rsplit_once('.').ok_or(Denial::TokenMalformed)?;
-        let (header, payload) = signing_input.split_once('.').ok_or(Denial::TokenMalformed)?;
-        // A second dot in the payload (a JWE, say) is no base64url and fails here.
-        let decode = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| Denial::TokenMalformed);
+    /// [`Denial::TokenTooLong`] over `max_bytes`, before anything is parsed; [`Denial::TokenMalformed`] for any
+    /// other form.
+    pub(crate) fn split(self, max_bytes: usize) -> Result<Segments<'a>, TokenFault> {
+        const MALFORMED: TokenFault = TokenStep::Form.fault(Denial::TokenMalformed);
+        let text = str::from_utf8(self.bounded(max_bytes)?.0).map_err(|_| MALFORMED)?;
+        let (signing_input, signature) = text.rsplit_once('.').ok_or(MALFORMED)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(MALFORMED)?;
+        // A second dot in the payload (a JWE, for example) is not base64url and fails here.
+        let decode = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| MALFORMED);
         let signature = decode(signature)?;
         Ok(Segments { signing_input, signature, header: decode(header)?, payload: decode(payload)? })
     }
-}
 
-impl<'a> Token<'a> {
-    /// The token, if it is not longer than this.
+    /// The same token, if it has at most so many bytes.
     ///
     /// # Errors
     /// [`Denial::TokenTooLong`].
-    pub(crate) const fn of_at_most(self, max_length: usize) -> Result<Self, Denial> {
-        if self.0.len() > max_length { Err(Denial::TokenTooLong) } else { Ok(self) }
+    pub(crate) const fn bounded(self, max_bytes: usize) -> Result<Self, TokenFault> {
+        if self.0.len() > max_bytes { Err(TokenStep::Length.fault(Denial::TokenTooLong)) } else { Ok(self) }
     }
 
-    /// The bytes, for a digest of them.
     pub(crate) const fn bytes(self) -> &'a [u8] {
         self.0
     }
@@ -57,7 +56,7 @@ impl fmt::Debug for Token<'_> {
     }
 }
 
-/// A token taken apart, its segments decoded but not read.
+/// The segments of a token, decoded from base64url but not parsed as JSON.
 pub(crate) struct Segments<'a> {
     pub(crate) signing_input: &'a str,
     pub(crate) signature: Vec<u8>,
@@ -85,15 +84,15 @@ pub enum TokenSource {
 }
 
 impl TokenSource {
-    /// The token in this place, if there is one. Present but empty counts as absent.
+    /// The token in this place, if there is one. An empty value counts as absent.
     ///
     /// # Errors
     /// [`Denial::TokenMalformed`] when several values of one name make the token ambiguous.
     fn find<'a>(&self, request: &Request<'a>) -> Result<Option<Token<'a>>, Denial> {
         match self {
-            Self::Bearer => only(request.header(AUTHORIZATION), bearer),
-            Self::Header(name) => only(request.header(name), whole),
-            Self::Query(name) => only(request.query(name), whole),
+            Self::Bearer => at_most_one(request.header(AUTHORIZATION), bearer),
+            Self::Header(name) => at_most_one(request.header(name), non_empty),
+            Self::Query(name) => at_most_one(request.query(name), non_empty),
             Self::Cookie(name) => {
                 let found = request.header("cookie").find_map(|header| cookie(header, name));
                 Ok(found.filter(|value| !value.is_empty()).map(Token))
@@ -102,9 +101,10 @@ impl TokenSource {
     }
 }
 
-/// The one value of its kind. Envoy joins repeated headers with a comma, which no token survives; values that
-/// were not joined must not fare better, for the service behind might take another one.
-fn only<'a>(
+/// The token among the values of one name, if there is one. A second value next to a token is an error: Envoy joins
+/// repeated headers with a comma, which makes the token malformed, and values that arrive unjoined must end the same
+/// way, because the upstream might read the other one.
+fn at_most_one<'a>(
     mut values: impl Iterator<Item = &'a [u8]>,
     token: impl Fn(&'a [u8]) -> Option<Token<'a>>,
 ) -> Result<Option<Token<'a>>, Denial> {
@@ -119,7 +119,7 @@ fn only<'a>(
     }
 }
 
-/// What the service behind must not see of a request whose tokens are not forwarded.
+/// What to remove from a request whose tokens are not forwarded to the upstream.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Withheld {
     /// Headers to remove.
@@ -132,22 +132,23 @@ pub(crate) struct Withheld {
 
 impl fmt::Debug for Withheld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { headers, cookie, query } = self;
         // The cookies that are left are other services' sessions.
-        let cookie = self.cookie.as_ref().map(|cookie| format!("{} bytes", cookie.len()));
+        let cookie = cookie.as_ref().map(|cookie| format!("{} bytes", cookie.len()));
         f.debug_struct("Withheld")
-            .field("headers", &self.headers)
+            .field("headers", headers)
             .field("cookie", &cookie)
-            .field("query", &self.query)
+            .field("query", query)
             .finish()
     }
 }
 
-/// Works out what to withhold: every configured source that the request carries, good token or bad. An
-/// `Authorization` of another scheme is no token and stays.
+/// Every configured source that the request carries is withheld, whether its token is good or bad. An `Authorization`
+/// of another scheme is no token and stays.
 #[must_use]
 pub(crate) fn withheld(sources: &[TokenSource], request: &Request<'_>) -> Withheld {
     let mut withheld = Withheld::default();
-    let mut names = Vec::new();
+    let mut token_cookies = Vec::new();
     for source in sources {
         match source {
             TokenSource::Bearer if request.header(AUTHORIZATION).any(is_bearer) => {
@@ -155,13 +156,13 @@ pub(crate) fn withheld(sources: &[TokenSource], request: &Request<'_>) -> Withhe
             }
             TokenSource::Bearer => {}
             TokenSource::Header(name) => withheld.headers.push(name.clone()),
-            TokenSource::Cookie(name) => names.push(name.as_str()),
+            TokenSource::Cookie(name) => token_cookies.push(name.as_str()),
             TokenSource::Query(name) => withheld.query.push(name.clone()),
         }
     }
     let pairs = || request.header("cookie").flat_map(|header| header.split(|byte| *byte == b';'));
     let is_token = |pair: &&[u8]| {
-        cookie_name(pair).is_some_and(|found| names.iter().any(|name| found == name.as_bytes()))
+        cookie_name(pair).is_some_and(|found| token_cookies.iter().any(|name| found == name.as_bytes()))
     };
     if pairs().any(|pair| is_token(&pair)) {
         let rest: Vec<_> = pairs()
@@ -180,7 +181,7 @@ pub(crate) fn withheld(sources: &[TokenSource], request: &Request<'_>) -> Withhe
 
 const AUTHORIZATION: &str = "authorization";
 
-/// The first source that is present decides; a bad token there is never rescued by a later one.
+/// The token of the first source that is present. A bad token there is denied, even if a later source has a good one.
 ///
 /// # Errors
 /// [`Denial::TokenMissing`] if no source is present, [`Denial::TokenMalformed`] for an ambiguous one.
@@ -198,7 +199,7 @@ pub(crate) fn find<'a>(sources: &[TokenSource], request: &Request<'a>) -> Result
 fn bearer(value: &[u8]) -> Option<Token<'_>> {
     let value = value.trim_ascii();
     let token = value.get("Bearer".len()..)?.strip_prefix(b" ")?;
-    is_bearer(value).then(|| whole(token)).flatten()
+    is_bearer(value).then(|| non_empty(token)).flatten()
 }
 
 /// Whether the scheme is `Bearer`, whatever follows it.
@@ -207,8 +208,8 @@ fn is_bearer(value: &[u8]) -> bool {
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer"))
 }
 
-/// A value that is a token as a whole, if there is anything in it.
-fn whole(value: &[u8]) -> Option<Token<'_>> {
+/// The whole value as a token, unless it is empty.
+fn non_empty(value: &[u8]) -> Option<Token<'_>> {
     let value = value.trim_ascii();
     (!value.is_empty()).then_some(Token(value))
 }
@@ -220,7 +221,7 @@ fn cookie_name(pair: &[u8]) -> Option<&[u8]> {
 }
 
 /// The value of the first cookie of this exact name in one `Cookie` header. Only semicolons separate;
-/// quotes stay, so that a quoted token is malformed here exactly as it is behind us.
+/// quotes stay part of the value, so a quoted token is malformed.
 fn cookie<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
     header.split(|byte| *byte == b';').find_map(|pair| {
         let value = pair.iter().position(|byte| *byte == b'=')? + 1;
@@ -358,6 +359,7 @@ mod tests {
         for text in ["e30.e30.", "e30.e30.e30", ".e30.e30", "..", "e30..AA"] {
             assert!(Token::new(text.as_bytes()).split(64).is_ok(), "{text}");
         }
+        let malformed = TokenStep::Form.fault(Denial::TokenMalformed);
         for text in [
             "",
             ".",
@@ -376,10 +378,11 @@ mod tests {
             "e30.e30.e30,Bearer e30.e30.e30",
         ] {
             let split = Token::new(text.as_bytes()).split(64);
-            assert_eq!(split.err(), Some(Denial::TokenMalformed), "{text:?}");
+            assert_eq!(split.err(), Some(malformed), "{text:?}");
         }
-        assert_eq!(Token::new(b"e30.\xff.e30").split(64).err(), Some(Denial::TokenMalformed));
-        assert_eq!(Token::new(&[b'.'; 65]).split(64).err(), Some(Denial::TokenTooLong));
+        assert_eq!(Token::new(b"e30.\xff.e30").split(64).err(), Some(malformed));
+        let too_long = TokenStep::Length.fault(Denial::TokenTooLong);
+        assert_eq!(Token::new(&[b'.'; 65]).split(64).err(), Some(too_long));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a check ends in: a [`Grant`] or a [`Denial`], as values. Protocols render them, nothing else does.
+//! The result of a check as a value: a [`Grant`] or a [`Denial`]. Only the protocols render it.
 
 use serde_json::Value;
 
@@ -7,19 +7,18 @@ use crate::domain::denial::Denial;
 use crate::domain::identity::{Headers, Identity};
 use crate::domain::issuer::IssuerName;
 use crate::domain::token::Withheld;
+use crate::domain::token_fault::{TokenFault, TokenStep};
 use crate::domain::verify::Verified;
 
-/// The outcome of one check.
 #[derive(Debug)]
 pub(crate) enum Verdict<'c> {
-    /// The request may go on, with the grant's headers set and removed.
+    /// The request goes to the upstream, with the grant's headers set and removed.
     Allow(Grant<'c>),
-    /// The request is turned away.
     Deny(Denial),
 }
 
-/// Leave to go on, and all that the answer needs. An identity comes in only by a [`Verified`] token, so an
-/// unchecked one has no type to travel in. Names are borrowed from the configuration that granted it.
+/// An allowed request, with all that the answer needs. Only a [`Verified`] token brings an identity in: an unchecked
+/// identity has no type to travel in. Names are borrowed from the configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Grant<'c> {
     issuer: Option<&'c IssuerName>,
@@ -31,27 +30,28 @@ pub(crate) struct Grant<'c> {
 }
 
 impl<'c> Grant<'c> {
-    /// Lets the bearer of a verified token through under its identity.
+    /// Allows a request with a verified token, under the token's identity.
     ///
     /// # Errors
-    /// [`Denial::ClaimInvalid`] for a claim that has no one form in a header, or is too deep for the metadata.
-    pub(crate) fn to(verified: &Verified<'_, 'c>, identity: &'c Identity) -> Result<Self, Denial> {
+    /// [`Denial::ClaimInvalid`] for a claim that has no single form in a header, or is too deep for the metadata.
+    pub(crate) fn to(verified: &Verified<'_, 'c>, identity: &'c Identity) -> Result<Self, TokenFault> {
+        let fault = |denial| TokenStep::Claims.fault(denial);
         Ok(Self {
             issuer: Some(&verified.issuer().name),
             subject: Some(verified.subject().clone()),
-            headers: identity.of(verified.claims())?,
-            metadata: identity.metadata_of(verified.claims())?,
+            headers: identity.headers_of(verified.claims()).map_err(fault)?,
+            metadata: identity.metadata_of(verified.claims()).map_err(fault)?,
             ..Self::default()
         })
     }
 
-    /// Lets somebody through of whom nothing is known: no identity header survives.
+    /// Allows a request without a token: every identity header is removed.
     #[must_use]
     pub(crate) fn anonymous(identity: &'c Identity) -> Self {
         Self { headers: identity.anonymous(), ..Self::default() }
     }
 
-    /// Lets through what would be denied, for a shadow rollout; without an identity. Who it was is for the log.
+    /// Allows what would be denied, for a shadow rollout, without an identity. Issuer and subject go to the log only.
     #[must_use]
     pub(crate) fn in_shadow_of(
         denial: Denial,
@@ -62,25 +62,24 @@ impl<'c> Grant<'c> {
         Self { shadow: Some(denial), issuer, subject, ..Self::anonymous(identity) }
     }
 
-    /// The same, with the request's tokens withheld from the service behind.
+    /// The same, with the request's tokens withheld from the upstream.
     #[must_use]
     pub(crate) fn withholding(self, withheld: Withheld) -> Self {
         Self { withheld, ..self }
     }
 
-    /// The issuer that vouched for the bearer, if one did.
+    /// The issuer of the token, if the request has one.
     #[must_use]
     pub(crate) const fn issuer(&self) -> Option<&'c IssuerName> {
         self.issuer
     }
 
-    /// The subject of the token; for the log, the service behind reads the headers.
+    /// The subject of the token, for the log: the upstream gets it in a header.
     #[must_use]
     pub(crate) const fn subject(&self) -> Option<&Subject> {
         self.subject.as_ref()
     }
 
-    /// Headers to set and to remove.
     #[must_use]
     pub(crate) const fn headers(&self) -> &Headers<'c> {
         &self.headers
@@ -92,13 +91,12 @@ impl<'c> Grant<'c> {
         &self.metadata
     }
 
-    /// What the service behind must not see.
     #[must_use]
     pub(crate) const fn withheld(&self) -> &Withheld {
         &self.withheld
     }
 
-    /// The denial that a shadow rollout let through.
+    /// The denial that a shadow rollout did not enforce.
     #[must_use]
     pub(crate) const fn shadow(&self) -> Option<Denial> {
         self.shadow

@@ -1,5 +1,5 @@
-//! From a token nobody trusts to a [`Verified`] one: synchronous, one signature operation as a rule, the
-//! faults in the contract's order.
+//! From an untrusted token to a [`Verified`] one: one signature operation as a rule, the checks in the order of
+//! [`TokenStep`].
 
 use std::borrow::Cow;
 
@@ -11,8 +11,9 @@ use crate::domain::issuer::{Issuer, Issuers};
 use crate::domain::json::{Member, Object};
 use crate::domain::key_set::{Generation, KeySet};
 use crate::domain::token::Segments;
+use crate::domain::token_fault::{TokenFault, TokenStep};
 
-/// A token that is well formed and nothing more. It may choose an issuer and a key, nothing else.
+/// A token that is well formed and nothing more: it may choose an issuer and a key, nothing else.
 pub(crate) struct Unverified<'a> {
     segments: &'a Segments<'a>,
     header: Object<'a>,
@@ -24,39 +25,42 @@ impl<'a> Unverified<'a> {
     /// Reads header and payload as JSON objects.
     ///
     /// # Errors
-    /// [`Denial::TokenMalformed`] if one is none, or `kid` is present and not a string with content.
-    pub(crate) fn peek(segments: &'a Segments<'a>) -> Result<Self, Denial> {
-        let read = |bytes| Object::parse(bytes).map_err(|_| Denial::TokenMalformed);
+    /// [`Denial::TokenMalformed`] if one of them is not an object, or `kid` is present and not a string with content.
+    pub(crate) fn peek(segments: &'a Segments<'a>) -> Result<Self, TokenFault> {
+        let read = |bytes| Object::parse(bytes).map_err(|_| TokenStep::Form.fault(Denial::TokenMalformed));
         let (header, claims) = (read(&segments.header)?, read(&segments.payload)?);
         let kid = key_id(&header)?;
         Ok(Self { segments, header, claims, kid })
     }
 
-    /// Finds the issuer by `iss` alone and holds the header against its rules: `crit`, `iss`, `alg`,
+    /// Finds the issuer by `iss` alone and checks the header by the issuer's rules: `crit`, `iss`, `alg`,
     /// `typ`, `kid`, in this order.
     ///
     /// # Errors
     /// The first fault.
-    pub(crate) fn address<'i>(self, issuers: &'i Issuers) -> Result<Addressed<'a, 'i>, Denial> {
+    pub(crate) fn address<'i>(self, issuers: &'i Issuers) -> Result<Addressed<'a, 'i>, TokenFault> {
         if self.header.has("crit") {
-            return Err(Denial::CriticalHeader);
+            return Err(TokenStep::Crit.fault(Denial::CriticalHeader));
         }
-        let Member::String(iss) = self.claims.member("iss") else { return Err(Denial::IssuerUnknown) };
-        let issuer = issuers.get(&iss).ok_or(Denial::IssuerUnknown)?;
+        let issuer = match self.claims.member("iss") {
+            Member::String(iss) => issuers.get(&iss),
+            _ => None,
+        };
+        let issuer = issuer.ok_or(TokenStep::Iss.fault(Denial::IssuerUnknown))?;
         let algorithm = algorithm(&self.header, issuer)?;
         match self.header.member("typ") {
             Member::Absent => {}
             Member::String(typ) if issuer.accepts_type(&typ) => {}
-            _ => return Err(Denial::TypeNotAllowed),
+            _ => return Err(TokenStep::Typ.fault(Denial::TypeNotAllowed)),
         }
         if issuer.require_kid && self.kid.is_none() {
-            return Err(Denial::KeyIdMissing);
+            return Err(TokenStep::Kid.fault(Denial::KeyIdMissing));
         }
         Ok(Addressed { token: self, issuer, algorithm })
     }
 }
 
-/// An unverified token with the issuer it claims and an algorithm that issuer allows.
+/// An unverified token, the issuer that its `iss` names, and its `alg`, which that issuer allows.
 pub(crate) struct Addressed<'a, 'i> {
     token: Unverified<'a>,
     issuer: &'i Issuer,
@@ -64,25 +68,22 @@ pub(crate) struct Addressed<'a, 'i> {
 }
 
 impl<'a, 'i> Addressed<'a, 'i> {
-    /// The issuer the token claims to come from.
     #[must_use]
     pub(crate) const fn issuer(&self) -> &'i Issuer {
         self.issuer
     }
 
-    /// The algorithm the token says it was signed with: one the issuer allows.
     #[must_use]
     pub(crate) const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The key the token says it was signed with.
     #[must_use]
     pub(crate) fn kid(&self) -> Option<&str> {
         self.token.kid.as_deref()
     }
 
-    /// Whether the set holds a key that may have signed this token.
+    /// Whether the set has a key of this token's `kid` and `alg`.
     #[must_use]
     pub(crate) fn has_candidate(&self, keys: &KeySet) -> bool {
         keys.candidates(self.kid(), self.algorithm).next().is_some()
@@ -91,15 +92,16 @@ impl<'a, 'i> Addressed<'a, 'i> {
     /// Verifies the signature, then judges the claims.
     ///
     /// # Errors
-    /// The first fault: key, signature, `exp` and `nbf`, `aud`, other claims.
-    pub(crate) fn verify(self, keys: &KeySet, now: UnixTime) -> Result<Verified<'a, 'i>, Denial> {
+    /// The first fault: key, signature, `exp` and `nbf`, `aud`, `sub`.
+    pub(crate) fn verify(self, keys: &KeySet, now: UnixTime) -> Result<Verified<'a, 'i>, TokenFault> {
         signature(self.token.segments, self.kid(), self.algorithm, keys)?;
         let subject = claims::judge(&self.token.claims, self.issuer, now)?;
         Ok(Verified { issuer: self.issuer, subject, claims: self.token.claims })
     }
 }
 
-/// A token whose signature and claims hold. Its only maker is [`Addressed::verify`].
+/// A token whose signature and claims are good. Made only by [`Addressed::verify`], and by
+/// [`CachedToken::judge_again`] for a token that was verified before.
 pub struct Verified<'a, 'i> {
     issuer: &'i Issuer,
     subject: Subject,
@@ -107,34 +109,31 @@ pub struct Verified<'a, 'i> {
 }
 
 impl<'a, 'i> Verified<'a, 'i> {
-    /// Who issued it.
     #[must_use]
     pub const fn issuer(&self) -> &'i Issuer {
         self.issuer
     }
 
-    /// Who it is about.
     #[must_use]
     pub const fn subject(&self) -> &Subject {
         &self.subject
     }
 
-    /// What it says.
     #[must_use]
     pub const fn claims(&self) -> &Object<'a> {
         &self.claims
     }
 }
 
-/// The claims that anybody reads once a token is verified: for the time, the identity and the rules.
+/// The names of the claims that are read after the signature was verified: for the time, the identity and the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimsNeeded(Vec<String>);
+pub(crate) struct ClaimsNeeded(Vec<String>);
 
 impl ClaimsNeeded {
-    /// Those that are always read, and these.
+    /// These, and those that [`claims::judge_again`] reads.
     #[must_use]
-    pub fn with<'c>(claims: impl Iterator<Item = &'c Claim>) -> Self {
-        let always = ["exp", "nbf", "sub"].into_iter();
+    pub(crate) fn with<'c>(claims: impl Iterator<Item = &'c Claim>) -> Self {
+        let always = claims::JUDGED_AGAIN.into_iter();
         let mut names: Vec<_> = always.chain(claims.map(Claim::member)).map(str::to_owned).collect();
         names.sort_unstable();
         names.dedup();
@@ -142,86 +141,88 @@ impl ClaimsNeeded {
     }
 }
 
-/// What is kept of a token that was verified: enough to judge it again, and not the token. Its only maker is
-/// [`Verified::remember`].
+/// What the token cache keeps of a verified token: enough to judge its claims again, but neither the token nor its
+/// signature. Made only by [`Verified::to_cached`].
 #[derive(Clone)]
-pub struct Remembered {
-    keys: Generation,
-    issuer: u32,
+pub(crate) struct CachedToken {
+    verified_by: Generation,
+    issuer_position: u32,
     claims: Box<str>,
 }
 
-/// Longer claims are not kept: memory per token is bounded.
+/// Longer claims are not kept: memory per cached token is bounded.
 const MAX_CACHED_CLAIMS_BYTES: usize = 1024;
 
 impl Verified<'_, '_> {
-    /// What to keep of it; `None` if that would be too much.
+    /// The entry for the token cache; `None` if the needed claims are over [`MAX_CACHED_CLAIMS_BYTES`].
     #[must_use]
-    pub fn remember(
+    pub(crate) fn to_cached(
         &self,
         keys: &KeySet,
         issuers: &Issuers,
         claims_needed: &ClaimsNeeded,
-    ) -> Option<Remembered> {
-        let claims = self.claims.only(claims_needed.0.iter().map(String::as_str));
-        let issuer = issuers.position(self.issuer)?;
+    ) -> Option<CachedToken> {
+        let claims = self.claims.subset_as_json(claims_needed.0.iter().map(String::as_str));
+        let issuer_position = issuers.position(self.issuer)?;
         let fits = claims.len() <= MAX_CACHED_CLAIMS_BYTES;
-        fits.then(|| Remembered { keys: keys.generation(), issuer, claims: claims.into() })
+        fits.then(|| CachedToken { verified_by: keys.generation(), issuer_position, claims: claims.into() })
     }
 }
 
-impl Remembered {
-    /// The issuer that vouched for the token.
+impl CachedToken {
+    /// The issuer whose key verified the token.
     #[must_use]
-    pub fn issuer<'i>(&self, issuers: &'i Issuers) -> Option<&'i Issuer> {
-        issuers.at_position(self.issuer)
+    pub(crate) fn issuer<'i>(&self, issuers: &'i Issuers) -> Option<&'i Issuer> {
+        issuers.at_position(self.issuer_position)
     }
 
-    /// The token once more: the set that verified it is still in force, and its time is judged again. `None` if the keys
-    /// have changed since, so that everything must be verified anew.
-    pub fn recall<'a, 'i>(
+    /// Judges the claims again that time can change. `None` if the key set that verified the token is no longer the
+    /// issuer's current one: a key may have been withdrawn, so the whole token must be verified again.
+    pub(crate) fn judge_again<'a, 'i>(
         &'a self,
         issuer: &'i Issuer,
-        in_force: Generation,
+        current: Generation,
         now: UnixTime,
-    ) -> Option<Result<Verified<'a, 'i>, Denial>> {
-        if in_force != self.keys {
+    ) -> Option<Result<Verified<'a, 'i>, TokenFault>> {
+        if current != self.verified_by {
             return None;
         }
         let claims = Object::parse(self.claims.as_bytes()).ok()?;
-        let subject = claims::judge_time_again(&claims, issuer, now);
+        let subject = claims::judge_again(&claims, issuer, now);
         Some(subject.map(|subject| Verified { issuer, subject, claims }))
     }
 }
 
-fn key_id<'a>(header: &Object<'a>) -> Result<Option<Cow<'a, str>>, Denial> {
+fn key_id<'a>(header: &Object<'a>) -> Result<Option<Cow<'a, str>>, TokenFault> {
     match header.member("kid") {
         Member::Absent => Ok(None),
         Member::String(kid) if !kid.is_empty() => Ok(Some(kid)),
-        _ => Err(Denial::TokenMalformed),
+        _ => Err(TokenStep::Form.fault(Denial::TokenMalformed)),
     }
 }
 
-fn algorithm(header: &Object<'_>, issuer: &Issuer) -> Result<Algorithm, Denial> {
-    let Member::String(name) = header.member("alg") else { return Err(Denial::TokenMalformed) };
+fn algorithm(header: &Object<'_>, issuer: &Issuer) -> Result<Algorithm, TokenFault> {
+    let Member::String(name) = header.member("alg") else {
+        return Err(TokenStep::Alg.fault(Denial::TokenMalformed));
+    };
     Algorithm::from_name(&name)
         .filter(|algorithm| issuer.algorithms.contains(algorithm))
-        .ok_or(Denial::AlgorithmNotAllowed)
+        .ok_or(TokenStep::Alg.fault(Denial::AlgorithmNotAllowed))
 }
 
-/// The step that checks header, key and signature, whatever the payload is.
+/// Finds the candidate keys and verifies the signature with each, until one fits. Looks at no claim.
 fn signature(
     segments: &Segments<'_>,
     kid: Option<&str>,
     algorithm: Algorithm,
     keys: &KeySet,
-) -> Result<(), Denial> {
+) -> Result<(), TokenFault> {
     let mut candidates = keys.candidates(kid, algorithm).peekable();
     if candidates.peek().is_none() {
-        return Err(Denial::KeyUnknown);
+        return Err(TokenStep::Key.fault(Denial::KeyUnknown));
     }
     let verified = candidates.any(|key| key.verifies(segments.signing_input, &segments.signature));
-    if verified { Ok(()) } else { Err(Denial::SignatureInvalid) }
+    if verified { Ok(()) } else { Err(TokenStep::Signature.fault(Denial::SignatureInvalid)) }
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use std::thread::{self, JoinHandle};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The threads, or the runtime that is there already.
+/// The threads, or one runtime that is there already.
 #[derive(Debug, Clone)]
 pub struct Workers(Arc<Vec<Worker>>);
 
@@ -20,18 +20,18 @@ struct Worker {
     connections: AtomicUsize,
 }
 
-/// Ends the threads and waits for them.
+/// The threads' owner. Dropping it ends them, [`Threads::end`] also waits until they have ended.
 #[derive(Debug)]
 pub struct Threads {
-    stop: CancellationToken,
+    stop: DropGuard,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
-    /// Everything on the runtime that runs this.
+    /// Every connection on this runtime.
     #[must_use]
-    pub fn here() -> Self {
-        Self(Arc::new(vec![Worker { runtime: Handle::current(), connections: AtomicUsize::new(0) }]))
+    pub(crate) fn on(runtime: Handle) -> Self {
+        Self(Arc::new(vec![Worker { runtime, connections: AtomicUsize::new(0) }]))
     }
 
     /// One thread for each core that the process may use, by its affinity and its control group.
@@ -39,7 +39,10 @@ impl Workers {
     /// # Errors
     /// When a thread or its runtime cannot be made.
     pub async fn start() -> io::Result<(Self, Threads)> {
-        let (stop, mut threads, mut workers) = (CancellationToken::new(), Vec::new(), Vec::new());
+        let (mut threads, mut workers) = (Vec::new(), Vec::new());
+        let stop = CancellationToken::new();
+        // An error on the way ends the threads that were started before it.
+        let ends_threads = stop.clone().drop_guard();
         for at in 0..thread::available_parallelism().map_or(1, Into::into) {
             let (tell, told) = oneshot::channel();
             let stop = stop.clone();
@@ -57,7 +60,7 @@ impl Workers {
             let runtime = told.await.map_err(io::Error::other)??;
             workers.push(Worker { runtime, connections: AtomicUsize::new(0) });
         }
-        Ok((Self(Arc::new(workers)), Threads { stop, threads }))
+        Ok((Self(Arc::new(workers)), Threads { stop: ends_threads, threads }))
     }
 
     /// How many there are.
@@ -106,8 +109,9 @@ impl Drop for Assignment {
 impl Threads {
     /// Ends the threads; blocks until they have.
     pub fn end(self) {
-        self.stop.cancel();
-        for thread in self.threads {
+        let Self { stop, threads } = self;
+        drop(stop);
+        for thread in threads {
             // A panic in a task is caught by its runtime; there is nothing more to say here.
             let _ = thread.join();
         }

@@ -86,7 +86,7 @@ impl CheckSteps {
             identity.metadata().iter().chain(identity.headers().iter().map(|(_, claim)| claim)),
         );
         let grant = verified(token, issuers, &keys, now, |verified| {
-            cache.put(digest, verified.remember(&keys, issuers, &claims_needed).expect("a small token"));
+            cache.put(digest, verified.to_cached(&keys, issuers, &claims_needed).expect("a small token"));
             Grant::to(verified, identity).expect("an identity")
         });
         let granted = Verdict::Allow(grant);
@@ -103,10 +103,10 @@ impl CheckSteps {
             Step::Digest => usize::from(self.cache.digest_of(token).is_some()),
             Step::Lookup => usize::from(self.cache.get(&self.digest).is_some()),
             Step::Recall => {
-                let remembered = self.cache.get(&self.digest).expect("it is there");
-                let issuer = remembered.issuer(self.issuers).expect("an issuer");
-                let verified = remembered
-                    .recall(issuer, self.keys.generation(), self.now)
+                let cached = self.cache.get(&self.digest).expect("it is there");
+                let issuer = cached.issuer(self.issuers).expect("an issuer");
+                let verified = cached
+                    .judge_again(issuer, self.keys.generation(), self.now)
                     .expect("its key")
                     .expect("its time");
                 Grant::to(&verified, self.identity).expect("an identity").headers().set.len()

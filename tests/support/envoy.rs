@@ -17,6 +17,7 @@ use passage_authz::config::Listen;
 use passage_authz::server::listen::Listener;
 use passage_authz::server::{self, Options, Protocol};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::pypi;
@@ -135,7 +136,7 @@ impl Upstream {
         let listener = Listener::bind("upstream", &listen, 0).await.map_err(io::Error::other)?;
         let address = listener.address().tcp().ok_or_else(|| io::Error::other("not TCP"))?;
         let stop = CancellationToken::new();
-        let options = Options::plain(Protocol::Http1, 10_000, Duration::from_millis(100));
+        let options = Options::plain(Protocol::Http1, Handle::current(), 10_000, Duration::from_millis(100));
         let serving = server::serve(listener, options, Arc::default(), echo, stop.clone());
         tokio::spawn(serving);
         Ok(Self { address, _stop: stop.drop_guard() })

@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
-use passage_authz::app::{Bound, RunError};
+use passage_authz::app::{Bound, RunError, Setup};
 use passage_authz::config::Config;
 use passage_authz::domain::clock::Clock;
 use serde_json::Value;
@@ -43,7 +43,8 @@ impl Service {
     pub(crate) async fn start_at(config: &str, clock: Clock) -> Self {
         let ports = "server: {listen: '127.0.0.1:0', drain_timeout: 5s}\nadmin: {listen: '127.0.0.1:0'}\n";
         let config = Config::parse(&format!("{ports}{}", uncached(config)), "test.yaml").unwrap();
-        let bound = Bound::bind(config, clock).await.unwrap();
+        let setup = Setup { config, clock, source: None, exporter: None };
+        let bound = Bound::bind(setup).await.unwrap();
         let (grpc, admin) = (bound.grpc_address().tcp().unwrap(), bound.admin_address().tcp().unwrap());
         let http = bound.http_address().and_then(|address| address.tcp());
         let stop = CancellationToken::new();

@@ -1,11 +1,11 @@
 //! The order of faults, every algorithm, and other projects' vectors.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 use super::*;
 use crate::domain::issuer::{Audience, Audiences, IssuerId, IssuerName, PassageApp};
@@ -31,7 +31,7 @@ fn set(keys: &Value, algorithms: &[Algorithm]) -> KeySet {
     KeySet::parse(keys.to_string().as_bytes(), algorithms, NOW).0.unwrap()
 }
 
-/// The subject, or the first fault, exactly as a check would come to it.
+/// The subject, or the denial, exactly as a check would come to it.
 fn verdict(token: &str, issuer: Issuer, keys: &KeySet) -> Result<String, Denial> {
     let segments = Token::new(token.as_bytes()).split(8192)?;
     let issuers = Issuers::new(vec![issuer]);
@@ -63,7 +63,7 @@ fn every_algorithm_verifies_and_only_with_its_own_key() {
     }
 }
 
-/// One edit, and the fault it must end in.
+/// A name, an edit of header and claims, and the expected result.
 type Row = (&'static str, fn(&mut Value, &mut Value), Result<(), Denial>);
 
 #[test]
@@ -107,7 +107,7 @@ fn accepts_and_rejects() {
         ("no sub", |_, c| drop(c.as_object_mut().unwrap().remove("sub")), Err(Denial::ClaimMissing)),
         ("sub with a line break", |_, c| c["sub"] = json!("a\r\nb"), Err(Denial::ClaimInvalid)),
         ("nested doubles aside, any claim", |_, c| c["x"] = json!({"y": [1, {"z": null}]}), Ok(())),
-        // Two faults: the first in the contract's order names the code.
+        // Two faults: the first in the order of the steps names the code.
         (
             "crit before iss",
             |h, c| (h["crit"], c["iss"]) = (json!([]), json!("x")),
@@ -143,7 +143,7 @@ fn accepts_and_rejects() {
         });
         let got = verdict(&token, issuer(&[Algorithm::Rs256]), &keys).map(drop);
         assert_eq!(got, *want, "{name}");
-        // A signature that does not hold hides every fault of the claims behind it, and none before it.
+        // A bad signature hides every fault of the claims, which are judged after it, and no fault before it.
         let hidden = matches!(
             want,
             Ok(())
@@ -155,6 +155,47 @@ fn accepts_and_rejects() {
         );
         let forged = verdict(&tampered(&token), issuer(&[Algorithm::Rs256]), &keys).map(drop);
         assert_eq!(forged, if hidden { Err(Denial::SignatureInvalid) } else { *want }, "{name}, forged");
+    }
+}
+
+/// A token that fails at two steps is denied for the first: each step before the failed one was made, and none after
+/// it.
+#[test]
+fn the_checks_are_made_in_the_order_of_the_steps() {
+    let (key, other) =
+        (SigningKey::shared("k1", Algorithm::Rs256), SigningKey::shared("k1", Algorithm::Es256));
+    let [own, without_its_key] = [&key, &other].map(|key| set(&jwks(&[key]), Algorithm::ALL));
+    let issuers = Issuers::new(vec![issuer(&[Algorithm::Rs256])]);
+    for (at, &first) in TokenStep::VARIANTS.iter().enumerate() {
+        for &second in &TokenStep::VARIANTS[at..] {
+            let fails_at = |step| step == first || step == second;
+            let token = key.mint(ISS, |header, claims| {
+                claims["aud"] = json!("api");
+                for step in [first, second] {
+                    match step {
+                        TokenStep::Crit => header["crit"] = json!(["exp"]),
+                        TokenStep::Iss => claims["iss"] = json!("x"),
+                        TokenStep::Alg => header["alg"] = json!("none"),
+                        TokenStep::Typ => header["typ"] = json!("x"),
+                        TokenStep::Kid => drop(header.as_object_mut().unwrap().remove("kid")),
+                        TokenStep::Time => claims["exp"] = json!("tomorrow"),
+                        TokenStep::Audience => claims["aud"] = json!("web"),
+                        TokenStep::Claims => claims["sub"] = json!(""),
+                        // Outside of the JSON objects: below.
+                        TokenStep::Length | TokenStep::Form | TokenStep::Key | TokenStep::Signature => {}
+                    }
+                }
+            });
+            let signed = if fails_at(TokenStep::Signature) { tampered(&token) } else { token };
+            let text = if fails_at(TokenStep::Form) { format!("{signed}=") } else { signed };
+            let max_bytes = if fails_at(TokenStep::Length) { text.len() - 1 } else { text.len() };
+            let keys = if fails_at(TokenStep::Key) { &without_its_key } else { &own };
+            let failed = (|| -> Result<(), TokenFault> {
+                let segments = Token::new(text.as_bytes()).split(max_bytes)?;
+                Unverified::peek(&segments)?.address(&issuers)?.verify(keys, NOW).map(drop)
+            })();
+            assert_eq!(failed.map_err(|fault| fault.step), Err(first), "{first:?} and {second:?}");
+        }
     }
 }
 
@@ -210,20 +251,15 @@ fn two_keys_of_one_kid_are_both_tried() {
     }
 }
 
-/// Test data of other projects beside the checkout; `.ci/run` fails without it, a plain clone skips it.
-fn vectors(name: &str) -> Option<Value> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors").join(name);
-    match std::fs::read(&path) {
-        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap()),
-        Err(error) => {
-            println!("skipped: no {name} beside the checkout ({error})");
-            None
-        }
-    }
+/// A file of tests/vectors/, whose README.md names the origin of each.
+fn vectors(name: &str) -> Value {
+    let path = format!("{}{name}", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    serde_json::from_slice(&bytes).unwrap()
 }
 
-/// The step that checks header, key and signature: Wycheproof's payloads are no claims.
-fn holds(jws: &str, keys: &Value) -> bool {
+/// The checks of header, key and signature alone: Wycheproof's payloads are no claims.
+fn has_good_signature(jws: &str, keys: &Value) -> bool {
     let check = || -> Result<(), Denial> {
         let segments = Token::new(jws.as_bytes()).split(65_536)?;
         let header = Object::parse(&segments.header).map_err(|_| Denial::TokenMalformed)?;
@@ -233,15 +269,15 @@ fn holds(jws: &str, keys: &Value) -> bool {
         let kid = key_id(&header)?;
         let algorithm = algorithm(&header, &issuer(Algorithm::ALL))?;
         let (set, _) = KeySet::parse(keys.to_string().as_bytes(), Algorithm::ALL, NOW);
-        signature(&segments, kid.as_deref(), algorithm, &set.map_err(|_| Denial::KeysUnavailable)?)
+        Ok(signature(&segments, kid.as_deref(), algorithm, &set.map_err(|_| Denial::KeysUnavailable)?)?)
     };
     check().is_ok()
 }
 
-/// Runs a Wycheproof file; `refused` are the vectors marked valid that rest on what the contract refuses,
-/// `kept` those marked invalid that the contract has no rule against.
-fn wycheproof(name: &str, refused: &[(&str, &[u64])], kept: &[(&str, &[u64])]) {
-    let Some(file) = vectors(name) else { return };
+/// Runs a Wycheproof file. `refused` are the vectors that are marked valid but rest on what is not supported here,
+/// `accepted` those that are marked invalid but break no check here.
+fn wycheproof(name: &str, refused: &[(&str, &[u64])], accepted: &[(&str, &[u64])]) {
+    let file = vectors(name);
     let named = |list: &[(&str, &[u64])], id: u64| list.iter().any(|(_, ids)| ids.contains(&id));
     let mut seen = 0;
     for group in file["testGroups"].as_array().unwrap() {
@@ -250,9 +286,9 @@ fn wycheproof(name: &str, refused: &[(&str, &[u64])], kept: &[(&str, &[u64])]) {
         let keys = if keys.get("keys").is_some() { keys.clone() } else { json!({"keys": [keys]}) };
         for test in group["tests"].as_array().unwrap() {
             let (id, result) = (test["tcId"].as_u64().unwrap(), test["result"].as_str().unwrap());
-            let want = (result == "valid" && !named(refused, id)) || named(kept, id);
+            let want = (result == "valid" && !named(refused, id)) || named(accepted, id);
             let jws = test["jws"].as_str().map_or_else(|| test["jws"].to_string(), str::to_owned);
-            assert_eq!(holds(&jws, &keys), want, "tcId {id}: {}", test["comment"]);
+            assert_eq!(has_good_signature(&jws, &keys), want, "tcId {id}: {}", test["comment"]);
             seen += 1;
         }
     }
@@ -283,7 +319,7 @@ fn wycheproof_json_web_key() {
 
 #[test]
 fn passage_id() {
-    let Some(file) = vectors("passage-id.json") else { return };
+    let file = vectors("passage-id.json");
     let app = PassageApp::new(file["app_id"].as_str().unwrap(), PassageApp::BASE_URL);
     let keys = set(&json!({"keys": [file["jwk"]]}), &[Algorithm::Rs256]);
     let issuer =
@@ -294,11 +330,11 @@ fn passage_id() {
     assert_eq!(rows.len(), 10);
     for row in rows {
         let issuers = Issuers::new(vec![issuer.clone()]);
-        let got = (|| {
+        let got = (|| -> Result<(), TokenFault> {
             let segments = Token::new(row["token"].as_str().unwrap().as_bytes()).split(8192)?;
             Unverified::peek(&segments)?.address(&issuers)?.verify(&keys, now).map(drop)
         })();
-        let got = got.err().map(Denial::code);
+        let got = got.err().map(|fault| fault.denial.code());
         assert_eq!(got, row["code"].as_str(), "{}", row["name"]);
         assert_eq!(row["expect"], if got.is_none() { "allow" } else { "deny" }, "{}", row["name"]);
     }

@@ -1,0 +1,85 @@
+//! `verify`: fetches the issuers' keys, verifies one token by them and prints every step.
+
+use std::io::{self, IsTerminal as _, Read as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::engine::{Carried, Engine};
+use crate::app::reload::Reloader;
+use crate::cli::explain::{Explanation, explain};
+use crate::cli::output::{Failure, print};
+use crate::config::{Config, Environment};
+use crate::domain::clock::{Clock, UnixTime};
+
+/// For the first fetches of all issuers together; each fetch has its own limit, too.
+const FIRST_KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most that is read of a token on standard input: more than `tokens.max_length` can be, so that a token that is
+/// too long is denied for its length.
+const MAX_TOKEN_BYTES: u64 = 128 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For a person, in colour on a terminal
+    Text,
+    /// For a program
+    Json,
+}
+
+pub(super) async fn verify(
+    file: Option<&Path>,
+    at: Option<UnixTime>,
+    format: Format,
+    argument: String,
+) -> Result<ExitCode, Failure> {
+    let config = Config::load(file, &Environment::read()).map_err(Failure::configuration)?;
+    let clock = Clock::default();
+    let engine = Engine::build(config, clock.clone(), Carried::default()).map_err(Failure::configuration)?;
+    let token = if argument == "-" { read_token() } else { argument };
+    let explanation = explain_with_fetched_keys(engine, clock, token.trim().as_bytes(), at).await;
+    print(&match format {
+        Format::Text => explanation.text(in_colour()),
+        Format::Json => format!("{:#}\n", explanation.json()),
+    })?;
+    Ok(if explanation.denial().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Without `at`, as of the time when the keys have arrived.
+async fn explain_with_fetched_keys(
+    mut engine: Engine,
+    clock: Clock,
+    token: &[u8],
+    at: Option<UnixTime>,
+) -> Explanation {
+    // `verify` must not write to `key_store`: the entries there are the server's.
+    engine.refreshers.iter_mut().for_each(|(_, refresher)| refresher.only_read());
+    let (live, reloader) = Reloader::start(engine, clock.clone(), None);
+    let stop = CancellationToken::new();
+    let refreshing = tokio::spawn(reloader.run(stop.clone()));
+    let current = live.current();
+    let authorizer = &current.authorizer;
+    // After a timeout the keys that did arrive are used; an issuer without keys is a step that fails.
+    let _ = timeout(FIRST_KEYS_TIMEOUT, authorizer.keys.first_answers()).await;
+    let explanation = explain(authorizer, token, at.unwrap_or_else(|| clock.now())).await;
+    stop.cancel();
+    // A panic there changes nothing any more.
+    let _ = refreshing.await;
+    explanation
+}
+
+fn read_token() -> String {
+    let mut token = Vec::new();
+    // An error ends the token where it came: a token cut short is denied.
+    let _ = io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_end(&mut token);
+    String::from_utf8_lossy(&token).into_owned()
+}
+
+/// Colour on a terminal, unless `NO_COLOR` is set and not empty (no-color.org).
+fn in_colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
