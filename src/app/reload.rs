@@ -17,7 +17,7 @@ use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
 use crate::keys::refresh::Refresher;
 use crate::live::Live;
-use crate::watched_file::{Disk, FileVersion, POLL_INTERVAL};
+use crate::watched_file::{FileIo, FileVersion, POLL_INTERVAL};
 
 /// New issuers get this long to answer before the new configuration is put to work without their keys.
 const NEW_ISSUERS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ pub(crate) struct Reloader {
     issuers: IssuerConfigs,
     source: Option<ConfigSource>,
     running: Running,
-    disk: Disk,
+    disk: FileIo,
 }
 
 /// The refreshers at work. Each says at its end whether it was told to end.
@@ -108,7 +108,7 @@ impl Reloader {
         let (tasks, stops, stop) = (JoinSet::new(), HashMap::new(), CancellationToken::new());
         let mut running = Running { tasks, stops, stop };
         running.start(refreshers);
-        (Arc::clone(&live), Self { live, clock, fixed, issuers, source, running, disk: Disk::new() })
+        (Arc::clone(&live), Self { live, clock, fixed, issuers, source, running, disk: FileIo::new() })
     }
 
     /// Runs until `stop`, or until a refresher ends that should not.
@@ -203,12 +203,12 @@ impl Reloader {
 }
 
 /// The file's version, after a while.
-async fn look(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
+async fn look(disk: &FileIo, file: Option<PathBuf>) -> Option<FileVersion> {
     sleep(POLL_INTERVAL).await;
     mark(disk, file).await
 }
 
-async fn mark(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
+async fn mark(disk: &FileIo, file: Option<PathBuf>) -> Option<FileVersion> {
     let file = file?;
     disk.run(move || FileVersion::of(&file)).await.ok().flatten()
 }
