@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use crate::server::connection::{Handler, Protocol};
+pub use crate::server::connection::Protocol;
 
-use crate::server::connection::Connection;
+use crate::server::connection::{Connection, Handler};
 use crate::server::in_flight::RequestsInFlight;
 use crate::server::limits::{ACCEPT_PAUSE, DRAIN_CONNECTION_AGE, IDLE_LINGER, LAME_DUCK_QUIET};
 use crate::server::listen::{DetachedStream, Listener, Peer, Stream};

@@ -1,6 +1,7 @@
 //! The last good key set of an issuer on disk (`key_store`), for a start while the issuer cannot be reached. An entry is
 //! bound to the issuer's name and source of keys, and its age counts from the fetch: a set of another issuer, or one
-//! older than `max_stale`, is never used. Write access to the folder is enough to install keys of one's own.
+//! older than `max_stale`, is never used. A process that can write to the folder can make this
+//! server trust its keys.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

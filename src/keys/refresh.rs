@@ -24,7 +24,7 @@ const MIN_RETRY_PAUSE: Duration = Duration::from_secs(1);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// `max-age` may shorten the interval, but not below this.
-const MIN_MAX_AGE_PAUSE: Duration = Duration::from_secs(30);
+const MIN_PAUSE_FOR_MAX_AGE: Duration = Duration::from_secs(30);
 
 /// Thirty years: longer than any process lives, and `Instant` does not overflow.
 const BEYOND_PROCESS_LIFETIME: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -43,7 +43,7 @@ pub(crate) struct Refresher {
     writes_last_good: bool,
     algorithms: Vec<Algorithm>,
     refresh: Refresh,
-    /// The document that the set in force was parsed from.
+    /// Of the last set that a fetch brought; `None` while the set in force comes from disk or from before a reload.
     document: Option<Bytes>,
     validator: Option<Validator>,
     /// In a row.
@@ -279,7 +279,9 @@ impl Refresher {
     fn pause_after_success(&self, max_age: Option<Duration>) -> Duration {
         // Half of max_stale leaves time for a second fetch before the keys are too old.
         let interval = self.refresh.interval.min(self.refresh.max_stale / 2);
-        shortened_at_random(max_age.map_or(interval, |max_age| interval.min(max_age.max(MIN_MAX_AGE_PAUSE))))
+        shortened_at_random(
+            max_age.map_or(interval, |max_age| interval.min(max_age.max(MIN_PAUSE_FOR_MAX_AGE))),
+        )
     }
 
     fn pause_after_failure(&self) -> Duration {

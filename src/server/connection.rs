@@ -124,8 +124,8 @@ impl<S: Handler> Connection<S> {
     }
 }
 
-/// Resolves when no request has arrived for too long. It looks at the count of requests instead of restarting a timer with
-/// each request, so an idle connection ends after one to two times [`IDLE_TIMEOUT`].
+/// Resolves when no request has arrived for too long. The count of requests is read now and then, instead of a timer that
+/// each request restarts, so an idle connection ends after one to two times [`IDLE_TIMEOUT`].
 async fn until_idle(served: &AtomicU64) {
     sleep(FIRST_REQUEST_TIMEOUT).await;
     let mut before = 0;

@@ -17,7 +17,8 @@ pub(super) const HTTP1_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 preface byte by byte.
 pub(super) const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A connection without a request between two looks, which are this long apart, gets GOAWAY.
+/// The number of requests of a connection is read at this interval. A connection without a new request since the last
+/// reading gets GOAWAY.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A connection that stays open after GOAWAY is cut after this time: long enough for any check, and the longest waits

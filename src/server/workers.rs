@@ -76,7 +76,7 @@ impl Workers {
     }
 }
 
-/// The core of one connection; dropping it uncounts the connection.
+/// The core of one connection; dropping it ends the count of the connection there.
 pub(crate) struct Assignment {
     workers: Workers,
     core: usize,
