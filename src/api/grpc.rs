@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 use tokio_util::either::Either;
@@ -19,8 +19,8 @@ use tower_service::Service as _;
 
 use crate::api::health::EndsWithReporter;
 use crate::api::unary::{self, Answer, Unread};
-use crate::domain;
 use crate::domain::denial::Denial;
+use crate::domain::request::TraceHeaders;
 use crate::live::Live;
 use crate::server::overload::Admission;
 use crate::wire::envoy;
@@ -32,6 +32,7 @@ const MAX_QUERY_BYTES: usize = 4 * 1024;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Who answers which call.
 struct Routes<H, R> {
@@ -99,7 +100,7 @@ fn answer_check<H: Health, R: ServerReflection>(
     // From here on it waits for its turn.
     let ticket = connection.0.admission.begin();
     let (mut parts, body) = request.into_parts();
-    let trace = parts.headers.remove(TRACEPARENT);
+    let trace = CallTrace::take(&mut parts.headers);
     async move {
         if let Err(refused) = ticket.in_time() {
             return Ok(unary::failure(&Status::unavailable(refused.to_string())));
@@ -136,13 +137,32 @@ impl<H: Health, R: ServerReflection> Routes<H, R> {
     }
 }
 
+/// The trace headers of Envoy's own call, out of a map that need not be kept.
+struct CallTrace {
+    traceparent: HeaderValue,
+    tracestate: Option<HeaderValue>,
+}
+
+impl CallTrace {
+    fn take(headers: &mut HeaderMap) -> Option<Self> {
+        let traceparent = headers.remove(TRACEPARENT)?;
+        Some(Self { traceparent, tracestate: headers.remove(TRACESTATE) })
+    }
+
+    fn headers(&self) -> TraceHeaders<'_> {
+        let Self { traceparent, tracestate } = self;
+        let tracestate = tracestate.as_ref().map(HeaderValue::as_bytes);
+        TraceHeaders { traceparent: traceparent.as_bytes(), tracestate }
+    }
+}
+
 /// Reads, decides, renders. The call itself succeeds on every verdict.
-async fn decide(live: &Live, trace: Option<&HeaderValue>, message: &[u8]) -> Bytes {
+async fn decide(live: &Live, trace: Option<&CallTrace>, message: &[u8]) -> Bytes {
     // One configuration from the first look to the answer.
     let current = live.current();
     let verdict = match envoy::view(message) {
-        Ok(request) => {
-            let request = domain::request::Request { trace: trace.map(HeaderValue::as_bytes), ..request };
+        Ok(mut request) => {
+            request.trace = trace.map(CallTrace::headers);
             current.authorizer.decide(&request).await
         }
         Err(denial) => current.authorizer.deny_unread(denial),

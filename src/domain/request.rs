@@ -11,10 +11,17 @@ pub(crate) struct Request<'a> {
     pub path: &'a [u8],
     /// Names and values in the order they came; a name may repeat.
     pub headers: Vec<(&'a [u8], &'a [u8])>,
-    /// The `traceparent` of the call that brought the request (W3C Trace Context), if it has one.
-    pub trace: Option<&'a [u8]>,
+    /// The trace of the call that brought the request, if the call names one.
+    pub trace: Option<TraceHeaders<'a>>,
     /// The rule that the route picked by name.
     pub rule: Option<&'a [u8]>,
+}
+
+/// The headers of W3C Trace Context: the trace, and what tracing systems added to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TraceHeaders<'a> {
+    pub traceparent: &'a [u8],
+    pub tracestate: Option<&'a [u8]>,
 }
 
 impl<'a> Request<'a> {
