@@ -163,7 +163,7 @@ impl Engine {
             checking,
             wording,
             observers: Observers {
-                counts: CheckCounts::of(issuers.names()),
+                counts: CheckCounts::new(issuers.names()),
                 decisions: DecisionLog::new(decision_log),
                 spans: Spans::default(),
             },

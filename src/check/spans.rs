@@ -1,5 +1,5 @@
-//! Traces: each check is a span of the trace that Envoy's request belongs to, exported by OTLP. Off unless the
-//! environment names an endpoint, and then it costs nothing.
+//! Traces: each check is a span of the trace of Envoy's request, exported by OTLP. Off, and without cost, unless the
+//! environment names an endpoint.
 
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +27,7 @@ const TRACESTATE: &str = "tracestate";
 /// bound is 32 members of 512 bytes, which a client could put on each of the 2048 spans that wait to be exported.
 const MAX_TRACESTATE_BYTES: usize = 512;
 
-/// Where spans go, if anywhere.
+/// Records spans if there is an exporter.
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Option<SdkTracer>);
 
@@ -36,10 +36,10 @@ pub struct Spans(Option<SdkTracer>);
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// Begins to export as the `OTEL_*` variables say. Blocks: some exporters make a runtime of their own.
+    /// Starts to export as the `OTEL_*` variables say. Blocks: some exporters make a runtime of their own.
     ///
     /// # Errors
-    /// When they say something impossible.
+    /// If the exporter cannot be built from the variables.
     pub fn start(named: bool) -> Result<Self, ExporterBuildError> {
         let exporter = SpanExporter::builder().build()?;
         let resource = Resource::builder();
@@ -49,7 +49,6 @@ impl Exporter {
         Ok(Self(provider.build()))
     }
 
-    /// Where to record spans.
     #[must_use]
     pub fn spans(&self) -> Spans {
         Spans(Some(self.0.tracer("passage-authz")))
@@ -64,7 +63,6 @@ impl Exporter {
 }
 
 impl Spans {
-    /// Whether anything is recorded.
     #[must_use]
     pub const fn are_on(&self) -> bool {
         self.0.is_some()

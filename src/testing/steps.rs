@@ -66,7 +66,7 @@ impl CheckSteps {
     /// One configuration with inline keys, one encoded `CheckRequest`, and its token.
     #[must_use]
     pub fn new(config: &str, message: &[u8], token: &str) -> Self {
-        let config = Config::parse(config, "parts.yaml").expect("a configuration");
+        let config = Config::parse(config, "steps.yaml").expect("a configuration");
         let first = config.issuers.first().expect("an issuer");
         let jwks = match &first.keys {
             KeySource::Inline(jwks) => Some(jwks),
