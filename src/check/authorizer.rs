@@ -19,7 +19,7 @@ use crate::domain::verdict::{Grant, Verdict};
 use crate::domain::verify::{Addressed, ClaimsNeeded, Remembered, Unverified, Verified};
 use crate::keys::sets::{KeySets, Missing};
 
-/// Decides checks by one configuration. It never fetches: keys come from [`KeySets`], whose refreshers do.
+/// Decides checks by one configuration. It never fetches keys: each issuer's refresher does.
 #[derive(Debug)]
 pub(crate) struct Authorizer {
     /// Where a request may carry its token.

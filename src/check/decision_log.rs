@@ -119,8 +119,8 @@ fn in_segment(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
-/// Where the first thing begins that looks like a token: `eyJ`, which is `{"` in base64url, or a segment that decodes to
-/// the beginning of a JSON object.
+/// Where the first thing begins that looks like a token: `eyJ`, the base64url of `{"` and a letter, or a segment that
+/// decodes to the beginning of a JSON object.
 fn token_start(text: &str) -> Option<usize> {
     let mut at = 0;
     let object = text.split(|c| !in_segment(c)).find_map(|segment| {
