@@ -47,7 +47,7 @@ pub(crate) async fn report(reporter: HealthReporter, live: Arc<Live>, stop: Canc
 
 /// NOT_SERVING, but alive. tonic-health begins with SERVING: call this before the first connection.
 pub(crate) async fn begin(reporter: &HealthReporter) {
-    set_status(&reporter, false).await;
+    set_status(reporter, false).await;
     reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
 }
 

@@ -1,5 +1,5 @@
-//! `/metrics`, in the OpenMetrics text format that Prometheus reads. Collectors read the counters where they are counted,
-//! at each scrape: no number is kept twice.
+//! `/metrics`, in the OpenMetrics text format that Prometheus reads. At each scrape collectors read the counters where
+//! they are counted: no number is kept twice.
 
 use std::fmt;
 use std::sync::Arc;

@@ -126,8 +126,8 @@ impl Authorizer {
         self.grant(&verified, require)
     }
 
-    /// A token that was verified before: without its signature, but its key, its time and the rule's requirement. `None`
-    /// if the issuer's keys have changed since.
+    /// Checks a token that was verified before: its times and the rule's requirement, not its signature. `None` if the key
+    /// set that verified it was replaced or is too old.
     fn check_remembered(&self, token: &Remembered, require: &Requirement) -> Option<Decided<'_>> {
         let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
         let keys = self.keys.in_force(&issuer.name, now)?;

@@ -1,5 +1,5 @@
-//! The decision log: one line for a decision, of the share that the configuration asks for. Lines per second are limited,
-//! so that a client with bad requests cannot fill a disk.
+//! The decision log: one line for a decision, of the share that the configuration asks for. Lines per second are
+//! limited, so that a client with bad requests cannot fill a disk.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

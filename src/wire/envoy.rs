@@ -156,8 +156,8 @@ fn protobuf(value: &serde_json::Value) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// The cookies that Envoy can be sent: `value` must be UTF-8 on the wire, and `raw_value` is ignored in a response (seen
-/// with Envoy 1.40: the header arrives empty).
+/// The cookies that Envoy can be sent: `value` must be UTF-8 on the wire, and Envoy ignores `raw_value` in a response
+/// (seen with Envoy 1.40: the header arrives empty).
 fn utf8_cookies(cookies: &[u8]) -> String {
     let pairs = cookies.split(|byte| *byte == b';').filter_map(|pair| str::from_utf8(pair).ok());
     pairs.map(str::trim).collect::<Vec<_>>().join("; ")

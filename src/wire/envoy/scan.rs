@@ -1,5 +1,6 @@
 //! Reads what a check needs out of an encoded `CheckRequest` and skips the rest: Envoy sends some forty strings, of
-//! which five matter. Everything is borrowed from the message. The tests compare with prost's decoding of the same bytes.
+//! which five matter. Everything is borrowed from the message. The tests compare with prost's decoding of the same
+//! bytes.
 
 use crate::domain::request::Request;
 
@@ -130,8 +131,8 @@ fn each_field<'a>(
     Ok(())
 }
 
-/// The deepest nesting of groups that is skipped: [`next_field`] recurses for each level. Groups are obsolete, Envoy sends
-/// none.
+/// The deepest nesting of groups that is skipped: [`next_field`] recurses for each level. Groups are obsolete, and Envoy
+/// sends none.
 const MAX_GROUP_DEPTH: u32 = 32;
 
 /// A field's number and value, and the bytes after it.
