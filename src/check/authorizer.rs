@@ -1,4 +1,4 @@
-//! The hot path: one check from the request's view to the verdict, whatever protocol brought it.
+//! The hot path: one check, from the request's view to the verdict. Knows no protocol.
 
 use std::sync::Arc;
 
@@ -20,39 +20,32 @@ use crate::domain::verdict::{Grant, Verdict};
 use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, Unverified, Verified};
 use crate::keys::sets::{KeySets, Missing};
 
-/// Decides checks. Everything it needs is at hand; it never fetches.
+/// Decides checks by one configuration. It never fetches keys: each issuer's refresher does.
 #[derive(Debug)]
 pub(crate) struct Authorizer {
-    /// Where tokens are looked for.
+    /// Where a request may carry its token.
     pub tokens: TokenSettings,
-    /// Who may issue them.
     pub issuers: Issuers,
-    /// What the service behind is told.
+    /// The headers and metadata that a grant sets for the upstream.
     pub identity: Identity,
-    /// Which rule a request falls under.
     pub policy: Policy,
-    /// Switches that hold for every rule.
+    /// Shadow and preflight, for all rules.
     pub check_flags: CheckFlags,
-    /// How a denial is worded.
     pub wording: Wording,
-    /// Who hears of decisions.
     pub observers: Observers,
-    /// The keys at hand.
     pub keys: Arc<KeySets>,
-    /// The tokens that were verified already.
+    /// The tokens that were verified before.
     pub cache: TokenCache,
-    /// Which of their claims anybody reads.
+    /// The claims that the cache keeps of a token: those that the identity and the rules read.
     pub claims_needed: ClaimsNeeded,
-    /// The time.
     pub clock: Clock,
 }
 
 impl Authorizer {
-    /// One check, from the request's rule to the verdict.
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
-        let begun = self.observers.begin(&self.clock);
+        let start = self.observers.start(&self.clock);
         let (rule, decided) = match self.policy.select(request) {
-            Ok(rule) => (rule.name.as_str(), self.in_shadow(rule, self.apply(rule, request).await)),
+            Ok(rule) => (rule.name.as_str(), self.unless_shadow(rule, self.apply_rule(rule, request).await)),
             Err(denial) => ("", Err(denial.into())),
         };
         let (outcome, issuer, subject) = match &decided {
@@ -63,7 +56,7 @@ impl Authorizer {
             Err(Refusal { denial, issuer, subject }) => (Outcome::Denied(*denial), *issuer, subject.as_ref()),
         };
         let subject = subject.map(Subject::as_str);
-        self.observers.end(begun, &Decision { outcome, issuer, subject, rule }, Some(request));
+        self.observers.finish(start, &Decision { outcome, issuer, subject, rule }, Some(request));
         match decided {
             Err(refusal) => Verdict::Deny(refusal.denial),
             Ok(grant) if self.tokens.forward => Verdict::Allow(grant),
@@ -71,16 +64,16 @@ impl Authorizer {
         }
     }
 
-    /// The verdict on what is no request at all.
-    pub(crate) fn deny_unread(&self, denial: Denial) -> Verdict<'_> {
+    /// The verdict on bytes that are no request.
+    pub(crate) fn deny_unreadable(&self, denial: Denial) -> Verdict<'_> {
         let outcome = Outcome::Denied(denial);
         let decision = Decision { outcome, issuer: None, subject: None, rule: "" };
-        self.observers.end(self.observers.begin(&self.clock), &decision, None);
+        self.observers.finish(self.observers.start(&self.clock), &decision, None);
         Verdict::Deny(denial)
     }
 
-    /// A shadow rollout lets through what would be denied, and remembers why.
-    fn in_shadow<'c>(&'c self, rule: &Rule, decided: Decided<'c>) -> Decided<'c> {
+    /// In a shadow rollout a denial becomes an anonymous grant that names the denial.
+    fn unless_shadow<'c>(&'c self, rule: &Rule, decided: Decided<'c>) -> Decided<'c> {
         match decided {
             Err(Refusal { denial, issuer, subject })
                 if (self.check_flags.shadow || rule.shadow) && denial.passes_in_shadow() =>
@@ -91,7 +84,7 @@ impl Authorizer {
         }
     }
 
-    async fn apply(&self, rule: &Rule, request: &Request<'_>) -> Decided<'_> {
+    async fn apply_rule(&self, rule: &Rule, request: &Request<'_>) -> Decided<'_> {
         let anonymous = || Grant::anonymous(&self.identity);
         match rule.access {
             Access::Deny => return Err(Denial::RuleDenies.into()),
@@ -105,21 +98,21 @@ impl Authorizer {
         match token::find(&self.tokens.from, request) {
             Err(Denial::TokenMissing) if may_be_anonymous => Ok(anonymous()),
             Err(denial) => Err(denial.into()),
-            Ok(token) => self.bearer_of(token, &rule.require).await,
+            Ok(token) => self.check_token(token, &rule.require).await,
         }
     }
 
-    async fn bearer_of(&self, token: Token<'_>, require: &Requirement) -> Decided<'_> {
-        // Before anything is done with all of its bytes.
+    async fn check_token(&self, token: Token<'_>, require: &Requirement) -> Decided<'_> {
+        // Before the digest, which reads every byte.
         let token = token.bounded(self.tokens.max_length)?;
         let digest = self.cache.digest_of(token);
         if let Some(cached) = digest.and_then(|digest| self.cache.get(&digest))
-            && let Some(grant) = self.judge_again(&cached, require)
+            && let Some(decided) = self.check_cached(&cached, require)
         {
-            self.observers.counts.hit();
-            return grant;
+            self.observers.counts.count_cache_hit();
+            return decided;
         }
-        self.observers.counts.missed();
+        self.observers.counts.count_cache_miss();
         let segments = token.split(self.tokens.max_length)?;
         let addressed = Unverified::peek(&segments)?.address(&self.issuers)?;
         let issuer = addressed.issuer();
@@ -131,32 +124,32 @@ impl Authorizer {
         {
             self.cache.put(digest, cached);
         }
-        self.granted(&verified, require)
+        self.grant(&verified, require)
     }
 
-    /// A token that was verified before, judged again: its key, its time, what the rule asks. `None` if its issuer's
-    /// keys are not what they were.
-    fn judge_again(&self, token: &CachedToken, require: &Requirement) -> Option<Decided<'_>> {
+    /// Checks a token that was verified before: its times and the rule's requirement, not its signature. `None` if the key
+    /// set that verified it was replaced or is too old.
+    fn check_cached(&self, token: &CachedToken, require: &Requirement) -> Option<Decided<'_>> {
         let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
         let keys = self.keys.in_force(&issuer.name, now)?;
         Some(match token.judge_again(issuer, keys, now)? {
-            Ok(verified) => self.granted(&verified, require),
+            Ok(verified) => self.grant(&verified, require),
             Err(fault) => Err(Refusal::of(&issuer.name, fault.denial)),
         })
     }
 
-    fn granted<'c>(&'c self, token: &Verified<'_, 'c>, require: &Requirement) -> Decided<'c> {
+    fn grant<'c>(&'c self, token: &Verified<'_, 'c>, require: &Requirement) -> Decided<'c> {
         let refusal = |denial| Refusal {
             subject: Some(token.subject().clone()),
             ..Refusal::of(&token.issuer().name, denial)
         };
-        // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
+        // The identity first: an unusable claim is reported whatever the rule requires.
         let grant = Grant::to(token, &self.identity).map_err(|fault| refusal(fault.denial))?;
         require.judge(token).map_err(refusal)?;
         Ok(grant)
     }
 
-    /// The issuer's keys at hand; only a token with an unknown key makes the request wait, and not long.
+    /// The issuer's keys. A check waits only for the first fetch, or if the token's key is unknown; both are bounded.
     pub(crate) async fn keys_for(&self, token: &Addressed<'_, '_>) -> Result<Arc<KeySet>, Denial> {
         let issuer = &token.issuer().name;
         match self.keys.snapshot(issuer, self.clock.now()) {
@@ -167,7 +160,7 @@ impl Authorizer {
             }
             Ok(_) | Err(_) => {}
         }
-        // In a box: what is rarely awaited must not make every check's task larger.
+        // A future is as large as what it awaits: in a box, this rare wait does not enlarge every check's task.
         let asked = Box::pin(self.keys.ask(issuer, |keys| token.has_candidate(keys)));
         asked.await.map_err(|missing| match missing {
             Missing::Unknown => Denial::KeyUnknown,
@@ -178,7 +171,7 @@ impl Authorizer {
 
 type Decided<'c> = Result<Grant<'c>, Refusal<'c>>;
 
-/// A denial, and whose token it was, as far as that is known.
+/// A denial, with the issuer and the verified subject of the token as far as they are known.
 struct Refusal<'c> {
     denial: Denial,
     issuer: Option<&'c IssuerName>,
