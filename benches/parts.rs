@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use jsonwebtoken::DecodingKey;
 use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::parts::{CheckSteps, Step};
+use passage_authz::testing::steps::{CheckSteps, Step};
 use passage_authz::testing::{SigningKey, jwks};
 use prost::Message as _;
 
@@ -22,9 +22,9 @@ fn parts(criterion: &mut Criterion) {
         jwks(&[&key])
     );
     let message = client::check(&token);
-    let parts = CheckSteps::new(&config, &message[5..], &token);
+    let steps = CheckSteps::new(&config, &message[5..], &token);
     for step in Step::ALL {
-        criterion.bench_function(&format!("{step:?}"), |bencher| bencher.iter(|| black_box(parts.run(step))));
+        criterion.bench_function(&format!("{step:?}"), |bencher| bencher.iter(|| black_box(steps.run(step))));
     }
 
     // The library code that two steps replace, for the comparison in docs/decisions/0005.

@@ -1,4 +1,4 @@
-//! What each port answers.
+//! The answers of each port: gRPC, HTTP and admin.
 
 pub(crate) mod admin;
 pub(crate) mod grpc;

@@ -1,4 +1,4 @@
-//! One decision: the authorizer, its token cache, and what is counted, logged and traced of a decision.
+//! One decision: the authorizer, the token cache, and what is counted, logged and traced of each decision.
 
 pub(crate) mod authorizer;
 pub(crate) mod counts;

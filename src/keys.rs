@@ -1,6 +1,8 @@
-//! Fetching, keeping and swapping the issuers' key sets.
+//! Fetching, storing and swapping the issuers' key sets.
 
 pub(crate) mod fetch;
 pub(crate) mod last_good;
+mod publisher;
 pub(crate) mod refresh;
 pub(crate) mod sets;
+mod slot;

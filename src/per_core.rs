@@ -1,5 +1,5 @@
-//! One of something for each core, so that threads which serve at the same time write to no cache line in common. Whoever
-//! reads looks at all of them.
+//! One value for each core, each on cache lines of its own, so that threads that serve at the same time never write to the
+//! same line. A reader visits all values.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,6 @@ use std::thread;
 
 use crossbeam_utils::CachePadded;
 
-/// As many as there are cores; a thread finds its own.
 #[derive(Debug)]
 pub(crate) struct PerCore<T>(Box<[Arc<CachePadded<T>>]>);
 
@@ -19,19 +18,20 @@ impl<T: Default> Default for PerCore<T> {
 }
 
 impl<T> PerCore<T> {
-    /// This thread's own. Threads that began one after the other have different ones, as far as there are.
+    /// The value of the calling thread. Threads are numbered at their first call, modulo the number of cores: the worker
+    /// threads get different values, and with more threads than cores some share one.
     pub(crate) fn here(&self) -> &Arc<CachePadded<T>> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
             static THREAD: usize = NEXT.fetch_add(1, Ordering::Relaxed);
         }
-        let at = THREAD.with(|at| at % self.0.len().max(1));
-        self.0.get(at).expect("there is at least one core")
+        let core = THREAD.with(|thread| thread % self.0.len().max(1));
+        self.0.get(core).expect("there is at least one core")
     }
 
-    /// All of them.
+    /// The values of all cores.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &T> {
-        self.0.iter().map(|shard| &***shard)
+        self.0.iter().map(|value| &***value)
     }
 }
 
@@ -42,22 +42,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_write_apart_and_readers_see_all() {
-        let shards = PerCore::<AtomicU64>::default();
-        let cores = shards.iter().len();
+    fn threads_share_no_cache_line_and_readers_see_all_values() {
+        let values = PerCore::<AtomicU64>::default();
+        let cores = values.iter().len();
         thread::scope(|scope| {
             for _ in 0..cores * 2 {
                 scope.spawn(|| {
                     for _ in 0..1000 {
-                        shards.here().fetch_add(1, Ordering::Relaxed);
+                        values.here().fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
         });
-        let sum: u64 = shards.iter().map(|shard| shard.load(Ordering::Relaxed)).sum();
+        let sum: u64 = values.iter().map(|value| value.load(Ordering::Relaxed)).sum();
         assert_eq!(sum, cores as u64 * 2000);
-        let places: Vec<_> = shards.0.iter().map(|shard| std::ptr::from_ref(&**shard).addr()).collect();
-        assert!(places.iter().all(|place| place % 128 == 0), "no line is shared: {places:x?}");
-        assert!(std::ptr::eq(&raw const **shards.here(), &raw const **shards.here()));
+        let addresses: Vec<_> = values.0.iter().map(|value| std::ptr::from_ref(&**value).addr()).collect();
+        assert!(addresses.iter().all(|address| address % 128 == 0), "no line is shared: {addresses:x?}");
+        assert!(std::ptr::eq(&raw const **values.here(), &raw const **values.here()));
     }
 }

@@ -1,5 +1,5 @@
-//! Test doubles for this crate's own tests, examples and benches, behind the feature `testing`: keys that
-//! sign, tokens made to order, an issuer that misbehaves on demand. Never part of the shipped binary.
+//! Test doubles for this crate's own tests, examples and benches, behind the feature `testing`: signing keys, minted
+//! tokens, an issuer with faults. Never part of the shipped binary.
 
 #![expect(clippy::missing_panics_doc, reason = "a test double panics when its own set-up fails")]
 
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::issuer::{IssuerId, PassageApp};
 
-pub mod parts;
+pub mod steps;
 
 /// A private key with its `kid` and the one algorithm it signs with.
 pub struct SigningKey {
@@ -49,7 +49,7 @@ impl SigningKey {
         Self { kid: kid.to_owned(), algorithm, pair }
     }
 
-    /// A key of this process: the same for the same arguments, made at first use.
+    /// The same key for the same arguments, generated at first use in a process.
     #[must_use]
     pub fn shared(kid: &str, algorithm: Algorithm) -> Arc<Self> {
         type Keys = HashMap<(String, Algorithm), Arc<SigningKey>>;
@@ -59,13 +59,13 @@ impl SigningKey {
         Arc::clone(keys.entry((kid.to_owned(), algorithm)).or_insert_with(make))
     }
 
-    /// Its `kid`.
+    /// The `kid`.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// Its public half as a JWK.
+    /// The public key as a JWK.
     #[must_use]
     pub fn jwk(&self) -> Value {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -114,8 +114,8 @@ impl SigningKey {
         }
     }
 
-    /// A token signed by this key: `{alg, kid, typ}` and `{iss, sub, exp}`, after `edit` had its way.
-    /// `exp` is far in the future, so that only a test that cares has to set it.
+    /// A token signed by this key: `{alg, kid, typ}` and `{iss, sub, exp}`, changed by `edit`. `exp` is far in the
+    /// future: only a test of expiry has to set it.
     #[must_use]
     pub fn mint(&self, iss: &str, edit: impl FnOnce(&mut Value, &mut Value)) -> String {
         let mut header = json!({"alg": self.algorithm.name(), "kid": self.kid, "typ": "JWT"});
@@ -124,7 +124,7 @@ impl SigningKey {
         self.sign_text(&header.to_string(), &claims.to_string())
     }
 
-    /// A token over these very texts.
+    /// A token over exactly these texts, JSON or not.
     #[must_use]
     pub fn sign_text(&self, header: &str, claims: &str) -> String {
         let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
@@ -137,7 +137,7 @@ fn ec(algorithm: &'static signature::EcdsaSigningAlgorithm) -> EcdsaKeyPair {
     EcdsaKeyPair::generate(algorithm).expect("a key can be generated")
 }
 
-/// A token whose signature does not hold: one character of it changed, its form kept.
+/// The token with one character of its signature changed: the form is valid, the signature is not.
 #[must_use]
 pub fn tampered(token: &str) -> String {
     let (message, signature) = token.rsplit_once('.').expect("a token has dots");
@@ -154,28 +154,28 @@ pub fn jwks(keys: &[&SigningKey]) -> Value {
 /// How the issuer answers a fetch.
 #[derive(Debug, Clone)]
 pub enum Behavior {
-    /// A status, headers and a body.
+    /// A status, headers and a body; an `ETag` with 200, and 304 to its `If-None-Match`.
     Answer(u16, Vec<(String, String)>, Vec<u8>),
     /// The connection is reset after the request.
     Reset,
-    /// No answer, ever.
+    /// No answer; the connection stays open.
     Hang,
-    /// A good head, then one byte of the body every so often.
+    /// A complete head, then one byte of the body after each pause.
     Drip(Duration),
-    /// A good answer with this body, after a while.
+    /// 200 with this body, after a pause.
     Late(Duration, Vec<u8>),
-    /// A good head, then half of the body that it promised.
+    /// A complete head, then half of the body that its `content-length` announces.
     Truncate(Vec<u8>),
 }
 
 impl Behavior {
-    /// A key set, served as it should be, with an `ETag`.
+    /// 200 with a JWK Set of these keys.
     #[must_use]
     pub fn keys(keys: &[&SigningKey]) -> Self {
         Self::json(&jwks(keys))
     }
 
-    /// Any JSON document, served as it should be.
+    /// 200 with a JSON document.
     #[must_use]
     pub fn json(document: &Value) -> Self {
         let header = ("content-type".to_owned(), "application/json".to_owned());
@@ -183,8 +183,8 @@ impl Behavior {
     }
 }
 
-/// An issuer's web server on a loopback port: it publishes what it is told to, as badly as it is told to,
-/// and counts how often it was asked. It ends when dropped.
+/// An issuer's web server on a loopback port: it answers as its [`Behavior`] says and keeps the requests. Dropping it
+/// ends it.
 #[derive(Debug)]
 pub struct FakeIssuer {
     address: SocketAddr,
@@ -217,17 +217,17 @@ impl FakeIssuer {
         Self { address, shared, _tasks: tasks }
     }
 
-    /// Starts with the key set of one key.
+    /// Starts with the JWK Set of these keys.
     pub async fn with_keys(keys: &[&SigningKey]) -> Self {
         Self::start(Behavior::keys(keys)).await
     }
 
-    /// Changes what it answers from now on.
+    /// Sets the answer to every request from now on.
     pub fn behave(&self, behavior: Behavior) {
         *lock(&self.shared.behavior) = behavior;
     }
 
-    /// Where it is, as a base URL.
+    /// The base URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -240,13 +240,13 @@ impl FakeIssuer {
         iss
     }
 
-    /// How often it was asked.
+    /// The number of requests so far.
     #[must_use]
     pub fn fetches(&self) -> usize {
         lock(&self.shared.requests).len()
     }
 
-    /// The heads of the requests it got.
+    /// The heads of the requests so far.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         lock(&self.shared.requests).clone()

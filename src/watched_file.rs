@@ -1,35 +1,35 @@
-//! Files that are read while the service runs: what tells one version from the next, and a limit for disks
-//! that hang.
+//! Files that are read again while the process runs: the version of a file, polling for a change that has settled, and
+//! file operations on blocking threads with a deadline.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-/// How often a file is looked at. A look is one `stat`, and it follows the symbolic links that Kubernetes
-/// swaps under a mounted ConfigMap, which watching a directory entry would miss.
+/// The time between two polls of a file. A poll is one `stat(2)`, which follows symbolic links: Kubernetes swaps a link
+/// above a mounted ConfigMap's files, and inotify on the file's own folder reports nothing then.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a disk may take. Network file systems can hang.
-const DISK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest a file operation may take. Network file systems can hang.
+const FILE_IO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One version of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileVersion {
     device: u64,
     inode: u64,
     size: u64,
+    /// Seconds and nanoseconds.
     modified: (i64, i64),
 }
 
 impl FileVersion {
-    /// The version that stands there now; `None` if none can be seen.
+    /// The file's version now; `None` if `stat(2)` fails. Blocks.
     #[must_use]
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let data = fs::metadata(path).ok()?;
@@ -38,35 +38,78 @@ impl FileVersion {
     }
 }
 
-/// One owner's way to a disk. A thread that a disk keeps for good cannot be taken back, so each owner has at most
-/// one there.
+/// Files that are polled for a change and read again together. A missing file is a version as well.
 #[derive(Debug, Clone)]
-pub(crate) struct Disk(Arc<Semaphore>);
+pub(crate) struct WatchedFiles {
+    paths: Vec<PathBuf>,
+    in_use: Vec<Option<FileVersion>>,
+    last_poll: Option<Vec<Option<FileVersion>>>,
+    file_io: FileIo,
+}
 
-impl Disk {
+impl WatchedFiles {
+    /// The files' versions now are the ones in use: call it before the files are read, so that a change between the two
+    /// counts. Blocks.
+    #[must_use]
+    pub(crate) fn new(paths: Vec<PathBuf>, file_io: FileIo) -> Self {
+        let in_use = versions(&paths);
+        Self { paths, in_use, last_poll: None, file_io }
+    }
+
+    /// Resolves when two polls in a row agree, and disagree with the versions in use; the new versions are in use then.
+    /// One poll is not enough: a file may be half written, or the first of several may be written and the others not
+    /// yet. A poll that fails is skipped. Cancel-safe.
+    pub(crate) async fn settled_change(&mut self) {
+        loop {
+            sleep(POLL_INTERVAL).await;
+            let paths = self.paths.clone();
+            let Ok(polled) = self.file_io.run(move || versions(&paths)).await else { continue };
+            let settled = self.last_poll.as_ref() == Some(&polled);
+            let changed = polled != self.in_use;
+            if settled && changed {
+                self.in_use.clone_from(&polled);
+            }
+            self.last_poll = Some(polled);
+            if settled && changed {
+                return;
+            }
+        }
+    }
+}
+
+fn versions(paths: &[PathBuf]) -> Vec<Option<FileVersion>> {
+    paths.iter().map(|path| FileVersion::of(path)).collect()
+}
+
+/// Runs one owner's file operations on tokio's blocking threads, one at a time and each with a deadline. A hung
+/// `spawn_blocking` thread cannot be cancelled; with one permit an owner, an owner leaks one thread at most.
+#[derive(Debug, Clone)]
+pub(crate) struct FileIo(Arc<Semaphore>);
+
+impl FileIo {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }
 
-    /// Runs something that waits for a disk, on a thread where that may take its time, and not for ever.
+    /// Waits for the permit, then for `operation`. The permit is back when `operation` ends, not at the deadline.
     ///
     /// # Errors
-    /// The time is up, or the thread panicked.
+    /// The deadline has passed, or `operation` panicked.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
+        operation: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
-        let working = async {
+        let running = async {
             let permit = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
-            let work = move || {
-                let done = work();
+            let run = move || {
+                let result = operation();
                 drop(permit);
-                done
+                result
             };
-            spawn_blocking(work).await.map_err(io::Error::other)
+            spawn_blocking(run).await.map_err(io::Error::other)
         };
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
-        timeout(DISK_TIMEOUT, working).await.unwrap_or_else(|_| Err(late()))
+        timeout(FILE_IO_TIMEOUT, running).await.unwrap_or_else(|_| Err(late()))
     }
 }
 
@@ -75,21 +118,42 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_disk_that_hangs_keeps_one_thread_and_no_more() {
-        let (disk, (release, hangs)) = (Disk::new(), std::sync::mpsc::channel::<()>());
+    async fn an_operation_that_hangs_takes_one_thread_and_no_more() {
+        let (file_io, (release, hangs)) = (FileIo::new(), std::sync::mpsc::channel::<()>());
         // Paused time does not run by itself while a thread is busy.
         let late = async {
             tokio::task::yield_now().await;
-            tokio::time::advance(DISK_TIMEOUT).await;
+            tokio::time::advance(FILE_IO_TIMEOUT).await;
         };
-        let (first, ()) = tokio::join!(disk.run(move || hangs.recv()), late);
+        let (first, ()) = tokio::join!(file_io.run(move || hangs.recv()), late);
         assert_eq!(first.unwrap_err().kind(), io::ErrorKind::TimedOut);
         let (began, begun) = std::sync::mpsc::channel::<()>();
-        let late = tokio::time::advance(DISK_TIMEOUT);
-        let (second, ()) = tokio::join!(disk.run(move || began.send(())), late);
+        let late = tokio::time::advance(FILE_IO_TIMEOUT);
+        let (second, ()) = tokio::join!(file_io.run(move || began.send(())), late);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(begun.try_recv().is_err(), "the second must not have begun");
         drop(release);
-        assert_eq!(disk.run(|| 7).await.unwrap(), 7);
+        assert_eq!(file_io.run(|| 7).await.unwrap(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_has_settled_when_two_polls_agree() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        fs::write(&first, "1").unwrap();
+        let mut watched = WatchedFiles::new(vec![first.clone(), second.clone()], FileIo::new());
+        let (one_poll, many_polls) = (POLL_INTERVAL * 3 / 2, POLL_INTERVAL * 10);
+        assert!(timeout(many_polls, watched.settled_change()).await.is_err(), "nothing has changed");
+        fs::write(&first, "12").unwrap();
+        assert!(timeout(one_poll, watched.settled_change()).await.is_err(), "seen by one poll");
+        fs::write(&second, "1").unwrap();
+        assert!(timeout(one_poll, watched.settled_change()).await.is_err(), "a file changes between polls");
+        assert!(timeout(one_poll, watched.settled_change()).await.is_ok(), "two polls agree");
+        assert!(timeout(many_polls, watched.settled_change()).await.is_err(), "the change counts once");
+        fs::remove_file(&first).unwrap();
+        assert!(timeout(many_polls, watched.settled_change()).await.is_ok(), "a missing file is a change");
+        fs::write(&first, "123").unwrap();
+        fs::remove_file(&first).unwrap();
+        assert!(timeout(many_polls, watched.settled_change()).await.is_err(), "the files are as before");
     }
 }

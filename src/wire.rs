@@ -1,4 +1,4 @@
-//! Bytes to values and back, without input or output.
+//! Messages to values and values to messages, without I/O.
 
 pub(crate) mod denied;
 pub(crate) mod envoy;

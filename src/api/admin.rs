@@ -1,4 +1,4 @@
-//! The admin port: is it alive, is it ready, which keys are at hand, what was counted. Nothing secret.
+//! The admin port: liveness, readiness, the key sets, the metrics. Nothing secret.
 
 use std::sync::Arc;
 
@@ -15,7 +15,6 @@ use crate::live::Live;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// What the admin port shows.
 pub(crate) struct Admin {
     live: Arc<Live>,
     registry: Registry,
@@ -27,40 +26,41 @@ impl Admin {
         Self { live, registry }
     }
 
-    /// Answers one request.
     pub(crate) fn respond(&self, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n");
+            let mut response = respond_with(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n");
             response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         match request.uri().path() {
-            "/livez" => answer(StatusCode::OK, TEXT, "alive\n"),
+            "/livez" => respond_with(StatusCode::OK, TEXT, "alive\n"),
             "/readyz" => match (draining, self.live.current().authorizer.keys.is_ready()) {
-                (true, _) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
-                (false, true) => answer(StatusCode::OK, TEXT, "ready\n"),
-                (false, false) => {
-                    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "no issuer has usable keys, see /keys\n")
-                }
+                (true, _) => respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
+                (false, true) => respond_with(StatusCode::OK, TEXT, "ready\n"),
+                (false, false) => respond_with(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    TEXT,
+                    "no issuer has usable keys, see /keys\n",
+                ),
             },
-            "/keys" => answer(StatusCode::OK, JSON, format!("{:#}\n", self.all_keys())),
+            "/keys" => respond_with(StatusCode::OK, JSON, format!("{:#}\n", self.key_sets())),
             "/metrics" => match metrics::render(&self.registry) {
-                Ok(text) => answer(StatusCode::OK, metrics::CONTENT_TYPE, text),
+                Ok(text) => respond_with(StatusCode::OK, metrics::CONTENT_TYPE, text),
                 Err(error) => {
                     tracing::error!(%error, "the metrics cannot be rendered");
-                    answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be rendered\n")
+                    respond_with(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be rendered\n")
                 }
             },
-            _ => answer(StatusCode::NOT_FOUND, TEXT, "/livez, /readyz, /keys or /metrics\n"),
+            _ => respond_with(StatusCode::NOT_FOUND, TEXT, "/livez, /readyz, /keys or /metrics\n"),
         }
     }
 
-    /// Every issuer's keys: by name, type and algorithm; the keys themselves are at the issuer's.
-    fn all_keys(&self) -> Value {
-        let store = Arc::clone(&self.live.current().authorizer.keys);
-        let now = store.now();
-        let issuers = store.sources().iter().map(|(issuer, source)| {
-            let (set, status) = store.inspect(issuer);
+    /// Every issuer's keys by `kid`, type and algorithm, without the public keys, and the state of its fetches.
+    fn key_sets(&self) -> Value {
+        let key_sets = Arc::clone(&self.live.current().authorizer.keys);
+        let now = key_sets.now();
+        let issuers = key_sets.sources().iter().map(|(issuer, source)| {
+            let (set, status) = key_sets.inspect(issuer);
             let keys = set.iter().flat_map(|set| set.keys());
             let keys: Vec<_> = keys
                 .map(|key| {
@@ -71,9 +71,9 @@ impl Admin {
             json!({
                 "issuer": issuer.as_str(),
                 "source": source,
-                "usable": store.snapshot(issuer, now).is_ok(),
+                "usable": key_sets.snapshot(issuer, now).is_ok(),
                 "keys": keys,
-                "age_seconds": store.age(issuer).map(|age| age.as_secs()),
+                "age_seconds": key_sets.age(issuer).map(|age| age.as_secs()),
                 "last_success": status.last_success.map(UnixTime::rfc3339),
                 "last_error": status.last_error.map(|(at, why)| json!({"at": at.rfc3339(), "error": why})),
                 "next_refresh": status.next_refresh.map(UnixTime::rfc3339),
@@ -83,7 +83,11 @@ impl Admin {
     }
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn respond_with(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let content_type = header::HeaderValue::from_static(content_type);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 use tokio_util::either::Either;
@@ -17,33 +17,33 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tower_service::Service as _;
 
-use crate::api::health::EndsWithReporter;
-use crate::api::unary::{self, Answer, Unread};
-use crate::domain;
+use crate::api::unary::{self, ReadError, ResponseBody};
 use crate::domain::denial::Denial;
+use crate::domain::request::TraceHeaders;
 use crate::live::Live;
 use crate::server::overload::Admission;
 use crate::wire::envoy;
 
-/// A question about health or descriptors is a name. tonic makes room for whatever length is announced.
+/// A health or reflection request is one name. tonic reserves memory for the length that a message announces.
 const MAX_QUERY_BYTES: usize = 4 * 1024;
 
-/// And it is there after this time, or nobody waits for it any more.
+/// A health or reflection request that has not arrived after this time is refused.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Who answers which call.
+/// The services and what they need.
 struct Routes<H, R> {
     live: Arc<Live>,
     admission: Arc<Admission>,
     health: HealthServer<H>,
     reflection: ServerReflectionServer<R>,
-    told: CancellationToken,
+    end_streams: CancellationToken,
 }
 
-/// The services. Each clone counts the calls that hold it by itself: clone it for each connection, and cores that serve
-/// different ones do not meet at one count.
+/// The services. Each clone has a reference count of its own: with a clone for each connection, cores that serve
+/// different connections do not write to one cache line.
 pub(crate) struct Services<H, R>(Arc<PerConnection<H, R>>);
 
 struct PerConnection<H, R>(Arc<Routes<H, R>>);
@@ -54,14 +54,14 @@ impl<H, R> Clone for Services<H, R> {
     }
 }
 
-type Called = Result<Response<Answer>, Infallible>;
+type CallResult = Result<Response<ResponseBody>, Infallible>;
 
-/// All services; streams that have no end of their own end when `told` is cancelled.
+/// All services. Streams that have no end of their own end when `end_streams` is cancelled.
 pub(crate) fn services<H: Health>(
     live: Arc<Live>,
     admission: Arc<Admission>,
     health: HealthServer<H>,
-    told: CancellationToken,
+    end_streams: CancellationToken,
 ) -> Result<Services<H, impl ServerReflection>, tonic_reflection::server::Error> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(envoy::DESCRIPTORS)
@@ -69,56 +69,67 @@ pub(crate) fn services<H: Health>(
         .build_v1()?;
     let health = health.max_decoding_message_size(MAX_QUERY_BYTES);
     let reflection = reflection.max_decoding_message_size(MAX_QUERY_BYTES);
-    Ok(Services(Arc::new(PerConnection(Arc::new(Routes { live, admission, health, reflection, told })))))
+    Ok(Services(Arc::new(PerConnection(Arc::new(Routes {
+        live,
+        admission,
+        health,
+        reflection,
+        end_streams,
+    })))))
 }
 
 impl<H: Health, R: ServerReflection> Services<H, R> {
     /// Answers one call that has arrived now.
-    pub(crate) fn call(&self, request: Request<Incoming>) -> impl Future<Output = Called> + Send + use<H, R> {
+    pub(crate) fn call(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = CallResult> + Send + use<H, R> {
         let connection = Arc::clone(&self.0);
         if request.uri().path() != envoy::CHECK {
-            return Either::Right(rare(async move { connection.0.query(request).await }));
+            return Either::Right(boxed(async move { connection.0.query(request).await }));
         }
-        match unary::refusal(request.headers()) {
+        match unary::refuse_by_headers(request.headers()) {
             None => Either::Left(answer_check(connection, request)),
-            Some(refusal) => Either::Right(rare(async move { Ok(refusal) })),
+            Some(response) => Either::Right(boxed(async move { Ok(response) })),
         }
     }
 }
 
-/// In a box: what is rarely called must not make every check's task as large as its own.
-fn rare(call: impl Future<Output = Called> + Send + 'static) -> Pin<Box<dyn Future<Output = Called> + Send>> {
+/// A future is as large as its largest branch: in a box, a rare call does not enlarge every check's task.
+fn boxed(
+    call: impl Future<Output = CallResult> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = CallResult> + Send>> {
     Box::pin(call)
 }
 
-/// No `async fn`, which would hold the request twice, and begin with the first poll and not now.
+/// Not an `async fn`: its future would hold the request twice, and take its ticket at the first poll instead of now.
 fn answer_check<H: Health, R: ServerReflection>(
     connection: Arc<PerConnection<H, R>>,
     request: Request<Incoming>,
-) -> impl Future<Output = Called> + Send {
-    // From here on it waits for its turn.
+) -> impl Future<Output = CallResult> + Send {
+    // The check's wait for its turn is measured from here.
     let ticket = connection.0.admission.begin();
     let (mut parts, body) = request.into_parts();
-    let trace = parts.headers.remove(TRACEPARENT);
+    let trace = CallTrace::take(&mut parts.headers);
     async move {
         if let Err(refused) = ticket.in_time() {
             return Ok(unary::failure(&Status::unavailable(refused.to_string())));
         }
         let Routes { live, admission, .. } = &*connection.0;
-        let answer = match unary::message(body, admission.partial_message()).await {
+        let answer = match unary::read_message(body, admission.partial_message()).await {
             Ok(message) => decide(live, trace.as_ref(), &message).await,
-            Err(Unread::TooLarge) => refuse_unread(live),
-            Err(Unread::Failed(status)) => return Ok(unary::failure(&status)),
+            Err(ReadError::TooLarge) => deny_too_large(live),
+            Err(ReadError::Failed(status)) => return Ok(unary::failure(&status)),
         };
-        Ok(unary::answer(answer))
+        Ok(unary::success(answer))
     }
 }
 
 impl<H: Health, R: ServerReflection> Routes<H, R> {
     /// Answers a call to one of the other services.
-    async fn query(&self, request: Request<Incoming>) -> Called {
+    async fn query(&self, request: Request<Incoming>) -> CallResult {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
-        let answering = match service.map(|(service, _)| service) {
+        let responding = match service.map(|(service, _)| service) {
             Some(name) if name == <HealthServer<H> as NamedService>::NAME => {
                 Either::Left(self.health.clone().call(request))
             }
@@ -127,31 +138,48 @@ impl<H: Health, R: ServerReflection> Routes<H, R> {
             }
             _ => return Ok(unary::failure(&Status::unimplemented("no such call"))),
         };
-        let Ok(answer) = timeout(QUERY_TIMEOUT, answering).await else {
+        let Ok(response) = timeout(QUERY_TIMEOUT, responding).await else {
             return Ok(unary::failure(&Status::deadline_exceeded("the request did not arrive in time")));
         };
-        let ending =
-            |body| Answer::Stream(tonic::body::Body::new(EndsWithReporter::new(body, self.told.clone())));
-        Ok(answer?.map(ending))
+        Ok(response?.map(|body| ResponseBody::stream(body, self.end_streams.clone())))
     }
 }
 
-/// Reads, decides, renders. The call itself succeeds on every verdict.
-async fn decide(live: &Live, trace: Option<&HeaderValue>, message: &[u8]) -> Bytes {
-    // One configuration from the first look to the answer.
+/// The trace headers of Envoy's own call, out of a map that need not be kept.
+struct CallTrace {
+    traceparent: HeaderValue,
+    tracestate: Option<HeaderValue>,
+}
+
+impl CallTrace {
+    fn take(headers: &mut HeaderMap) -> Option<Self> {
+        let traceparent = headers.remove(TRACEPARENT)?;
+        Some(Self { traceparent, tracestate: headers.remove(TRACESTATE) })
+    }
+
+    fn headers(&self) -> TraceHeaders<'_> {
+        let Self { traceparent, tracestate } = self;
+        let tracestate = tracestate.as_ref().map(HeaderValue::as_bytes);
+        TraceHeaders { traceparent: traceparent.as_bytes(), tracestate }
+    }
+}
+
+/// Reads, decides, renders. The call succeeds with either verdict.
+async fn decide(live: &Live, trace: Option<&CallTrace>, message: &[u8]) -> Bytes {
+    // One configuration for the whole check.
     let current = live.current();
     let verdict = match envoy::view(message) {
-        Ok(request) => {
-            let request = domain::request::Request { trace: trace.map(HeaderValue::as_bytes), ..request };
+        Ok(mut request) => {
+            request.trace = trace.map(CallTrace::headers);
             current.authorizer.decide(&request).await
         }
-        Err(denial) => current.authorizer.deny_unread(denial),
+        Err(denial) => current.authorizer.deny_unreadable(denial),
     };
     current.answers.of(&verdict)
 }
 
-/// The answer to a check that is too large to be read.
-fn refuse_unread(live: &Live) -> Bytes {
+/// The answer to a check over the size limit, without reading it.
+fn deny_too_large(live: &Live) -> Bytes {
     let current = live.current();
-    current.answers.of(&current.authorizer.deny_unread(Denial::RequestMalformed))
+    current.answers.of(&current.authorizer.deny_unreadable(Denial::RequestMalformed))
 }

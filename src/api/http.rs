@@ -1,5 +1,4 @@
-//! The same decision over plain HTTP, for proxies that ask in HTTP: Envoy's `http_service`, nginx's
-//! `auth_request`, Traefik's and Caddy's forward auth.
+//! Checks over plain HTTP: Envoy's `http_service`, nginx's `auth_request`, Traefik's and Caddy's forward auth.
 
 use std::sync::Arc;
 
@@ -33,35 +32,35 @@ impl HttpChecks {
         Self { live, admission, style: *style, path_prefix: path_prefix.as_str().into() }
     }
 
-    /// Answers one request. Its body, if any, is not looked at.
+    /// Answers one request. Its body, if any, is not read.
     pub(crate) fn respond(self, request: Parts) -> impl Future<Output = Response<Full<Bytes>>> + Send {
-        // From here on it waits for its turn.
+        // The check's wait for its turn is measured from here.
         let ticket = self.admission.begin();
         async move {
             match ticket.in_time() {
                 Ok(()) => self.answer(request).await,
                 Err(refused) => {
                     tracing::debug!(%refused, "a check was refused");
-                    bare(StatusCode::SERVICE_UNAVAILABLE)
+                    empty_response(StatusCode::SERVICE_UNAVAILABLE)
                 }
             }
         }
     }
 
     async fn answer(self, request: Parts) -> Response<Full<Bytes>> {
-        // One configuration from the first look to the answer.
+        // One configuration for the whole check.
         let current = self.live.current();
         let authorizer = &current.authorizer;
         let verdict = match self.view(&request) {
             Some(request) => authorizer.decide(&request).await,
-            None => authorizer.deny_unread(Denial::RequestMalformed),
+            None => authorizer.deny_unreadable(Denial::RequestMalformed),
         };
-        let answer = match verdict {
-            Verdict::Allow(grant) => granted(&grant),
-            Verdict::Deny(denial) => denied(denial, &authorizer.wording),
+        let response = match verdict {
+            Verdict::Allow(grant) => allow_response(&grant),
+            Verdict::Deny(denial) => deny_response(denial, &authorizer.wording),
         };
-        // A value that no header can hold would have to be left out: rather no answer than half of one.
-        answer.unwrap_or_else(|| bare(StatusCode::INTERNAL_SERVER_ERROR))
+        // A value that is illegal in a header: without its header the response would be an allow with half an identity.
+        response.unwrap_or_else(|| empty_response(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
     fn view<'a>(&self, request: &'a Parts) -> Option<Request<'a>> {
@@ -72,19 +71,19 @@ impl HttpChecks {
     }
 }
 
-/// `style: envoy`: the request itself is the one to authorize.
+/// `style: envoy`: the request is a copy of the one to authorize.
 fn request_itself<'a>(request: &'a Parts, prefix: &str) -> Option<Request<'a>> {
     let Parts { method, uri, headers, .. } = request;
-    let host = match (uri.authority(), one(headers, &HOST)?) {
+    let host = match (uri.authority(), single_value(headers, &HOST)?) {
         (Some(authority), _) => authority.as_str().as_bytes(),
         (None, host) => host.unwrap_or_default(),
     };
-    let path = without(prefix, target(uri))?;
+    let path = strip_path_prefix(prefix, target(uri))?;
     Some(Request {
         method: method.as_str().as_bytes(),
         host,
         path,
-        headers: all(headers),
+        headers: borrow_all(headers),
         ..Request::default()
     })
 }
@@ -93,8 +92,8 @@ fn target(uri: &Uri) -> &[u8] {
     uri.path_and_query().map_or(&b""[..], |target| target.as_str().as_bytes())
 }
 
-/// The path behind the prefix; `None` if it does not stand there as a whole.
-fn without<'a>(prefix: &str, path: &'a [u8]) -> Option<&'a [u8]> {
+/// The path after the prefix, which ends at a slash or at the path's end.
+fn strip_path_prefix<'a>(prefix: &str, path: &'a [u8]) -> Option<&'a [u8]> {
     if prefix.is_empty() {
         return Some(path);
     }
@@ -105,7 +104,7 @@ fn without<'a>(prefix: &str, path: &'a [u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// The two families of headers that describe the request: Traefik's and Caddy's, and nginx's.
+/// The two families of headers that describe a request: Traefik's and Caddy's, and nginx's.
 const FORWARDED: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-method"),
     HeaderName::from_static("x-forwarded-host"),
@@ -114,51 +113,52 @@ const FORWARDED: [HeaderName; 3] = [
 const ORIGINAL: [HeaderName; 2] =
     [HeaderName::from_static("x-original-method"), HeaderName::from_static("x-original-url")];
 
-/// `style: forward_auth`: headers describe the request. A client may have sent the other family's, and which one
-/// the proxy wrote cannot be seen: both together say nothing.
+/// `style: forward_auth`: headers describe the request to authorize. Which family the proxy wrote cannot be seen, and
+/// the other may be a client's: with both the request is malformed.
 fn described_request(request: &Parts) -> Option<Request<'_>> {
     let headers = &request.headers;
     let any = |family: &[HeaderName]| family.iter().any(|name| headers.contains_key(name));
-    let value = |name| one(headers, name).flatten().filter(|value| !value.is_empty());
+    let value = |name| single_value(headers, name).flatten().filter(|value| !value.is_empty());
     let [method, host, uri] = FORWARDED;
     let [original_method, original_url] = ORIGINAL;
     let (method, host, path) = match (any(&FORWARDED), any(&ORIGINAL)) {
         (true, false) => (value(&method)?, value(&host)?, value(&uri)?),
         (false, true) => {
-            let (host, path) = split(value(&original_url)?)?;
+            let (host, path) = split_url(value(&original_url)?)?;
             (value(&original_method)?, host, path)
         }
         _ => return None,
     };
-    Some(Request { method, host, path, headers: all(headers), ..Request::default() })
+    Some(Request { method, host, path, headers: borrow_all(headers), ..Request::default() })
 }
 
-/// Host and target of `scheme://host/path?query`. Cut by hand: a URL parser would resolve the path, and what
-/// it resolves is not what the service behind sees.
-fn split(url: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Host and target of `scheme://host/path?query`. Not by a URL parser, which resolves `..` in the path: the upstream
+/// sees the path as it came.
+fn split_url(url: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = url.strip_prefix(b"http://").or_else(|| url.strip_prefix(b"https://"))?;
     let (host, path) = rest.split_at_checked(rest.iter().position(|byte| *byte == b'/')?)?;
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte);
     (!host.is_empty() && host.iter().all(plain)).then_some((host, path))
 }
 
-/// The one value of a header, if it is there; `None` if there are several.
-fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a [u8]>> {
+/// The value of a header, if there is one; `None` if there are several.
+fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a [u8]>> {
     let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let first = values.next();
     if values.next().is_some() { None } else { Some(first) }
 }
 
-fn all(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
+fn borrow_all(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
 }
 
-/// 200 with the identity. An HTTP answer cannot remove a header, so what is to be removed is sent empty.
-fn granted(grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
+/// 200 with the identity. An HTTP response cannot remove a request's header: one that must go is overwritten with an
+/// empty value.
+fn allow_response(grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
     let headers_of = grant.headers();
-    // The configuration refuses query sources that are withheld over HTTP.
+    // The configuration refuses a query source that is withheld if there is an HTTP port.
     let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
-    let mut response = bare(StatusCode::OK);
+    let mut response = empty_response(StatusCode::OK);
     let headers = response.headers_mut();
     for (name, value) in &headers_of.set {
         headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
@@ -172,8 +172,8 @@ fn granted(grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
     Some(response)
 }
 
-fn denied(denial: Denial, wording: &Wording) -> Option<Response<Full<Bytes>>> {
-    let Denied { status, headers, body } = denied::denied(denial, wording);
+fn deny_response(denial: Denial, wording: &Wording) -> Option<Response<Full<Bytes>>> {
+    let Denied { status, headers, body } = denied::render(denial, wording);
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
     for (name, value) in headers {
@@ -182,7 +182,7 @@ fn denied(denial: Denial, wording: &Wording) -> Option<Response<Full<Bytes>>> {
     Some(response)
 }
 
-fn bare(status: StatusCode) -> Response<Full<Bytes>> {
+fn empty_response(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     response

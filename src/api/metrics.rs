@@ -1,6 +1,5 @@
-//! `/metrics`: what the service counts, in the OpenMetrics text format that Prometheus reads.
-//!
-//! Nothing is counted twice: the numbers live where they arise, and are read when somebody asks.
+//! `/metrics`, in the OpenMetrics text format that Prometheus reads. At each scrape collectors read the counters where
+//! they are counted: no number is kept twice.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +21,6 @@ use crate::server::overload::Admission;
 /// The content type of [`render`]'s text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the ports have seen.
 #[derive(Debug, Clone)]
 pub(crate) struct Ports {
     pub(crate) admission: Arc<Admission>,
@@ -30,7 +28,7 @@ pub(crate) struct Ports {
     pub(crate) http: Arc<PortCounters>,
 }
 
-/// Everything that is counted, under the contract's names.
+/// All metrics, under their documented names.
 pub(crate) fn registry(live: Arc<Live>, ports: Ports) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Process));
@@ -42,14 +40,13 @@ pub(crate) fn registry(live: Arc<Live>, ports: Ports) -> Registry {
     registry
 }
 
-/// The text of a scrape.
 pub(crate) fn render(registry: &Registry) -> Result<String, fmt::Error> {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, registry)?;
     Ok(text)
 }
 
-/// The checks, the key sets and their fetches, by issuer: a configured name, never anything a client sent.
+/// The checks, the key sets and their fetches, by issuer: a configured name, never a client's bytes.
 #[derive(Debug)]
 struct LiveCollector(Arc<Live>);
 
@@ -58,12 +55,12 @@ impl Collector for LiveCollector {
         let current = self.0.current();
         let authorizer = &current.authorizer;
         authorizer.observers.counts.encode(&mut encoder)?;
-        let store = Arc::clone(&authorizer.keys);
-        let issuers: Vec<_> = store.sources().iter().map(|(issuer, _)| issuer).collect();
+        let key_sets = Arc::clone(&authorizer.keys);
+        let issuers: Vec<_> = key_sets.sources().iter().map(|(issuer, _)| issuer).collect();
         let help = "Fetches of key sets by what they brought";
         let mut fetches = encoder.encode_descriptor("key_fetches", help, None, MetricType::Counter)?;
         for issuer in &issuers {
-            let (_, status) = store.inspect(issuer);
+            let (_, status) = key_sets.inspect(issuer);
             let counts = status.fetches;
             for (result, count) in
                 [("changed", counts.changed), ("unchanged", counts.unchanged), ("failed", counts.failed)]
@@ -81,7 +78,7 @@ impl Collector for LiveCollector {
         let help = "Keys at hand";
         let mut count = encoder.encode_descriptor("keys", help, None, MetricType::Gauge)?;
         for issuer in &issuers {
-            let (set, _) = store.inspect(issuer);
+            let (set, _) = key_sets.inspect(issuer);
             let keys = set.map_or(0, |set| i64::try_from(set.jwk_count()).unwrap_or(i64::MAX));
             gauge(keys, &mut count, issuer)?;
         }
@@ -89,7 +86,7 @@ impl Collector for LiveCollector {
         let mut age =
             encoder.encode_descriptor("key_set_age", help, Some(&Unit::Seconds), MetricType::Gauge)?;
         for issuer in &issuers {
-            if let Some(since) = store.age(issuer) {
+            if let Some(since) = key_sets.age(issuer) {
                 gauge(since.as_secs_f64(), &mut age, issuer)?;
             }
         }

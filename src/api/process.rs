@@ -1,4 +1,4 @@
-//! What the process uses, under the names that Prometheus' own client libraries use.
+//! The process metrics, under the names of Prometheus' own client libraries.
 
 use std::fmt;
 
@@ -9,11 +9,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-/// Reads the numbers when somebody asks.
+/// Reads procfs at each scrape.
 #[derive(Debug)]
 pub(crate) struct Process;
 
-/// One reading.
 struct Usage {
     cpu_seconds: f64,
     resident_bytes: u64,
@@ -26,7 +25,7 @@ struct Usage {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        // Where the system does not tell there is nothing to show.
+        // Without procfs there are no process metrics.
         let Some(usage) = Usage::read() else { return Ok(()) };
         let help = "CPU time the process has used, user and system";
         let cpu =

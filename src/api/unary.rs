@@ -1,5 +1,5 @@
 //! One unary call over HTTP/2 (gRPC over HTTP2, "Requests" and "Responses"): one message in, one message out. tonic's
-//! own machinery is made for streams, and costs a check a quarter of its time; health and reflection keep it.
+//! codec is made for streams and takes a quarter of a check's time; health and reflection still use it.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
 use crate::server::overload::PartialMessage;
@@ -20,30 +21,30 @@ use crate::wire::frame::PREFIX_BYTES;
 /// The largest message that is read: Envoy's own header limit is 60 KiB.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// A message must be there this long after its call: Envoy sends both together.
+/// A message that is not whole this long after its call is refused: Envoy sends both together.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// Why a message was not read.
-pub(crate) enum Unread {
-    /// It is larger than any check; nothing is wrong with the call.
+pub(crate) enum ReadError {
+    /// It is larger than any check: a verdict on the request, not a failure of the call.
     TooLarge,
     /// The call fails with this status.
     Failed(Status),
 }
 
-impl From<Status> for Unread {
+impl From<Status> for ReadError {
     fn from(status: Status) -> Self {
         Self::Failed(status)
     }
 }
 
-/// Reads the one message of a call, as far as it is no larger than 64 KiB and there in time.
-pub(crate) async fn message(body: Incoming, parts: PartialMessage<'_>) -> Result<Bytes, Unread> {
-    let mut reading = pin!(whole(body, parts));
-    // As a rule it is all there, and needs no timer.
+/// Reads the one message of a call, of at most [`MAX_MESSAGE_BYTES`] and within [`MESSAGE_TIMEOUT`].
+pub(crate) async fn read_message(body: Incoming, partial: PartialMessage<'_>) -> Result<Bytes, ReadError> {
+    let mut reading = pin!(read_whole(body, partial));
+    // As a rule all of it has arrived with the call, and no timer is made.
     match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
         Poll::Ready(read) => read,
         Poll::Pending => timeout(MESSAGE_TIMEOUT, reading)
@@ -52,29 +53,29 @@ pub(crate) async fn message(body: Incoming, parts: PartialMessage<'_>) -> Result
     }
 }
 
-async fn whole(mut body: Incoming, mut parts: PartialMessage<'_>) -> Result<Bytes, Unread> {
+async fn read_whole(mut body: Incoming, mut partial: PartialMessage<'_>) -> Result<Bytes, ReadError> {
     let (mut read, mut pieces) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Status::cancelled("the message broke off"))?;
         let Ok(data) = frame.into_data() else { break };
         if read.is_empty() && pieces.is_empty() {
-            // As a rule this is all of it, and nothing is copied.
+            // As a rule one frame has the whole message, and nothing is copied.
             read = data;
         } else {
             pieces.extend_from_slice(&std::mem::take(&mut read));
             pieces.extend_from_slice(&data);
         }
         let held = if pieces.is_empty() { &read[..] } else { &pieces };
-        // Before any more of it is taken in.
-        fits(held)?;
+        // Before the next frame is read.
+        check_prefix(held)?;
         if !body.is_end_stream() && !is_whole(held) {
-            parts.hold(held.len()).map_err(|refused| Status::unavailable(refused.to_string()))?;
+            partial.hold(held.len()).map_err(|refused| Status::unavailable(refused.to_string()))?;
         }
     }
     if !pieces.is_empty() {
         read = pieces.freeze();
     }
-    if length(&read).is_none() {
+    if announced_bytes(&read).is_none() {
         return Err(Status::internal("there is no message").into());
     }
     if !is_whole(&read) {
@@ -83,33 +84,34 @@ async fn whole(mut body: Incoming, mut parts: PartialMessage<'_>) -> Result<Byte
     Ok(read.split_off(PREFIX_BYTES))
 }
 
-fn length(read: &[u8]) -> Option<usize> {
+/// The message's length as its prefix has it.
+fn announced_bytes(read: &[u8]) -> Option<usize> {
     let [_, length @ ..] = read.first_chunk::<PREFIX_BYTES>()?;
     usize::try_from(u32::from_be_bytes(*length)).ok()
 }
 
 fn is_whole(read: &[u8]) -> bool {
-    length(read).is_some_and(|length| read.len() == PREFIX_BYTES + length)
+    announced_bytes(read).is_some_and(|length| read.len() == PREFIX_BYTES + length)
 }
 
-fn fits(read: &[u8]) -> Result<(), Unread> {
+fn check_prefix(read: &[u8]) -> Result<(), ReadError> {
     if read.first().is_some_and(|compressed| *compressed != 0) {
         return Err(Status::unimplemented("compressed messages are not read").into());
     }
     if read.len() > PREFIX_BYTES + MAX_MESSAGE_BYTES
-        || length(read).is_some_and(|length| length > MAX_MESSAGE_BYTES)
+        || announced_bytes(read).is_some_and(|length| length > MAX_MESSAGE_BYTES)
     {
-        return Err(Unread::TooLarge);
+        return Err(ReadError::TooLarge);
     }
     Ok(())
 }
 
-/// Why a call is answered before its message is read, if it is: it is no gRPC (gRPC over HTTP2 has 415 for that), or
-/// its messages are compressed.
-pub(crate) fn refusal(headers: &HeaderMap) -> Option<Response<Answer>> {
+/// The response to a call that is refused by its headers: it is not gRPC (gRPC over HTTP2 has 415 for that), or its
+/// messages are compressed.
+pub(crate) fn refuse_by_headers(headers: &HeaderMap) -> Option<Response<ResponseBody>> {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     if !kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
-        let mut response = Response::new(Answer::Done);
+        let mut response = Response::new(ResponseBody::End);
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Some(response);
     }
@@ -117,31 +119,38 @@ pub(crate) fn refusal(headers: &HeaderMap) -> Option<Response<Answer>> {
     compressed.then(|| failure(&Status::unimplemented("compressed messages are not read")))
 }
 
-/// A message, prefix included, as the answer of a call that succeeded.
-pub(crate) fn answer(message: Bytes) -> Response<Answer> {
-    let mut response = Response::new(Answer::Message(message));
+/// The response to a call that succeeded; the message has its prefix.
+pub(crate) fn success(message: Bytes) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Message(message));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
 }
 
-/// A status as the answer of a call that failed.
-pub(crate) fn failure(status: &Status) -> Response<Answer> {
-    status.clone().into_http::<()>().map(|()| Answer::Done)
+/// The response to a call that failed.
+pub(crate) fn failure(status: &Status) -> Response<ResponseBody> {
+    status.clone().into_http::<()>().map(|()| ResponseBody::End)
 }
 
-/// The body of an answer: ours in two frames, or whatever tonic says.
-pub(crate) enum Answer {
-    /// A message, and then its status.
+/// The body of a response.
+pub(crate) enum ResponseBody {
+    /// One message, then the trailers.
     Message(Bytes),
-    /// Its status: 0.
-    Status,
-    /// Nothing more.
-    Done,
-    /// A stream's.
-    Stream(tonic::body::Body),
+    /// The trailers: `grpc-status: 0`.
+    Trailers,
+    /// The end.
+    End,
+    /// A body of tonic's. A health Watch has no end of its own and would hold up every drain: the body ends with
+    /// UNAVAILABLE once `cancelled` is ready and what was sent before is out.
+    Stream { body: tonic::body::Body, cancelled: Pin<Box<WaitForCancellationFutureOwned>> },
 }
 
-impl Body for Answer {
+impl ResponseBody {
+    pub(crate) fn stream(body: tonic::body::Body, cancel: CancellationToken) -> Self {
+        Self::Stream { body, cancelled: Box::pin(cancel.cancelled_owned()) }
+    }
+}
+
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -150,14 +159,20 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let (frame, next) = match &mut *self {
-            Self::Stream(body) => return Pin::new(body).poll_frame(context),
-            Self::Message(message) => (Frame::data(std::mem::take(message)), Self::Status),
-            Self::Status => {
+            Self::Message(message) => (Frame::data(std::mem::take(message)), Self::Trailers),
+            Self::Trailers => {
                 let mut trailers = HeaderMap::with_capacity(1);
                 trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                (Frame::trailers(trailers), Self::Done)
+                (Frame::trailers(trailers), Self::End)
             }
-            Self::Done => return Poll::Ready(None),
+            Self::End => return Poll::Ready(None),
+            Self::Stream { body, cancelled } => match Pin::new(body).poll_frame(context) {
+                Poll::Pending if cancelled.as_mut().poll(context).is_ready() => {
+                    let status = Status::unavailable("the server is going away").into_http::<()>();
+                    (Frame::trailers(status.into_parts().0.headers), Self::End)
+                }
+                polled => return polled,
+            },
         };
         *self = next;
         Poll::Ready(Some(Ok(frame)))
@@ -165,9 +180,34 @@ impl Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Stream(body) => body.is_end_stream(),
-            Self::Done => true,
-            Self::Message(_) | Self::Status => false,
+            // A failed call of tonic's has no body: its headers must end the stream ("Trailers-Only").
+            Self::Stream { body, cancelled: _ } => body.is_end_stream(),
+            Self::End => true,
+            Self::Message(_) | Self::Trailers => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_ends_once_it_is_cancelled() {
+        let cancel = CancellationToken::new();
+        let last_status = Bytes::from_static(b"not serving");
+        let watch = futures_util::stream::iter([Ok::<_, Status>(Frame::data(last_status.clone()))])
+            .chain(futures_util::stream::pending());
+        let watch = tonic::body::Body::new(http_body_util::StreamBody::new(watch));
+        let mut body = ResponseBody::stream(watch, cancel.clone());
+        cancel.cancel();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), last_status);
+        let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "14");
+        assert!(body.is_end_stream() && body.frame().await.is_none());
+        // A call that failed.
+        assert!(ResponseBody::stream(tonic::body::Body::empty(), CancellationToken::new()).is_end_stream());
     }
 }

@@ -156,7 +156,7 @@ impl Engine {
             Some(Predecessor { issuers: _, keys, counts }) => {
                 (keys.followed_by(slots, keeps_refresher), counts.followed_by(issuers.names()))
             }
-            None => (KeySets::new(slots, clock.clone()), CheckCounts::of(issuers.names())),
+            None => (KeySets::new(slots, clock.clone()), CheckCounts::new(issuers.names())),
         };
         let mut refreshers = Vec::new();
         for config in issuers.configs.iter().filter(|config| !keeps_refresher(&config.issuer.name)) {

@@ -17,7 +17,7 @@ use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
 use crate::keys::refresh::Refresher;
 use crate::live::Live;
-use crate::watched_file::{Disk, FileVersion, POLL_INTERVAL};
+use crate::watched_file::{FileIo, FileVersion, POLL_INTERVAL};
 
 /// How long a reload waits for the keys of new issuers before it swaps the configuration without them.
 const NEW_ISSUERS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ pub(crate) struct Reloader {
     issuers: IssuerConfigs,
     source: Option<ConfigSource>,
     running: Running,
-    disk: Disk,
+    disk: FileIo,
 }
 
 /// The refreshers' tasks. Each returns whether its token was cancelled: one that ends by itself is a fault.
@@ -110,7 +110,7 @@ impl Reloader {
         let live = Arc::new(Live::new(current));
         let mut running = Running::new();
         running.start(refreshers);
-        (Arc::clone(&live), Self { live, clock, fixed, issuers, source, running, disk: Disk::new() })
+        (Arc::clone(&live), Self { live, clock, fixed, issuers, source, running, disk: FileIo::new() })
     }
 
     /// Runs until `stop`, or until a refresher ends that should not.
@@ -207,12 +207,12 @@ impl Reloader {
     }
 }
 
-async fn version_after_interval(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
+async fn version_after_interval(disk: &FileIo, file: Option<PathBuf>) -> Option<FileVersion> {
     sleep(POLL_INTERVAL).await;
     version(disk, file).await
 }
 
-async fn version(disk: &Disk, file: Option<PathBuf>) -> Option<FileVersion> {
+async fn version(disk: &FileIo, file: Option<PathBuf>) -> Option<FileVersion> {
     let file = file?;
     disk.run(move || FileVersion::of(&file)).await.ok().flatten()
 }

@@ -1,4 +1,4 @@
-//! The hot path: one check from the request's view to the verdict, whatever protocol brought it.
+//! The hot path: one check, from the request's view to the verdict. Knows no protocol.
 
 use std::sync::Arc;
 
@@ -20,43 +20,36 @@ use crate::domain::verdict::{Grant, Verdict};
 use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, Unverified, Verified};
 use crate::keys::sets::{KeySets, Missing};
 
-/// Decides checks. Everything it needs is at hand; it never fetches.
+/// Decides checks by one configuration. It never fetches keys: each issuer's refresher does.
 #[derive(Debug)]
 pub(crate) struct Authorizer {
-    /// Where tokens are looked for.
+    /// Where a request may carry its token.
     pub tokens: TokenSettings,
-    /// Who may issue them.
     pub issuers: Issuers,
-    /// What the service behind is told.
+    /// The headers and metadata that a grant sets for the upstream.
     pub identity: Identity,
-    /// Which rule a request falls under.
     pub policy: Policy,
-    /// Switches that hold for every rule.
+    /// Shadow and preflight, for all rules.
     pub check_flags: CheckFlags,
-    /// How a denial is worded.
     pub wording: Wording,
-    /// Who hears of decisions.
     pub observers: Observers,
-    /// The keys at hand.
     pub keys: Arc<KeySets>,
-    /// The tokens that were verified already.
+    /// The tokens that were verified before.
     pub cache: TokenCache,
-    /// Which of their claims anybody reads.
+    /// The claims that the cache keeps of a token: those that the identity and the rules read.
     pub claims_needed: ClaimsNeeded,
-    /// The time.
     pub clock: Clock,
 }
 
 impl Authorizer {
-    /// One check, from the request's rule to the verdict.
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
-        let begun = self.observers.begin(&self.clock);
+        let start = self.observers.start(&self.clock);
         let (rule, decided) = match self.policy.select(request) {
             Ok(selection) => {
-                let decided = self.apply(&selection, request).await;
+                let decided = self.apply_rule(&selection, request).await;
                 let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
                 let rule = unmet.unwrap_or_else(|| selection.strictest());
-                (rule.name.as_str(), self.in_shadow(&selection, decided))
+                (rule.name.as_str(), self.unless_shadow(&selection, decided))
             }
             Err(denial) => ("", Err(denial.into())),
         };
@@ -70,7 +63,7 @@ impl Authorizer {
             }
         };
         let subject = subject.map(Subject::as_str);
-        self.observers.end(begun, &Decision { outcome, issuer, subject, rule }, Some(request));
+        self.observers.finish(start, &Decision { outcome, issuer, subject, rule }, Some(request));
         match decided {
             Err(refusal) => Verdict::Deny(refusal.denial),
             Ok(grant) if self.tokens.forward => Verdict::Allow(grant),
@@ -78,16 +71,16 @@ impl Authorizer {
         }
     }
 
-    /// The verdict on what is no request at all.
-    pub(crate) fn deny_unread(&self, denial: Denial) -> Verdict<'_> {
+    /// The verdict on bytes that are no request.
+    pub(crate) fn deny_unreadable(&self, denial: Denial) -> Verdict<'_> {
         let outcome = Outcome::Denied(denial);
         let decision = Decision { outcome, issuer: None, subject: None, rule: "" };
-        self.observers.end(self.observers.begin(&self.clock), &decision, None);
+        self.observers.finish(self.observers.start(&self.clock), &decision, None);
         Verdict::Deny(denial)
     }
 
-    /// A shadow rollout lets through what would be denied, and remembers why.
-    fn in_shadow<'c>(&'c self, selection: &Selection<'_>, decided: Decided<'c>) -> Decided<'c> {
+    /// In a shadow rollout a denial becomes an anonymous grant that names the denial.
+    fn unless_shadow<'c>(&'c self, selection: &Selection<'_>, decided: Decided<'c>) -> Decided<'c> {
         match decided {
             Err(Refusal { denial, issuer, subject, .. })
                 if (self.check_flags.shadow || selection.is_in_shadow()) && denial.passes_in_shadow() =>
@@ -98,7 +91,7 @@ impl Authorizer {
         }
     }
 
-    async fn apply<'c>(&'c self, selection: &Selection<'c>, request: &Request<'_>) -> Decided<'c> {
+    async fn apply_rule<'c>(&'c self, selection: &Selection<'c>, request: &Request<'_>) -> Decided<'c> {
         let anonymous = || Grant::anonymous(&self.identity);
         match selection.access() {
             Access::Deny => return Err(Denial::RuleDenies.into()),
@@ -111,21 +104,21 @@ impl Authorizer {
         match token::find(&self.tokens.from, request) {
             Err(Denial::TokenMissing) if selection.allows_anonymous() => Ok(anonymous()),
             Err(denial) => Err(denial.into()),
-            Ok(token) => self.bearer_of(token, selection).await,
+            Ok(token) => self.check_token(token, selection).await,
         }
     }
 
-    async fn bearer_of<'c>(&'c self, token: Token<'_>, selection: &Selection<'c>) -> Decided<'c> {
-        // Before anything is done with all of its bytes.
+    async fn check_token<'c>(&'c self, token: Token<'_>, selection: &Selection<'c>) -> Decided<'c> {
+        // Before the digest, which reads every byte.
         let token = token.bounded(self.tokens.max_length)?;
         let digest = self.cache.digest_of(token);
         if let Some(cached) = digest.and_then(|digest| self.cache.get(&digest))
-            && let Some(grant) = self.judge_again(&cached, selection)
+            && let Some(decided) = self.check_cached(&cached, selection)
         {
-            self.observers.counts.hit();
-            return grant;
+            self.observers.counts.count_cache_hit();
+            return decided;
         }
-        self.observers.counts.missed();
+        self.observers.counts.count_cache_miss();
         let segments = token.split(self.tokens.max_length)?;
         let addressed = Unverified::peek(&segments)?.address(&self.issuers)?;
         let issuer = addressed.issuer();
@@ -137,32 +130,32 @@ impl Authorizer {
         {
             self.cache.put(digest, cached);
         }
-        self.granted(&verified, selection)
+        self.grant(&verified, selection)
     }
 
-    /// A token that was verified before, judged again: its key, its time, what the rule asks. `None` if its issuer's
-    /// keys are not what they were.
-    fn judge_again<'c>(&'c self, token: &CachedToken, selection: &Selection<'c>) -> Option<Decided<'c>> {
+    /// Checks a token that was verified before: its times and the rule's requirement, not its signature. `None` if the key
+    /// set that verified it was replaced or is too old.
+    fn check_cached<'c>(&'c self, token: &CachedToken, selection: &Selection<'c>) -> Option<Decided<'c>> {
         let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
         let keys = self.keys.in_force(&issuer.name, now)?;
         Some(match token.judge_again(issuer, keys, now)? {
-            Ok(verified) => self.granted(&verified, selection),
+            Ok(verified) => self.grant(&verified, selection),
             Err(fault) => Err(Refusal::of(&issuer.name, fault.denial)),
         })
     }
 
-    fn granted<'c>(&'c self, token: &Verified<'_, 'c>, selection: &Selection<'c>) -> Decided<'c> {
+    fn grant<'c>(&'c self, token: &Verified<'_, 'c>, selection: &Selection<'c>) -> Decided<'c> {
         let refusal = |denial| Refusal {
             subject: Some(token.subject().clone()),
             ..Refusal::of(&token.issuer().name, denial)
         };
-        // The identity first: a claim that cannot be used is the token's fault, before any rule's demand.
+        // The identity first: an unusable claim is reported whatever the rule requires.
         let grant = Grant::to(token, &self.identity).map_err(|fault| refusal(fault.denial))?;
         selection.judge(token).map_err(|(rule, denial)| Refusal { unmet: Some(rule), ..refusal(denial) })?;
         Ok(grant)
     }
 
-    /// The issuer's keys at hand; only a token with an unknown key makes the request wait, and not long.
+    /// The issuer's keys. A check waits only for the first fetch, or if the token's key is unknown; both are bounded.
     pub(crate) async fn keys_for(&self, token: &Addressed<'_, '_>) -> Result<Arc<KeySet>, Denial> {
         let issuer = &token.issuer().name;
         match self.keys.snapshot(issuer, self.clock.now()) {
@@ -173,7 +166,7 @@ impl Authorizer {
             }
             Ok(_) | Err(_) => {}
         }
-        // In a box: what is rarely awaited must not make every check's task larger.
+        // A future is as large as what it awaits: in a box, this rare wait does not enlarge every check's task.
         let asked = Box::pin(self.keys.ask(issuer, |keys| token.has_candidate(keys)));
         asked.await.map_err(|missing| match missing {
             Missing::Unknown => Denial::KeyUnknown,
@@ -184,7 +177,7 @@ impl Authorizer {
 
 type Decided<'c> = Result<Grant<'c>, Refusal<'c>>;
 
-/// A denial, and whose token it was, as far as that is known.
+/// A denial, with the issuer and the verified subject of the token as far as they are known.
 struct Refusal<'c> {
     denial: Denial,
     issuer: Option<&'c IssuerName>,

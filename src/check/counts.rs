@@ -1,6 +1,5 @@
-//! What checks came to, counted once per check: plain counters that are there from the start, apart for each core, and
-//! added up when somebody scrapes. Labels are configured names and our own words, never anything a client sent, so their
-//! number is bounded.
+//! The counters of checks: atomics made at the start, one set for each core, summed at a scrape. Labels are configured
+//! names and fixed words, never a client's bytes, so their number is bounded.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +16,9 @@ use crate::check::outcome::Outcome;
 use crate::domain::issuer::IssuerName;
 use crate::per_core::PerCore;
 
-/// Upper bounds in nanoseconds: a cached check is in the first ones, a cold one in the next, a wait for a key in the last.
-const BUCKETS: [u64; 12] = [
+/// The histogram's upper bounds: a cached check falls into the first ones, a new token into the next, a wait for a key
+/// into the last.
+const BUCKET_NANOS: [u64; 12] = [
     5_000,
     10_000,
     25_000,
@@ -33,26 +33,26 @@ const BUCKETS: [u64; 12] = [
     1_000_000_000,
 ];
 
-/// The checks so far. What [follows](CheckCounts::followed_by) counts on.
+/// The checks so far. The counts of a [following](CheckCounts::followed_by) configuration share the counters.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckCounts {
     all: Arc<PerCore<Totals>>,
-    /// Checks whose token named none of the issuers.
+    /// Checks without a token, or whose token names no configured issuer.
     without_issuer: Arc<PerCore<Outcomes>>,
     by_issuer: BTreeMap<IssuerName, Arc<PerCore<Outcomes>>>,
 }
 
-/// What is counted of every check.
+/// Counted for all issuers together.
 #[derive(Debug, Default)]
 struct Totals {
     hits: AtomicU64,
     misses: AtomicU64,
     nanos: AtomicU64,
-    /// The last one is for what is above every bound.
-    durations: [AtomicU64; BUCKETS.len() + 1],
+    /// One for each bound; the last one is for durations above every bound.
+    durations: [AtomicU64; BUCKET_NANOS.len() + 1],
 }
 
-/// One count for each outcome.
+/// One counter for each [`Outcome::index`].
 #[derive(Debug)]
 struct Outcomes([AtomicU64; Outcome::COUNT]);
 
@@ -71,15 +71,14 @@ fn sum<'a>(counters: impl Iterator<Item = Option<&'a AtomicU64>>) -> u64 {
 }
 
 impl CheckCounts {
-    /// Nothing so far, for these issuers.
+    /// Starts at zero, for these issuers.
     #[must_use]
-    pub(crate) fn of<'i>(issuers: impl Iterator<Item = &'i IssuerName>) -> Self {
-        let nothing =
-            Self { all: Arc::default(), without_issuer: Arc::default(), by_issuer: BTreeMap::new() };
-        nothing.followed_by(issuers)
+    pub(crate) fn new<'i>(issuers: impl Iterator<Item = &'i IssuerName>) -> Self {
+        let zero = Self { all: Arc::default(), without_issuer: Arc::default(), by_issuer: BTreeMap::new() };
+        zero.followed_by(issuers)
     }
 
-    /// Goes on counting, for these issuers and those that were there before: a counter never goes back.
+    /// The same counters, with those of new issuers. Issuers that are gone keep theirs: a counter must not go back.
     #[must_use]
     pub(crate) fn followed_by<'i>(&self, issuers: impl Iterator<Item = &'i IssuerName>) -> Self {
         let mut following = self.clone();
@@ -89,28 +88,24 @@ impl CheckCounts {
         following
     }
 
-    /// CheckCounts one check.
     pub(crate) fn count(&self, issuer: Option<&IssuerName>, outcome: Outcome, took: Duration) {
         let outcomes = issuer.and_then(|issuer| self.by_issuer.get(issuer)).unwrap_or(&self.without_issuer);
         add_one(outcomes.here().0.get(outcome.index()));
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS.iter().take_while(|bound| nanos > **bound).count();
+        let bucket = BUCKET_NANOS.iter().take_while(|bound| nanos > **bound).count();
         let all = self.all.here();
         all.nanos.fetch_add(nanos, Ordering::Relaxed);
         add_one(all.durations.get(bucket));
     }
 
-    /// CheckCounts a token that was verified before.
-    pub(crate) fn hit(&self) {
+    pub(crate) fn count_cache_hit(&self) {
         self.all.here().hits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// CheckCounts a token that was not.
-    pub(crate) fn missed(&self) {
+    pub(crate) fn count_cache_miss(&self) {
         self.all.here().misses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Shows them to a scraper.
     pub(crate) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Checks by what they came to";
         let mut checks = encoder.encode_descriptor("checks", help, None, MetricType::Counter)?;
@@ -130,7 +125,7 @@ impl CheckCounts {
         let seconds = Some(&Unit::Seconds);
         let mut durations =
             encoder.encode_descriptor("check_duration", help, seconds, MetricType::Histogram)?;
-        let bounds = BUCKETS.iter().map(|nanos| Duration::from_nanos(*nanos).as_secs_f64());
+        let bounds = BUCKET_NANOS.iter().map(|nanos| Duration::from_nanos(*nanos).as_secs_f64());
         let buckets: Vec<_> = bounds
             .chain([f64::INFINITY])
             .enumerate()
@@ -178,7 +173,7 @@ mod tests {
     #[test]
     fn each_check_stands_in_one_series_and_one_bucket_and_a_reload_forgets_none() {
         let [a, b] = ["a", "b"].map(IssuerName::new);
-        let counts = CheckCounts::of([&a].into_iter());
+        let counts = CheckCounts::new([&a].into_iter());
         let denied = Outcome::Denied(Denial::TokenExpired);
         let keys = Outcome::Denied(Denial::KeysUnavailable);
         let shadow = Outcome::ShadowDenied(Denial::TokenExpired);
@@ -188,8 +183,8 @@ mod tests {
         following.count(Some(&b), shadow, Duration::from_secs(1));
         following.count(Some(&a), keys, Duration::from_secs(2));
         following.count(None, Outcome::Denied(Denial::TokenMissing), Duration::ZERO);
-        following.hit();
-        following.missed();
+        following.count_cache_hit();
+        following.count_cache_miss();
         // A check that took its configuration before the reload.
         counts.count(Some(&a), Outcome::Allowed, Duration::ZERO);
         let lines = shown(&following);

@@ -1,5 +1,5 @@
-//! The decision log: one line for a decision, as far as the configuration wants it. Whoever sends bad requests
-//! must not be able to fill a disk with it, so there is a limit per second.
+//! The decision log: one line for a decision, of the share that the configuration asks for. Lines per second are
+//! limited, so that a client with bad requests cannot fill a disk.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,62 +18,60 @@ use crate::domain::request::Request;
 /// The most bytes of a host, path, method or request ID that a line holds.
 const MAX_FIELD_BYTES: usize = 256;
 
-/// Writes decisions to the log.
 #[derive(Debug, Clone)]
 pub(crate) struct DecisionLog {
-    wanted: DecisionLogSettings,
-    window: Arc<Window>,
+    settings: DecisionLogSettings,
+    limit: Arc<LineLimit>,
 }
 
-/// The current second and how many lines it has.
+/// The lines of the current second.
 #[derive(Debug)]
-struct Window {
-    since: Instant,
+struct LineLimit {
+    epoch: Instant,
+    /// Since `epoch`.
     second: AtomicU64,
     lines: AtomicU32,
     suppressed: AtomicU64,
 }
 
 impl DecisionLog {
-    /// A log of the decisions that are wanted.
     #[must_use]
-    pub(crate) fn new(wanted: DecisionLogSettings) -> Self {
+    pub(crate) fn new(settings: DecisionLogSettings) -> Self {
         let (second, lines, suppressed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
-        let window = Arc::new(Window { since: Instant::now(), second, lines, suppressed });
-        Self { wanted, window }
+        let limit = Arc::new(LineLimit { epoch: Instant::now(), second, lines, suppressed });
+        Self { settings, limit }
     }
 
-    /// Writes a line, if it is wanted and has room.
+    /// Writes a line, if the decision is in the share to log and the second's lines are not used up.
     pub(crate) fn log(&self, decision: &Decision<'_>, request: Option<&Request<'_>>) {
         let share = match decision.outcome {
-            Outcome::Allowed => self.wanted.allowed,
-            Outcome::Denied(_) | Outcome::ShadowDenied(_) => self.wanted.denied,
+            Outcome::Allowed => self.settings.allowed,
+            Outcome::Denied(_) | Outcome::ShadowDenied(_) => self.settings.denied,
         };
-        // Strictly less: a share of 0 is never met, one of 1 always.
+        // The random number is below 1: a share of 1 logs every decision, one of 0 none.
         if fastrand::f64() >= share {
             return;
         }
-        let Some(suppressed) = self.window.admit(self.wanted.max_per_second) else { return };
+        let Some(suppressed) = self.limit.admit(self.settings.max_per_second) else { return };
         let request_id = request.and_then(|request| request.header("x-request-id").next());
         tracing::info!(
             outcome = decision.outcome.label(),
             code = decision.outcome.code(),
             issuer = decision.issuer.map(IssuerName::as_str),
             rule = decision.rule,
-            method = request.map(|request| shown(request.method)),
-            host = request.map(|request| shown(request.host)),
-            path = request.map(|request| shown(without_query(request.path))),
-            request_id = request_id.map(shown),
+            method = request.map(|request| redacted(request.method)),
+            host = request.map(|request| redacted(request.host)),
+            path = request.map(|request| redacted(without_query(request.path))),
+            request_id = request_id.map(redacted),
             sub = decision.subject.map(|subject| self.subject(subject)),
             suppressed = (suppressed > 0).then_some(suppressed),
             "decision"
         );
     }
 
-    /// The subject in clear, or its SHA-256 in hex: the same for the same subject, so that lines can be
-    /// brought together without naming anybody.
+    /// The subject in clear, or its SHA-256 in hex: lines of one subject can be joined without naming it.
     fn subject(&self, subject: &str) -> String {
-        if self.wanted.subject_in_clear {
+        if self.settings.subject_in_clear {
             return subject.to_owned();
         }
         let mut hex = String::with_capacity(64);
@@ -85,18 +83,18 @@ impl DecisionLog {
     }
 }
 
-impl Window {
-    /// Room for one more line, and how many were left out before it.
-    fn admit(&self, most: u32) -> Option<u64> {
-        let now = self.since.elapsed().as_secs();
+impl LineLimit {
+    /// Takes one line of the current second; returns how many were suppressed before it. `None` if none is left.
+    fn admit(&self, max_per_second: u32) -> Option<u64> {
+        let now = self.epoch.elapsed().as_secs();
         if self.second.swap(now, Ordering::Relaxed) != now {
             self.lines.store(0, Ordering::Relaxed);
         }
-        if self.lines.fetch_add(1, Ordering::Relaxed) < most {
+        if self.lines.fetch_add(1, Ordering::Relaxed) < max_per_second {
             return Some(self.suppressed.swap(0, Ordering::Relaxed));
         }
-        // Far from the end of its range, where it would begin again.
-        self.lines.store(most, Ordering::Relaxed);
+        // Set back, so that it cannot overflow and admit again.
+        self.lines.store(max_per_second, Ordering::Relaxed);
         self.suppressed.fetch_add(1, Ordering::Relaxed);
         None
     }
@@ -106,24 +104,24 @@ fn without_query(path: &[u8]) -> &[u8] {
     path.split(|byte| *byte == b'?').next().unwrap_or_default()
 }
 
-/// A client's bytes as text: bounded, and without what looks like a token, wherever somebody put it.
-fn shown(bytes: &[u8]) -> String {
+/// A client's bytes as text: cut off at [`MAX_FIELD_BYTES`], and what looks like a token replaced, wherever it is.
+fn redacted(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes.get(..MAX_FIELD_BYTES).unwrap_or(bytes));
-    let Some((before, token)) = token_in(&text).and_then(|at| text.split_at_checked(at)) else {
+    let Some((before, token)) = token_start(&text).and_then(|at| text.split_at_checked(at)) else {
         return text.into_owned();
     };
     let after = token.trim_start_matches(|c| in_segment(c) || c == '.');
-    // What comes after might be another one: it is left out as well.
-    if token_in(after).is_some() { format!("{before}[token]") } else { format!("{before}[token]{after}") }
+    // What follows may hold another token: then it is left out as well.
+    if token_start(after).is_some() { format!("{before}[token]") } else { format!("{before}[token]{after}") }
 }
 
 fn in_segment(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
-/// Where something begins that looks like a token: `{"` and a letter in base64url, wherever it stands, or a segment that is
-/// an object however it is written.
-fn token_in(text: &str) -> Option<usize> {
+/// Where the first thing begins that looks like a token: `eyJ`, the base64url of `{"` and a letter, or a segment that
+/// decodes to the beginning of a JSON object.
+fn token_start(text: &str) -> Option<usize> {
     let mut at = 0;
     let object = text.split(|c| !in_segment(c)).find_map(|segment| {
         let begin = at;
@@ -133,7 +131,7 @@ fn token_in(text: &str) -> Option<usize> {
     text.find("eyJ").into_iter().chain(object).min()
 }
 
-/// Whether a segment, or as much as there is of it, begins as a JSON object with a member does.
+/// Whether a segment, which may be cut off, decodes to the beginning of a JSON object with a member.
 fn is_object(segment: &str) -> bool {
     let whole = segment.get(..segment.len() / 4 * 4).unwrap_or_default();
     let bytes = URL_SAFE_NO_PAD.decode(whole).unwrap_or_default();
@@ -162,24 +160,24 @@ mod tests {
             ("/eyA/ew/keyId/v1.2.3/shop.example.com", "/eyA/ew/keyId/v1.2.3/shop.example.com"),
             ("a\u{1b}[31m", "a\u{1b}[31m"),
         ] {
-            assert_eq!(shown(text.as_bytes()), want);
+            assert_eq!(redacted(text.as_bytes()), want);
         }
-        assert_eq!(shown(b"\xff\xfe"), "\u{fffd}\u{fffd}");
-        assert_eq!(shown(&[b'a'; 70_000]).len(), MAX_FIELD_BYTES);
+        assert_eq!(redacted(b"\xff\xfe"), "\u{fffd}\u{fffd}");
+        assert_eq!(redacted(&[b'a'; 70_000]).len(), MAX_FIELD_BYTES);
         assert_eq!(without_query(b"/a?eyJ#?"), b"/a");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_has_room_for_so_many_lines_and_says_what_it_left_out() {
+    async fn lines_per_second_are_limited_and_the_suppressed_ones_counted() {
         let log =
             DecisionLogSettings { denied: 1.0, allowed: 0.0, max_per_second: 2, subject_in_clear: false };
-        let window = DecisionLog::new(log).window;
+        let limit = DecisionLog::new(log).limit;
         assert_eq!(
-            [window.admit(2), window.admit(2), window.admit(2), window.admit(2)],
+            [limit.admit(2), limit.admit(2), limit.admit(2), limit.admit(2)],
             [Some(0), Some(0), None, None]
         );
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
-        assert_eq!([window.admit(2), window.admit(2), window.admit(2)], [Some(2), Some(0), None]);
+        assert_eq!([limit.admit(2), limit.admit(2), limit.admit(2)], [Some(2), Some(0), None]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is made of a decision once it stands: one count, one time, at most one log line, at most one span.
+//! What is recorded of each decision: one count, one duration, at most one log line, at most one span.
 
 use tokio::time::Instant;
 
@@ -9,38 +9,33 @@ use crate::check::spans::Spans;
 use crate::domain::clock::{Clock, UnixTime};
 use crate::domain::request::Request;
 
-/// When a check began.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Begun {
+pub(crate) struct CheckStart {
     instant: Instant,
-    /// Asked only if somebody wants to know.
+    /// Read only if spans are exported.
     time: Option<UnixTime>,
 }
 
-/// Everything that wants to hear of decisions.
 #[derive(Debug, Clone)]
 pub(crate) struct Observers {
-    /// The counters.
     pub counts: CheckCounts,
-    /// The log.
     pub decisions: DecisionLog,
-    /// The traces.
     pub spans: Spans,
 }
 
 impl Observers {
-    /// A check begins.
     #[must_use]
-    pub(crate) fn begin(&self, clock: &Clock) -> Begun {
-        Begun { instant: Instant::now(), time: self.spans.are_on().then(|| clock.now()) }
+    pub(crate) fn start(&self, clock: &Clock) -> CheckStart {
+        CheckStart { instant: Instant::now(), time: self.spans.are_on().then(|| clock.now()) }
     }
 
-    /// A check has ended; `request` is none if it could not be read.
-    pub(crate) fn end(&self, begun: Begun, decision: &Decision<'_>, request: Option<&Request<'_>>) {
-        let took = begun.instant.elapsed();
+    /// Records a decision; `request` is `None` if the request could not be read.
+    pub(crate) fn finish(&self, start: CheckStart, decision: &Decision<'_>, request: Option<&Request<'_>>) {
+        let CheckStart { instant, time } = start;
+        let took = instant.elapsed();
         self.counts.count(decision.issuer, decision.outcome, took);
         self.decisions.log(decision, request);
-        if let Some(time) = begun.time {
+        if let Some(time) = time {
             self.spans.record(decision, request, time, took);
         }
     }

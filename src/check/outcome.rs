@@ -1,31 +1,27 @@
-//! What a check came to, as it is counted, logged and traced.
+//! The outcome of a check, as it is counted, logged and traced.
 
 use crate::domain::denial::Denial;
 use crate::domain::issuer::IssuerName;
 
-/// What a check came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Let through.
     Allowed,
-    /// Turned away.
     Denied(Denial),
-    /// Let through by a shadow rollout.
+    /// Allowed by a shadow rollout; without it, denied.
     ShadowDenied(Denial),
 }
 
 impl Outcome {
-    /// How many outcomes there are.
     pub(crate) const COUNT: usize = 1 + 2 * Denial::COUNT;
 
-    /// Every outcome.
+    /// Every outcome, in the order of [`Outcome::index`].
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let denied = Denial::ALL.iter().copied().map(Self::Denied);
         let shadow = Denial::ALL.iter().copied().map(Self::ShadowDenied);
         std::iter::once(Self::Allowed).chain(denied).chain(shadow)
     }
 
-    /// Its place among them.
+    /// A number of its own below [`Outcome::COUNT`].
     #[must_use]
     pub(crate) const fn index(self) -> usize {
         match self {
@@ -35,7 +31,7 @@ impl Outcome {
         }
     }
 
-    /// Its label: the caller's fault is `denied`, ours or the proxy's is `error`.
+    /// The metric label: `denied` for the client's fault, `error` for the server's or the proxy's.
     #[must_use]
     pub(crate) const fn label(self) -> &'static str {
         match self {
@@ -56,16 +52,15 @@ impl Outcome {
     }
 }
 
-/// A decision, with what is known of whose it is.
+/// A decision as it is recorded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Decision<'a> {
-    /// What it came to.
     pub outcome: Outcome,
-    /// The issuer that the token named, if it is one of ours.
+    /// The issuer that the token names, if it is configured.
     pub issuer: Option<&'a IssuerName>,
     /// The verified subject.
     pub subject: Option<&'a str>,
-    /// The rule; empty if none was found.
+    /// The rule's name; empty if no rule was selected.
     pub rule: &'a str,
 }
 
@@ -74,8 +69,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_outcome_has_a_place_of_its_own() {
-        let places: Vec<_> = Outcome::all().map(Outcome::index).collect();
-        assert_eq!(places, (0..Outcome::COUNT).collect::<Vec<_>>());
+    fn each_outcome_has_an_index_of_its_own() {
+        let indices: Vec<_> = Outcome::all().map(Outcome::index).collect();
+        assert_eq!(indices, (0..Outcome::COUNT).collect::<Vec<_>>());
     }
 }

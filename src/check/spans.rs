@@ -1,24 +1,33 @@
-//! Traces: each check is a span of the trace that Envoy's request belongs to, exported by OTLP. Off unless the
-//! environment names an endpoint, and then it costs nothing.
+//! Traces: each check is a span of the trace of Envoy's request, exported by OTLP. Off, and without cost, unless the
+//! environment names an endpoint.
 
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{Span as _, SpanKind, TraceContextExt as _, Tracer as _, TracerProvider as _};
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{Span as _, SpanContext, SpanKind, TraceContextExt as _};
+use opentelemetry::trace::{Tracer as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use crate::check::outcome::Decision;
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerName;
-use crate::domain::request::Request;
+use crate::domain::request::{Request, TraceHeaders};
 
 /// How long the last spans may take to be sent at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where spans go, if anywhere.
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+
+/// A longer `tracestate` is dropped. 512 is what W3C Trace Context section 3.3.1.5 asks for at least; the library's own
+/// bound is 32 members of 512 bytes, which a client could put on each of the 2048 spans that wait to be exported.
+const MAX_TRACESTATE_BYTES: usize = 512;
+
+/// Records spans if there is an exporter.
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Option<SdkTracer>);
 
@@ -27,10 +36,10 @@ pub struct Spans(Option<SdkTracer>);
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// Begins to export as the `OTEL_*` variables say. Blocks: some exporters make a runtime of their own.
+    /// Starts to export as the `OTEL_*` variables say. Blocks: some exporters make a runtime of their own.
     ///
     /// # Errors
-    /// When they say something impossible.
+    /// If the exporter cannot be built from the variables.
     pub fn start(named: bool) -> Result<Self, ExporterBuildError> {
         let exporter = SpanExporter::builder().build()?;
         let resource = Resource::builder();
@@ -40,7 +49,6 @@ impl Exporter {
         Ok(Self(provider.build()))
     }
 
-    /// Where to record spans.
     #[must_use]
     pub fn spans(&self) -> Spans {
         Spans(Some(self.0.tracer("passage-authz")))
@@ -55,7 +63,6 @@ impl Exporter {
 }
 
 impl Spans {
-    /// Whether anything is recorded.
     #[must_use]
     pub const fn are_on(&self) -> bool {
         self.0.is_some()
@@ -70,8 +77,7 @@ impl Spans {
         took: Duration,
     ) {
         let Some(tracer) = &self.0 else { return };
-        let parent = request.and_then(parent).unwrap_or(SpanContext::NONE);
-        let begun = SystemTime::UNIX_EPOCH + time.since(UnixTime::from_secs(0));
+        let start = SystemTime::UNIX_EPOCH + time.since(UnixTime::from_secs(0));
         let mut attributes = vec![KeyValue::new("passage_authz.outcome", decision.outcome.label())];
         let code = decision.outcome.code();
         if !code.is_empty() {
@@ -86,53 +92,102 @@ impl Spans {
         let span = tracer
             .span_builder("passage-authz check")
             .with_kind(SpanKind::Server)
-            .with_start_time(begun)
+            .with_start_time(start)
             .with_attributes(attributes);
-        let context = Context::new().with_remote_span_context(parent);
-        span.start_with_context(tracer, &context).end_with_timestamp(begun + took);
+        span.start_with_context(tracer, &parent_context(request)).end_with_timestamp(start + took);
     }
 }
 
-/// The trace that the request belongs to: the one of Envoy's own call if it sends that, else the request's.
-fn parent(request: &Request<'_>) -> Option<SpanContext> {
-    let mut values = request.header("traceparent");
-    let header = values.next().filter(|_| values.next().is_none());
-    request.trace.or(header).and_then(traceparent)
+/// The parent of a check's span. Without one it is [`SpanContext::NONE`], which the SDK's `parentbased_*` samplers, the
+/// default among them, read as a parent that was not sampled.
+fn parent_context(request: Option<&Request<'_>>) -> Context {
+    let no_parent = Context::new().with_remote_span_context(SpanContext::NONE);
+    match request.and_then(TraceCarrier::of) {
+        Some(carrier) => TraceContextPropagator::new().extract_with_context(&no_parent, &carrier),
+        None => no_parent,
+    }
 }
 
-/// W3C Trace Context section 3.2.2: `00-<trace id>-<parent id>-<flags>` in lower-case hex; later versions may
-/// append to it.
-fn traceparent(value: &[u8]) -> Option<SpanContext> {
-    let text = str::from_utf8(value).ok()?;
-    let mut fields = text.split('-');
-    let mut field = |digits: usize| {
-        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        fields.next().filter(|field| field.len() == digits && field.bytes().all(hex))
+/// The trace headers of one request, as the propagator asks for them.
+struct TraceCarrier<'a> {
+    traceparent: &'a str,
+    tracestate: String,
+}
+
+impl<'a> TraceCarrier<'a> {
+    /// The headers of Envoy's own call if it has a `traceparent`, else those of the request. Of two `traceparent`
+    /// headers either may be a client's: both are ignored.
+    fn of(request: &Request<'a>) -> Option<Self> {
+        let (traceparent, tracestate) = match request.trace {
+            Some(TraceHeaders { traceparent, tracestate }) => (traceparent, Vec::from_iter(tracestate)),
+            None => {
+                let mut values = request.header(TRACEPARENT);
+                let only = values.next().filter(|_| values.next().is_none())?;
+                (only, request.header(TRACESTATE).collect())
+            }
+        };
+        let traceparent = str::from_utf8(traceparent).ok().filter(|text| is_traceparent(text))?;
+        // Repeated headers are one list (W3C Trace Context section 3.3, RFC 9110 section 5.3).
+        let tracestate = String::from_utf8(tracestate.join(&b','));
+        let tracestate = tracestate.ok().filter(|text| text.len() <= MAX_TRACESTATE_BYTES);
+        Some(Self { traceparent, tracestate: tracestate.unwrap_or_default() })
+    }
+}
+
+impl Extractor for TraceCarrier<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            TRACEPARENT => Some(self.traceparent),
+            TRACESTATE => Some(&self.tracestate),
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT, TRACESTATE]
+    }
+}
+
+/// W3C Trace Context section 3.2.2: `00-<trace id>-<parent id>-<flags>`, fields of fixed width in lower-case hex; later
+/// versions may append to it. The propagator alone also takes shorter and signed numbers, spaces around the value and a
+/// dash at its end, and would put the span into a trace that other parties do not read from the same header.
+fn is_traceparent(text: &str) -> bool {
+    let Some((fields, rest)) = text.split_at_checked(55) else { return false };
+    let fits = |(at, byte)| match at {
+        2 | 35 | 52 => byte == b'-',
+        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
     };
-    let (version, trace, span, flags) = (field(2)?, field(32)?, field(16)?, field(2)?);
-    if version == "ff" || (version == "00" && fields.next().is_some()) {
-        return None;
-    }
-    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?) & TraceFlags::SAMPLED;
-    let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
-    let context = SpanContext::new(trace, span, flags, true, TraceState::NONE);
-    context.is_valid().then_some(context)
+    let ends = rest.is_empty() || (rest.starts_with('-') && !fields.starts_with("00"));
+    ends && fields.bytes().enumerate().all(fits)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    const SPAN: &str = "b7ad6b7169203331";
+
+    fn parent(request: &Request<'_>) -> Option<SpanContext> {
+        let parent = parent_context(Some(request)).span().span_context().clone();
+        parent.is_valid().then_some(parent)
+    }
+
     #[test]
     fn trace_parents() {
-        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let read = |text: &str| traceparent(text.as_bytes());
-        let context = read(good).unwrap();
-        assert_eq!(context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
-        assert_eq!(context.span_id().to_string(), "b7ad6b7169203331");
+        let good = format!("00-{TRACE}-{SPAN}-01");
+        let read =
+            |value: &[u8]| parent(&Request { headers: vec![(b"traceparent", value)], ..Request::default() });
+        let context = read(good.as_bytes()).unwrap();
+        assert_eq!(context.trace_id().to_string(), TRACE);
+        assert_eq!(context.span_id().to_string(), SPAN);
         assert!(context.is_sampled() && context.is_remote());
-        assert!(!read(&good.replace("-01", "-00")).unwrap().is_sampled());
-        assert!(read(&good.replace("00-0a", "01-0a").replace("-01", "-01-more")).is_some());
+        assert!(!read(good.replace("-01", "-00").as_bytes()).unwrap().is_sampled());
+        let later = good.replace("00-0a", "01-0a");
+        for accepted in [&later, &format!("{later}-"), &format!("{later}-more"), &good.replace("-01", "-ff")]
+        {
+            assert!(read(accepted.as_bytes()).is_some(), "{accepted}");
+        }
         for bad in [
             "",
             "00",
@@ -140,27 +195,73 @@ mod tests {
             &good.replace("00-0a", "ff-0a"),
             &format!("{good}-"),
             &format!("{good}-more"),
+            &format!("{later}more"),
             &format!(" {good}"),
-            &good.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
-            &good.replace("b7ad6b7169203331", &"0".repeat(16)),
+            &format!("{good} "),
+            &good.replace(TRACE, &"0".repeat(32)),
+            &good.replace(SPAN, &"0".repeat(16)),
             &good.replace("b7ad", "b7a"),
+            // Numbers that the propagator alone would take.
+            &good.replace(TRACE, "1"),
+            &good.replace("-b7", "-+7"),
+            &good.replace("00-0a", "+0-0a"),
+            &good.replace("00-0a", "0-0a"),
+            &good.replace("-01", "-1"),
         ] {
-            assert!(read(bad).is_none(), "{bad}");
+            assert!(read(bad.as_bytes()).is_none(), "{bad}");
         }
-        assert!(traceparent(b"\xff").is_none());
+        assert!(read(b"\xff").is_none());
+        assert!(read(format!("00-{TRACE}-{}-01", "é".repeat(8)).as_bytes()).is_none());
+        let none = parent_context(None);
+        assert!(none.has_active_span() && !none.span().span_context().is_valid());
     }
 
     #[test]
     fn envoys_own_call_comes_before_the_request() {
-        let [own, of_request] = [b'a', b'b']
-            .map(|byte| format!("00-{0}-{1}-01", (byte as char).to_string().repeat(32), "1".repeat(16)));
-        let headers = vec![(&b"traceparent"[..], of_request.as_bytes())];
-        let mut request = Request { headers, trace: Some(own.as_bytes()), ..Request::default() };
-        let trace = |request: &Request<'_>| parent(request).unwrap().trace_id().to_string();
-        assert_eq!(trace(&request), "a".repeat(32));
+        let [own, of_request] =
+            [b'a', b'b'].map(|byte| format!("00-{}-{SPAN}-01", (byte as char).to_string().repeat(32)));
+        let call = TraceHeaders { traceparent: own.as_bytes(), tracestate: Some(b"envoy=1") };
+        let headers = vec![(&b"traceparent"[..], of_request.as_bytes()), (b"tracestate", b"client=1")];
+        let mut request = Request { headers, trace: Some(call), ..Request::default() };
+        let read = |request: &Request<'_>| {
+            let parent = parent(request).unwrap();
+            (parent.trace_id().to_string(), parent.trace_state().header())
+        };
+        assert_eq!(read(&request), ("a".repeat(32), "envoy=1".to_owned()));
+        request.trace = Some(TraceHeaders { tracestate: None, ..call });
+        assert_eq!(read(&request), ("a".repeat(32), String::new()), "no mix of the two");
+        request.trace = Some(TraceHeaders { traceparent: b"broken", ..call });
+        assert!(parent(&request).is_none(), "no fallback");
         request.trace = None;
-        assert_eq!(trace(&request), "b".repeat(32));
+        assert_eq!(read(&request), ("b".repeat(32), "client=1".to_owned()));
         request.headers.push((b"traceparent", own.as_bytes()));
         assert!(parent(&request).is_none(), "two say nothing");
+    }
+
+    #[test]
+    fn trace_states() {
+        let traceparent = format!("00-{TRACE}-{SPAN}-01");
+        let longest = format!("a={},b={}", "1".repeat(250), "2".repeat(255));
+        assert_eq!(longest.len(), MAX_TRACESTATE_BYTES - 2);
+        let (fits, too_long) = (longest.replace("a=", "aaa="), longest.replace("a=", "aaaa="));
+        for (values, want) in [
+            (&[][..], ""),
+            (&["a=1,b=2"], "a=1,b=2"),
+            (&["a=1", "b=2"], "a=1,b=2"),
+            (&["", "b=2"], "b=2"),
+            (&["a"], ""),
+            (&["A=1"], ""),
+            (&["a=1", "b"], ""),
+            (&[&fits], &fits),
+            (&[&too_long], ""),
+        ] {
+            let mut headers = vec![(&b"traceparent"[..], traceparent.as_bytes())];
+            headers.extend(values.iter().map(|value| (&b"TraceState"[..], value.as_bytes())));
+            let context = parent(&Request { headers, ..Request::default() });
+            assert_eq!(context.unwrap().trace_state().header(), want, "{values:?}");
+        }
+        let headers = vec![(&b"traceparent"[..], traceparent.as_bytes()), (b"tracestate", b"a=\xff")];
+        let context = parent(&Request { headers, ..Request::default() });
+        assert_eq!(context.unwrap().trace_state().header(), "", "the trace is kept without its state");
     }
 }

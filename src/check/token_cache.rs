@@ -1,6 +1,6 @@
-//! Verified tokens, so that the next check with one of them costs no signature operation. Keyed by a digest of the
-//! whole token: no token is kept, and two that differ in one bit have nothing in common. Only what verified gets in,
-//! so nobody fills it with forgeries. It belongs to one configuration and goes with it.
+//! Verified tokens: the next check with one of them costs no signature operation. The key is the SHA-256 of the whole
+//! token: the cache holds no token, and a token that differs in one bit has another entry. Only verified tokens are put
+//! in, so forgeries cannot fill it. A cache belongs to one configuration and is dropped with it.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -20,7 +20,7 @@ impl std::hash::Hash for Digest {
     }
 }
 
-/// A digest is as good as random already: its first bytes are its hash.
+/// A digest is evenly distributed already: its first bytes serve as its hash.
 #[derive(Debug, Clone, Copy, Default)]
 struct FirstBytes(u64);
 
@@ -36,7 +36,6 @@ impl Hasher for FirstBytes {
     }
 }
 
-/// The tokens that are remembered.
 #[derive(Clone)]
 pub(crate) struct TokenCache(Option<Cache<Digest, CachedToken, BuildHasherDefault<FirstBytes>>>);
 
@@ -47,7 +46,7 @@ impl std::fmt::Debug for TokenCache {
 }
 
 impl TokenCache {
-    /// Room for so many; 0 remembers nothing.
+    /// With 0 entries nothing is cached.
     #[must_use]
     pub(crate) fn new(max_entries: u64) -> Self {
         Self((max_entries > 0).then(|| {
@@ -55,7 +54,7 @@ impl TokenCache {
         }))
     }
 
-    /// The digest of a token; `None` if nothing is remembered.
+    /// The digest of a token; `None` if nothing is cached.
     #[must_use]
     pub(crate) fn digest_of(&self, token: Token<'_>) -> Option<Digest> {
         self.0.as_ref()?;
@@ -63,13 +62,11 @@ impl TokenCache {
         digest.as_ref().first_chunk().copied().map(Digest)
     }
 
-    /// What is remembered there.
     #[must_use]
     pub(crate) fn get(&self, digest: &Digest) -> Option<CachedToken> {
         self.0.as_ref()?.get(digest)
     }
 
-    /// Remembers a token.
     pub(crate) fn put(&self, digest: Digest, token: CachedToken) {
         if let Some(tokens) = &self.0 {
             tokens.insert(digest, token);

@@ -12,7 +12,7 @@ use serde_json::Value;
 /// The `sub` of a token (RFC 7519 section 4.1.2): not empty, and legal as a header value, so that a line break in it
 /// cannot add a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject(String);
+pub(crate) struct Subject(String);
 
 impl Subject {
     fn new(text: &str) -> Option<Self> {
@@ -20,7 +20,7 @@ impl Subject {
     }
 
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -10,16 +10,16 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 
 /// The members of one JSON object, sorted by name. Values stay raw text until [`Object::member`] parses one.
-pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// The bytes are not one JSON object with unique members in well-formed UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a JSON object with unique members")]
-pub struct NotAnObject;
+pub(crate) struct NotAnObject;
 
 /// The value of a member, for the few types that claims have.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Member<'a> {
+pub(crate) enum Member<'a> {
     Absent,
     Null,
     /// A string, escapes resolved.
@@ -37,7 +37,7 @@ impl<'a> Object<'a> {
     /// # Errors
     /// [`NotAnObject`] for anything else: other types, trailing bytes, doubled members at any depth,
     /// broken UTF-8 or escapes, nesting deeper than the parser's 128 levels.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
         let object = Self::parse_shallow(bytes)?;
         if object.0.iter().all(|(_, value)| well_formed(value)) { Ok(object) } else { Err(NotAnObject) }
     }
@@ -46,7 +46,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// [`NotAnObject`] as [`Object::parse`], for the object's own members only.
-    pub fn parse_shallow(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
+    pub(crate) fn parse_shallow(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
         let Self(mut members) = serde_json::from_slice(bytes).map_err(|_| NotAnObject)?;
         // Sorted: the search for doubled members in a payload of n members then takes n log n comparisons, not n
         // squared.
@@ -56,7 +56,7 @@ impl<'a> Object<'a> {
     }
 
     #[must_use]
-    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
         let at = self.0.binary_search_by(|(key, _)| key.as_ref().cmp(name)).ok()?;
         self.0.get(at).map(|(_, value)| *value)
     }
@@ -76,12 +76,12 @@ impl<'a> Object<'a> {
     }
 
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.raw(name).is_some()
     }
 
     #[must_use]
-    pub fn member(&self, name: &str) -> Member<'a> {
+    pub(crate) fn member(&self, name: &str) -> Member<'a> {
         let Some(text) = self.raw(name).map(RawValue::get) else { return Member::Absent };
         match text.as_bytes().first() {
             Some(b'n') => Member::Null,

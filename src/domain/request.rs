@@ -10,10 +10,17 @@ pub(crate) struct Request<'a> {
     pub path: &'a [u8],
     /// Names and values in the order of the message; a name may be there several times.
     pub headers: Vec<(&'a [u8], &'a [u8])>,
-    /// The `traceparent` of the proxy's call (W3C Trace Context), if it has one.
-    pub trace: Option<&'a [u8]>,
+    /// The trace of the call that brought the request, if the call names one.
+    pub trace: Option<TraceHeaders<'a>>,
     /// The name of the rule that the proxy's route chose, if it chose one.
     pub rule: Option<&'a [u8]>,
+}
+
+/// The headers of W3C Trace Context: the trace, and what tracing systems added to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TraceHeaders<'a> {
+    pub traceparent: &'a [u8],
+    pub tracestate: Option<&'a [u8]>,
 }
 
 impl<'a> Request<'a> {

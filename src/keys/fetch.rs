@@ -1,4 +1,5 @@
-//! One fetch of one issuer's key set: bounded in time, in size and in where it may be led.
+//! One fetch of one issuer's key set, bounded in time, in size and in the URLs that a redirect or a discovery document
+//! may lead to.
 
 use std::error::Error;
 use std::future::{Future, pending, ready};
@@ -13,107 +14,101 @@ use crate::config::KeySource;
 mod file;
 mod web;
 
-/// The most a document may weigh, unpacked. Real ones weigh a few KiB.
+/// The largest document, decompressed. Real ones have a few KiB.
 const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
-/// A future that can stand behind a trait object.
+/// [`Fetch`] is used as `dyn`, and a trait with `async fn` cannot be.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Something that can be asked for a key set.
+/// A source of key sets.
 pub(crate) trait Fetch: Send + Sync {
-    /// Asks once. `known` is what came with the set that is at hand, if any.
-    fn fetch<'a>(&'a self, known: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>>;
+    /// Fetches once. `validator` came with the set in force and makes the request conditional.
+    fn fetch<'a>(&'a self, validator: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>>;
 
-    /// Resolves when the source itself shows that it has changed. Most cannot.
+    /// Resolves when the source has changed; never for a source that can only be polled by [`Fetch::fetch`].
     fn changed(&self) -> BoxFuture<'_, ()> {
         Box::pin(pending())
     }
 
-    /// Whether asking again can bring anything new.
+    /// Whether a second fetch can bring another set.
     fn can_change(&self) -> bool {
         true
     }
 }
 
-/// What makes a conditional request (RFC 9110 section 13.1.2): an `ETag`, and the URL it was given for.
+/// For a conditional request (RFC 9110 section 13.1.2): an `ETag`, and the URL of the response that carried it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Validator {
     url: url::Url,
     etag: String,
 }
 
-/// What a fetch brought.
+/// The result of a fetch.
 #[derive(Debug, Clone)]
 pub(crate) struct Fetched {
-    /// The document; `None` if the one at hand is still the issuer's (304).
+    /// The document; `None` if the set in force is still the issuer's (304).
     pub body: Option<Bytes>,
-    /// What to send along next time.
+    /// For the next fetch.
     pub validator: Option<Validator>,
-    /// `max-age` of `cache-control`, if it says so.
+    /// `max-age` of `cache-control`.
     pub max_age: Option<Duration>,
 }
 
-/// Why a fetch brought nothing.
+/// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
     /// The whole exchange took longer than `refresh.timeout`.
     #[error("no complete answer within {0:?}")]
     Timeout(Duration),
-    /// Neither 200 nor 304.
     #[error("the answer's status is {0}, not 200")]
     Status(StatusCode),
-    /// 304 without a validator having been sent.
+    /// 304 to a request without a validator.
     #[error("the answer says unchanged, but there was nothing to compare with")]
     Unchanged,
-    /// Not JSON by its own word.
     #[error("the answer's content-type is not JSON")]
     ContentType,
-    /// More than 1 MiB, unpacked.
+    /// [`MAX_DOCUMENT_BYTES`], decompressed.
     #[error("the document is larger than 1 MiB")]
     TooLarge,
     /// The connection, TLS or HTTP failed, or a redirect was refused.
     #[error("{0}")]
     Http(String),
-    /// The discovery document is not a JSON object with unique members.
     #[error("the discovery document is not a JSON object with unique members")]
     NotADocument,
-    /// The discovery document speaks for another issuer.
+    /// OpenID Connect Discovery 1.0 section 4.3.
     #[error("the discovery document's issuer is not the configured one")]
     OtherIssuer,
-    /// The discovery document's `jwks_uri` is missing or may not be fetched.
     #[error("the discovery document's jwks_uri is missing, or no URL that may be fetched")]
     KeysUri,
-    /// The file could not be read.
     #[error("the file cannot be read: {0}")]
     File(#[from] std::io::Error),
 }
 
-/// A client that cannot be built.
+/// Why an HTTP client for keys cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// The file of extra roots is PEM without a certificate, or not PEM at all.
     #[error("ca: the file holds no certificate; accepted: a PEM file of root certificates")]
     NoCertificate,
-    /// The HTTP library refuses the roots or cannot start.
+    /// reqwest refuses the roots or cannot be set up.
     #[error("the HTTP client for its keys cannot be set up: {0}")]
     Http(String),
 }
 
 impl From<reqwest::Error> for ClientError {
     fn from(error: reqwest::Error) -> Self {
-        Self::Http(reasons(&error))
+        Self::Http(with_causes(&error))
     }
 }
 
-/// Makes the fetcher for a source.
+/// The source of keys that the configuration names.
 ///
 /// # Errors
 /// [`ClientError`] if the extra roots are not usable certificates.
 pub(crate) fn fetcher(source: &KeySource, timeout: Duration) -> Result<Box<dyn Fetch>, ClientError> {
     Ok(match source {
-        KeySource::Url { url, access } => Box::new(web::KeysAt::new(url.clone(), access, timeout)?),
+        KeySource::Url { url, access } => Box::new(web::FixedUrl::new(url.clone(), access, timeout)?),
         KeySource::Discovery { issuer, document, access } => {
-            Box::new(web::Discovered::new(issuer.clone(), document.clone(), access, timeout)?)
+            Box::new(web::Discovery::new(issuer.clone(), document.clone(), access, timeout)?)
         }
         KeySource::File(path) => Box::new(file::KeyFile::new(path.clone())),
         KeySource::Inline(text) => Box::new(Inline(Bytes::from(text.clone()))),
@@ -132,8 +127,8 @@ impl Fetch for Inline {
     }
 }
 
-/// An error and what caused it, in one line.
-fn reasons(error: &dyn Error) -> String {
+/// An error and its chain of sources, in one line.
+fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

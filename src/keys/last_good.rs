@@ -1,7 +1,7 @@
-//! The last good key set of an issuer on disk, for a start while the issuer cannot be reached.
-//!
-//! An entry is bound to the issuer's name and source and is as old as its fetch: a set of another issuer, or
-//! of a time before `max_stale`, is never used. Whoever can write to the folder can hand out keys.
+//! The last good key set of an issuer on disk (`key_store`), for a start while the issuer cannot be reached. An entry is
+//! bound to the issuer's name and source of keys, and its age counts from the fetch: a set of another issuer, or one
+//! older than `max_stale`, is never used. A process that can write to the folder can make this
+//! server trust its keys.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerName;
 
-/// The most that is read of an entry: a key set of 1 MiB, escaped, and what stands around it.
+/// The most that is read of a file: a key set of 1 MiB as an escaped JSON string, and the other members.
 const MAX_ENTRY_BYTES: u64 = 8 << 20;
 
-/// One issuer's place in the folder.
+/// One issuer's file in the folder.
 #[derive(Debug, Clone)]
 pub(crate) struct LastGood {
     path: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct LastGood {
     source: String,
 }
 
-/// What the file holds.
+/// The file's content.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredKeySet {
@@ -39,33 +39,30 @@ struct StoredKeySet {
 /// Why an entry is not used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LastGoodError {
-    /// It cannot be read or written.
     #[error(transparent)]
     File(#[from] io::Error),
-    /// It is not what was written.
+    /// Not the JSON that [`LastGood::write`] writes.
     #[error("the file is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
-    /// It was last_good for another issuer or another source of keys.
     #[error("the file belongs to another issuer or another source of keys")]
     OtherIssuer,
-    /// It claims to come from the future, so its age cannot be told.
+    /// The fetch's time lies after now, so the set has no age.
     #[error("the file's time lies in the future")]
     Future,
 }
 
 impl LastGood {
-    /// The place of an issuer with this source of keys.
     #[must_use]
     pub(crate) fn new(folder: &Path, issuer: &IssuerName, source: String) -> Self {
-        // Names are letters, digits, dots, dashes and underscores: never a path of their own.
+        // Names are letters, digits, dots, dashes and underscores: never a path separator.
         let path = folder.join(format!("{issuer}.jwks.json"));
         Self { path, issuer: issuer.clone(), source }
     }
 
-    /// Reads the entry: the document and when it was fetched; `None` if there is none.
+    /// The document and the time of its fetch; `None` if there is no file.
     ///
     /// # Errors
-    /// [`LastGoodError`] for an entry that cannot be used.
+    /// [`LastGoodError`] for a file that cannot be used.
     pub(crate) fn read(&self, now: UnixTime) -> Result<Option<(Bytes, UnixTime)>, LastGoodError> {
         use io::Read as _;
         let mut bytes = Vec::new();
@@ -82,11 +79,11 @@ impl LastGood {
         if fetched_at > now { Err(LastGoodError::Future) } else { Ok(Some((keys.into(), fetched_at))) }
     }
 
-    /// Writes the entry: a temporary file, synced, then renamed over the old one, so that a crash leaves
-    /// one of the two whole.
+    /// Writes a temporary file, syncs it and renames it over the old one, so a crash leaves the old or the new entry
+    /// whole.
     ///
     /// # Errors
-    /// [`LastGoodError`] if the document is not text or the folder cannot be written.
+    /// [`LastGoodError`] if the document is not UTF-8 or the folder cannot be written.
     pub(crate) fn write(&self, document: &[u8], fetched_at: UnixTime) -> Result<(), LastGoodError> {
         let keys = str::from_utf8(document).map_err(io::Error::other)?;
         let entry = StoredKeySet {
@@ -95,15 +92,15 @@ impl LastGood {
             fetched_at: fetched_at.as_secs(),
             keys: keys.to_owned(),
         };
-        // A name of its own for each write: replicas may share the folder, all of them as process 1.
-        let fresh = self.path.with_extension(format!("{:016x}.tmp", fastrand::u64(..)));
-        let written =
-            write_synced(&fresh, &serde_json::to_vec(&entry)?).and_then(|()| fs::rename(&fresh, &self.path));
+        // A random name for each write: replicas may share the folder, and each is process 1 of its container.
+        let temporary = self.path.with_extension(format!("{:016x}.tmp", fastrand::u64(..)));
+        let written = write_synced(&temporary, &serde_json::to_vec(&entry)?)
+            .and_then(|()| fs::rename(&temporary, &self.path));
         if written.is_err() {
-            let _ = fs::remove_file(&fresh);
+            let _ = fs::remove_file(&temporary);
         }
         written?;
-        // The rename itself lasts only once the folder is synced.
+        // The rename survives a crash only after the folder is synced (fsync(2)).
         if let Some(folder) = self.path.parent() {
             File::open(folder)?.sync_all()?;
         }
@@ -125,7 +122,7 @@ mod tests {
     const NOW: UnixTime = UnixTime::from_secs(1_000_000);
 
     #[test]
-    fn what_was_written_comes_back_for_the_same_issuer_only() {
+    fn a_written_entry_is_read_back_for_the_same_issuer_only() {
         let folder = tempfile::tempdir().unwrap();
         let last_good = |name: &str, source: &str| {
             LastGood::new(folder.path(), &IssuerName::new(name), source.to_owned())
@@ -150,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_an_error_and_nothing_worse() {
+    fn a_damaged_file_is_an_error_and_never_a_key_set() {
         let folder = tempfile::tempdir().unwrap();
         let last_good = LastGood::new(folder.path(), &IssuerName::new("a"), "s".to_owned());
         last_good.write(b"{\"keys\":[]}", NOW).unwrap();

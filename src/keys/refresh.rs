@@ -1,5 +1,5 @@
-//! The owned task that keeps one issuer's keys: fetches at start, at the interval, when the source shows a
-//! change, and for unknown keys no more often than the cool-down allows; keeps the last good set when a
+//! The owned task that refreshes one issuer's keys: it fetches at start, at the interval, when the source reports a
+//! change, and for unknown key ids no more often than the cool-down allows. The last good set stays in force when a
 //! fetch fails.
 
 use std::time::Duration;
@@ -10,48 +10,49 @@ use tokio_util::sync::CancellationToken;
 
 use super::fetch::{Fetch, FetchError, Fetched, Validator};
 use super::last_good::{LastGood, LastGoodError};
-use super::sets::Publisher;
+use super::publisher::Publisher;
 use crate::config::Refresh;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::clock::UnixTime;
 use crate::domain::key_set::{KeyId, KeySet, KeySetError};
-use crate::watched_file::Disk;
+use crate::watched_file::FileIo;
 
 /// The first pause after a failed fetch; each further one doubles it.
 const MIN_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause between two tries of an issuer that fails.
+/// The longest pause between two fetches that fail.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-/// An issuer may ask for fetches more often than the interval, but not more often than this.
-const MIN_REFETCH_PAUSE: Duration = Duration::from_secs(30);
+/// `max-age` may shorten the interval, but not below this.
+const MIN_PAUSE_FOR_MAX_AGE: Duration = Duration::from_secs(30);
 
-/// Thirty years: later than any process lives, and no clock overflows.
+/// Thirty years: longer than any process lives, and `Instant` does not overflow.
 const BEYOND_PROCESS_LIFETIME: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// How many of the keys that are not used a log names.
+/// A key set of 1 MiB can hold thousands of unusable keys; the log names this many of them.
 const MAX_LOGGED_SKIPPED_KEYS: usize = 20;
 
-/// At start the issuer has this long to answer before the keys last_good on disk are used meanwhile.
+/// At start the issuer has this long to answer before the last good set is read from disk.
 const FIRST_FETCH_HEAD_START: Duration = Duration::from_millis(250);
 
-/// Keeps one issuer's keys.
 pub(crate) struct Refresher {
     publisher: Publisher,
     source: Box<dyn Fetch>,
     last_good: Option<LastGood>,
-    disk: Disk,
-    keeping: bool,
+    file_io: FileIo,
+    writes_last_good: bool,
     algorithms: Vec<Algorithm>,
     refresh: Refresh,
-    /// The document of the set at hand, and what makes the next request for it conditional.
+    /// Of the last set that a fetch brought; `None` while the set in force comes from disk or from before a reload.
     document: Option<Bytes>,
     validator: Option<Validator>,
+    /// In a row.
     failures: u32,
-    asking_again: Instant,
+    /// No fetch for an unknown key id starts before this time.
+    cooldown_until: Instant,
 }
 
-/// Why a fetch gave no key set.
+/// Why a fetch brought no key set.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -61,7 +62,6 @@ enum Failure {
 }
 
 impl Refresher {
-    /// A refresher that has not fetched yet.
     #[must_use]
     pub(crate) fn new(
         publisher: Publisher,
@@ -70,56 +70,57 @@ impl Refresher {
         algorithms: Vec<Algorithm>,
         refresh: Refresh,
     ) -> Self {
-        // A source that cannot change is never asked again.
-        let never = if source.can_change() { Duration::ZERO } else { BEYOND_PROCESS_LIFETIME };
-        let asking_again = Instant::now() + never;
+        // A source that cannot change is fetched once.
+        let cooldown = if source.can_change() { Duration::ZERO } else { BEYOND_PROCESS_LIFETIME };
+        let cooldown_until = Instant::now() + cooldown;
         Self {
             publisher,
             source,
             last_good,
-            disk: Disk::new(),
-            keeping: true,
+            file_io: FileIo::new(),
+            writes_last_good: true,
             algorithms,
             refresh,
             document: None,
             validator: None,
             failures: 0,
-            asking_again,
+            cooldown_until,
         }
     }
 
-    /// Keeps nothing on disk, and still reads what is last_good.
+    /// Reads the last good set from disk and never writes it: the `verify` command must not change `key_store`.
     pub(crate) fn only_read(&mut self) {
-        self.keeping = false;
+        self.writes_last_good = false;
     }
 
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let running = async {
-            self.publisher.begin(self.asking_again);
+        let refreshing = async {
+            self.publisher.fetch_started(self.cooldown_until);
             let fetched = self.first_fetch().await;
-            let mut pause = self.take(fetched);
+            let mut pause = self.publish(fetched);
             loop {
-                self.publisher.plan(pause);
-                let keeping = self.keep();
+                self.publisher.plan_next(pause);
+                let write = self.write_last_good();
                 let scheduled = pause.map(|pause| Instant::now() + pause);
                 tokio::select! {
-                    () = self.idle(scheduled) => {}
-                    // A slow disk holds up nothing: what it does not get written is written next time.
-                    never = async { keeping.await; std::future::pending().await } => never,
+                    () = self.until_next_fetch(scheduled) => {}
+                    // A slow disk delays no fetch: the next one drops this wait, and the set is written after it.
+                    never = async { write.await; std::future::pending().await } => never,
                 }
-                self.publisher.begin(self.asking_again);
+                self.publisher.fetch_started(self.cooldown_until);
                 let fetched = self.source.fetch(self.validator.as_ref()).await;
-                pause = self.take(fetched);
+                pause = self.publish(fetched);
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = running => {}
+            () = refreshing => {}
         }
     }
 
-    /// The fetch at start. If the issuer fails or takes its time, the set last_good on disk serves meanwhile.
+    /// The fetch at start. If it fails or takes longer than the head start, the last good set on disk is in force until
+    /// the issuer answers.
     async fn first_fetch(&self) -> Result<Fetched, FetchError> {
         let mut fetch = self.source.fetch(None);
         let early = tokio::select! {
@@ -132,7 +133,7 @@ impl Refresher {
                 self.restore().await;
                 Err(error)
             }
-            // The fetch goes on beside it: a slow disk must not cost a live answer.
+            // Both at once: a slow disk must not delay the issuer's answer.
             None => tokio::select! {
                 fetched = &mut fetch => fetched,
                 () = self.restore() => fetch.await,
@@ -141,37 +142,37 @@ impl Refresher {
     }
 
     async fn restore(&self) {
-        // Keys taken over from before a reload are at least as good.
+        // Keys taken over at a reload are at least as new as those on disk.
         if self.publisher.current().is_some() {
             return;
         }
         let Some(last_good) = self.last_good.clone() else { return };
         let (issuer, now) = (self.publisher.issuer(), self.publisher.now());
-        let read = self.disk.run(move || last_good.read(now)).await.map_err(LastGoodError::from).flatten();
+        let read = self.file_io.run(move || last_good.read(now)).await.map_err(LastGoodError::from).flatten();
         let (document, fetched_at) = match read {
             Ok(Some(entry)) => entry,
             Ok(None) => return,
-            Err(error) => return tracing::warn!(%issuer, %error, "last_good keys are not used"),
+            Err(error) => return tracing::warn!(%issuer, %error, "kept keys are not used"),
         };
         if now.since(fetched_at) > self.refresh.max_stale {
-            return tracing::warn!(%issuer, "last_good keys are not used: they are older than max_stale");
+            return tracing::warn!(%issuer, "kept keys are not used: they are older than max_stale");
         }
         match self.parse(&document, fetched_at) {
             Ok(set) => {
-                tracing::info!(%issuer, age = now.since(fetched_at).as_secs(), "keys last_good on disk are used until the issuer answers");
+                tracing::info!(%issuer, age = now.since(fetched_at).as_secs(), "keys kept on disk are used until the issuer answers");
                 self.publisher.restore(set);
             }
-            Err(error) => tracing::warn!(%issuer, %error, "last_good keys are not used"),
+            Err(error) => tracing::warn!(%issuer, %error, "kept keys are not used"),
         }
     }
 
-    /// Waits for the scheduled time, a change of the source, or a wish that is allowed.
-    async fn idle(&mut self, scheduled: Option<Instant>) {
+    /// Waits for the scheduled time, a change of the source, or a requested fetch that the cool-down allows.
+    async fn until_next_fetch(&mut self, scheduled: Option<Instant>) {
         let mut changed = self.source.changed();
         loop {
-            let wanted = self.publisher.is_wanted() && self.source.can_change();
-            let asked = wanted.then_some(self.asking_again);
-            let until = scheduled.into_iter().chain(asked).min();
+            let requested = self.publisher.is_fetch_requested() && self.source.can_change();
+            let allowed = requested.then_some(self.cooldown_until);
+            let until = scheduled.into_iter().chain(allowed).min();
             let time = async {
                 match until {
                     Some(until) => sleep_until(until).await,
@@ -180,21 +181,21 @@ impl Refresher {
             };
             tokio::select! {
                 () = time => {
-                    if asked.is_some_and(|asked| asked <= Instant::now()) {
-                        self.asking_again = Instant::now() + self.refresh.unknown_kid_cooldown;
+                    if allowed.is_some_and(|allowed| allowed <= Instant::now()) {
+                        self.cooldown_until = Instant::now() + self.refresh.unknown_kid_cooldown;
                     }
                     return;
                 }
                 () = &mut changed => return,
-                () = self.publisher.woken() => {}
+                () = self.publisher.fetch_requested() => {}
             }
         }
     }
 
-    /// Publishes what came of a fetch; returns the pause until the next one.
-    fn take(&mut self, fetched: Result<Fetched, FetchError>) -> Option<Duration> {
+    /// Publishes the result of a fetch; returns the pause until the next one, or `None` if none will follow.
+    fn publish(&mut self, fetched: Result<Fetched, FetchError>) -> Option<Duration> {
         let issuer = self.publisher.issuer().clone();
-        match fetched.map_err(Failure::from).and_then(|fetched| self.accept(fetched)) {
+        match fetched.map_err(Failure::from).and_then(|fetched| self.publish_set(fetched)) {
             Ok(max_age) => {
                 if self.failures > 0 {
                     tracing::info!(%issuer, failures = self.failures, "keys can be fetched again");
@@ -203,10 +204,10 @@ impl Refresher {
                 self.source.can_change().then(|| self.pause_after_success(max_age))
             }
             Err(error) => {
-                self.publisher.fail(error.to_string());
+                self.publisher.fetch_failed(error.to_string());
                 if self.failures == 0 {
-                    let last_good = self.publisher.current().is_some();
-                    tracing::warn!(%issuer, %error, last_good, "keys cannot be fetched; trying again");
+                    let has_keys = self.publisher.current().is_some();
+                    tracing::warn!(%issuer, %error, kept = has_keys, "keys cannot be fetched; trying again");
                 }
                 self.failures = self.failures.saturating_add(1);
                 Some(self.pause_after_failure())
@@ -214,7 +215,8 @@ impl Refresher {
         }
     }
 
-    fn accept(&mut self, fetched: Fetched) -> Result<Option<Duration>, Failure> {
+    /// Returns the answer's `max-age`.
+    fn publish_set(&mut self, fetched: Fetched) -> Result<Option<Duration>, Failure> {
         let now = self.publisher.now();
         let Fetched { body, validator, max_age } = fetched;
         let (set, changed) = match (body, self.publisher.current()) {
@@ -230,7 +232,7 @@ impl Refresher {
             (None, None) => return Err(FetchError::Unchanged.into()),
         };
         self.validator = validator;
-        self.publisher.succeed(set, changed);
+        self.publisher.fetch_succeeded(set, changed);
         Ok(max_age)
     }
 
@@ -238,7 +240,7 @@ impl Refresher {
         let (set, skipped) = KeySet::parse(document, &self.algorithms, fetched_at);
         let issuer = self.publisher.issuer();
         if self.failures > 0 {
-            // Said at the first failure already.
+            // The first failure logged the skipped keys already.
             return set;
         }
         if skipped.len() > MAX_LOGGED_SKIPPED_KEYS {
@@ -251,41 +253,45 @@ impl Refresher {
         set
     }
 
-    /// Writes the set that was just confirmed to disk, if that is wanted.
-    fn keep(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (last_good, document, disk) = (self.last_good.clone(), self.document.clone(), self.disk.clone());
+    /// Writes the set to disk if the last fetch confirmed it. The future borrows nothing of `self`.
+    fn write_last_good(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (last_good, document, file_io) =
+            (self.last_good.clone(), self.document.clone(), self.file_io.clone());
         let fetched_at = self.publisher.current().map(|set| set.fetched_at());
-        let confirmed = self.keeping && self.failures == 0;
+        let confirmed = self.failures == 0;
+        let enabled = self.writes_last_good;
         let issuer = self.publisher.issuer().clone();
         async move {
             let (Some(last_good), Some(document), Some(fetched_at)) = (last_good, document, fetched_at)
             else {
                 return;
             };
-            if !confirmed {
+            if !(enabled && confirmed) {
                 return;
             }
-            let written = disk.run(move || last_good.write(&document, fetched_at)).await;
+            let written = file_io.run(move || last_good.write(&document, fetched_at)).await;
             if let Err(error) = written.map_err(LastGoodError::from).flatten() {
-                tracing::warn!(%issuer, %error, "keys cannot be last_good on disk");
+                tracing::warn!(%issuer, %error, "keys cannot be kept on disk");
             }
         }
     }
 
     fn pause_after_success(&self, max_age: Option<Duration>) -> Duration {
-        // Half of max_stale leaves time for a second try before the keys are too old.
+        // Half of max_stale leaves time for a second fetch before the keys are too old.
         let interval = self.refresh.interval.min(self.refresh.max_stale / 2);
-        spread(max_age.map_or(interval, |max_age| interval.min(max_age.max(MIN_REFETCH_PAUSE))))
+        shortened_at_random(
+            max_age.map_or(interval, |max_age| interval.min(max_age.max(MIN_PAUSE_FOR_MAX_AGE))),
+        )
     }
 
     fn pause_after_failure(&self) -> Duration {
         let doubled = MIN_RETRY_PAUSE.saturating_mul(1 << self.failures.saturating_sub(1).min(8));
-        spread(doubled.min(MAX_RETRY_PAUSE).min(self.refresh.interval))
+        shortened_at_random(doubled.min(MAX_RETRY_PAUSE).min(self.refresh.interval))
     }
 }
 
-/// Up to a tenth shorter, so that replicas started together do not fetch together for ever.
-fn spread(pause: Duration) -> Duration {
+/// Up to a tenth shorter, at random: replicas that started together would otherwise fetch together for ever.
+fn shortened_at_random(pause: Duration) -> Duration {
     pause.mul_f64(fastrand::f64().mul_add(-0.1, 1.0))
 }
 

@@ -1,51 +1,49 @@
-//! The requests under way, counted where they are served: one count for each core, and a drain waits for all of them.
+//! The requests under way, counted on the core that serves them, so that no request writes to a count that cores share. A
+//! drain waits for all counts.
 
 use hyper::rt::Executor;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TrackedFuture;
 
-/// The counts of all cores.
+/// One count for each core.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestsInFlight(Vec<TaskTracker>);
 
 impl RequestsInFlight {
-    /// With so many cores.
-    pub(crate) fn on(cores: usize) -> Self {
+    pub(crate) fn for_cores(cores: usize) -> Self {
         Self((0..cores).map(|_| TaskTracker::new()).collect())
     }
 
-    /// The count of one core.
-    pub(crate) fn of(&self, core: usize) -> Counting {
-        Counting(self.0.get(core).cloned().expect("there is a count for each core"))
+    pub(crate) fn on_core(&self, core: usize) -> RequestTracker {
+        RequestTracker(self.0.get(core).cloned().expect("there is a count for each core"))
     }
 
-    /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.0.iter().map(TaskTracker::len).sum()
     }
 
-    /// Waits until each core had none for a moment.
+    /// Waits for each core in turn until it has no request for a moment; a core may have new ones by the end.
     pub(crate) async fn wait(&self) {
         for core in &self.0 {
-            // Not for good: it ends a wait, and counts as before.
+            // `TaskTracker::wait` only returns on a closed tracker. A closed tracker still tracks new tasks.
             core.close();
             core.wait().await;
         }
     }
 }
 
-/// Counts requests, and spawns hyper's tasks, one for each HTTP/2 stream, where they are counted.
+/// Tracks the requests of one core. As hyper's executor it spawns and tracks the task of each HTTP/2 stream.
 #[derive(Debug, Clone)]
-pub(crate) struct Counting(TaskTracker);
+pub(crate) struct RequestTracker(TaskTracker);
 
-impl Counting {
-    /// Counts one that is no task of its own.
-    pub(crate) fn count<F: Future>(&self, request: F) -> TrackedFuture<F> {
+impl RequestTracker {
+    /// For an HTTP/1.1 request, which hyper polls inside the connection's task.
+    pub(crate) fn track<F: Future>(&self, request: F) -> TrackedFuture<F> {
         self.0.track_future(request)
     }
 }
 
-impl<F> Executor<F> for Counting
+impl<F> Executor<F> for RequestTracker
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,

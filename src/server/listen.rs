@@ -1,4 +1,4 @@
-//! Where connections come in: TCP or a Unix socket, bound before anything runs.
+//! Listeners on TCP or a Unix socket, and the streams of the connections they accept.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::Listen;
 
-/// A bound port or socket.
+/// A bound TCP port or Unix socket.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -23,21 +23,21 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    /// The file goes before the socket closes.
-    Unix(#[expect(dead_code, reason = "it works by being dropped")] SocketFile, UnixListener),
+    /// Fields drop in order: the file is removed before the socket closes.
+    Unix(#[expect(dead_code, reason = "its Drop removes the file")] SocketFile, UnixListener),
 }
 
-/// Where a listener can be reached.
+/// The address that clients connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// The real port, also where port 0 was asked for.
+    /// With the port that the system chose, if the configuration says port 0.
     Tcp(SocketAddr),
     /// The socket's path.
     Unix(PathBuf),
 }
 
 impl Address {
-    /// The port, if it is one.
+    /// The TCP address; `None` for a Unix socket.
     #[must_use]
     pub const fn tcp(&self) -> Option<SocketAddr> {
         match self {
@@ -56,7 +56,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// An address that cannot be listened on.
+/// Why a listener cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: cannot listen on {address}: {error}")]
 pub struct BindError {
@@ -66,11 +66,11 @@ pub struct BindError {
 }
 
 impl Listener {
-    /// Binds what the configuration's `key` says; `mode` is a Unix socket's file mode.
+    /// Binds the address of the configuration's `key`; `mode` is the file mode of a Unix socket.
     ///
     /// # Errors
-    /// [`BindError`] when the address does not resolve or is taken, or something that is no stale socket
-    /// stands at the path.
+    /// [`BindError`] when the address does not resolve or is taken, or when the path of a Unix socket holds anything but
+    /// a stale socket.
     pub async fn bind(key: &'static str, listen: &Listen, mode: u32) -> Result<Self, BindError> {
         let named = |error| BindError { key, address: listen.to_string(), error };
         match listen {
@@ -80,28 +80,28 @@ impl Listener {
                 Ok(Self { socket: Socket::Tcp(socket), address })
             }
             Listen::Unix(path) => {
-                make_room(path).await.map_err(named)?;
+                check_socket_path(path).await.map_err(named)?;
                 let (socket, file) = bind_unix(path, mode).map_err(named)?;
                 Ok(Self { socket: Socket::Unix(file, socket), address: Address::Unix(path.clone()) })
             }
         }
     }
 
-    /// Where it can be reached.
+    /// The address that clients connect to.
     #[must_use]
     pub const fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The next connection, and who it is from.
+    /// The next connection.
     ///
     /// # Errors
-    /// As the system reports it: too many open files, or a peer that went away already.
+    /// Of accept(2): too many open files, or a client that closed the connection already.
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
-                // Without it every answer waits for the peer's delayed acknowledgement.
+                // With Nagle's algorithm an answer waits for the client's delayed acknowledgement.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "TCP_NODELAY cannot be set");
                 }
@@ -115,7 +115,7 @@ impl Listener {
     }
 }
 
-/// Who is at the other end, for the log.
+/// The other end of a connection, for the log; `None` over a Unix socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(Option<SocketAddr>);
 
@@ -128,7 +128,7 @@ impl std::fmt::Display for Peer {
     }
 }
 
-/// A socket's file, removed with its listener if it is still the same.
+/// The file of a Unix socket. Dropping it removes the file, if the file is still this socket's.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -139,14 +139,14 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|data| (data.dev(), data.ino()) == self.inode);
         if ours {
-            // What is left behind is replaced at the next start.
+            // A file that stays is a stale socket, which the next start replaces.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Refuses a path where something stands that is no stale socket.
-async fn make_room(path: &Path) -> io::Result<()> {
+/// An error unless the path is free or holds a stale socket: one that refuses connections, as its process was killed.
+async fn check_socket_path(path: &Path) -> io::Result<()> {
     let taken = |kind, text| Err(io::Error::new(kind, text));
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -162,20 +162,20 @@ async fn make_room(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Binds beside the path and renames over it, so that nobody ever meets the socket with another mode, nor a
-/// moment without one.
+/// Binds under a temporary name, sets the mode and renames over the path. A client can therefore never connect while the
+/// socket has the umask's mode, and the path always names a socket.
 fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(format!(".{:04x}", fastrand::u16(..)));
-    let fresh = PathBuf::from(fresh);
-    let listener = UnixListener::bind(&fresh)?;
-    let placed = fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).and_then(|()| {
-        let data = fs::symlink_metadata(&fresh)?;
-        fs::rename(&fresh, path)?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{:04x}", fastrand::u16(..)));
+    let temporary = PathBuf::from(name);
+    let listener = UnixListener::bind(&temporary)?;
+    let placed = fs::set_permissions(&temporary, fs::Permissions::from_mode(mode)).and_then(|()| {
+        let data = fs::symlink_metadata(&temporary)?;
+        fs::rename(&temporary, path)?;
         Ok(SocketFile { path: path.to_owned(), inode: (data.dev(), data.ino()) })
     });
     if placed.is_err() {
-        let _ = fs::remove_file(&fresh);
+        let _ = fs::remove_file(&temporary);
     }
     Ok((listener, placed?))
 }
@@ -189,26 +189,26 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-/// A connection that no runtime drives yet.
+/// A connection that is registered with no runtime's I/O driver.
 #[derive(Debug)]
-pub(crate) enum Idle {
+pub(crate) enum DetachedStream {
     Tcp(std::net::TcpStream),
     Unix(std::os::unix::net::UnixStream),
 }
 
 impl Stream {
-    /// Takes it off the runtime that accepted it.
-    pub(crate) fn idle(self) -> io::Result<Idle> {
+    /// Deregisters the stream from the runtime that accepted it.
+    pub(crate) fn detach(self) -> io::Result<DetachedStream> {
         Ok(match self {
-            Self::Tcp(stream) => Idle::Tcp(stream.into_std()?),
-            Self::Unix(stream) => Idle::Unix(stream.into_std()?),
+            Self::Tcp(stream) => DetachedStream::Tcp(stream.into_std()?),
+            Self::Unix(stream) => DetachedStream::Unix(stream.into_std()?),
         })
     }
 }
 
-impl Idle {
-    /// Puts it on the runtime that runs this.
-    pub(crate) fn here(self) -> io::Result<Stream> {
+impl DetachedStream {
+    /// Registers the stream with the current runtime.
+    pub(crate) fn attach(self) -> io::Result<Stream> {
         Ok(match self {
             Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
             Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
@@ -229,8 +229,8 @@ impl AsyncRead for Stream {
     }
 }
 
-/// No vectored writes, on purpose: with them h2 sends each answer of more than 256 bytes in a system call of its own;
-/// without, it copies answers of up to 1 KiB together and sends many at once.
+/// Vectored writes are not forwarded, on purpose: with them h2 sends each answer of more than 256 bytes in a system call of
+/// its own; without them h2 copies answers of up to 1 KiB together and sends many at once (docs/decisions/0005).
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
@@ -280,7 +280,7 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let second = unix(&path).await.unwrap();
-        // Somebody else's by now: it stays.
+        // The path holds another file by now: that file stays.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "a file").unwrap();
         drop(second);

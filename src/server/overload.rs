@@ -1,5 +1,5 @@
-//! What keeps an overloaded service useful: checks that cannot be answered in time are refused at once, so that
-//! Envoy hears it before its own timeout, and the others are answered.
+//! Admission under overload: a check that cannot be answered before Envoy's timeout is refused at once, so that its work
+//! does not delay the checks that can. Also the bound on the bytes of partly received messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,23 +10,23 @@ use tokio::time::Instant;
 
 use crate::per_core::PerCore;
 
-/// The most checks under way on one core at a time: some fifty milliseconds' work.
+/// Checks under way on one core: some fifty milliseconds of work.
 const MAX_CHECKS_PER_CORE: usize = 4096;
 
-/// The most bytes of messages that are not all there: whoever sends them slowly must not fill the memory.
+/// Bytes of partly received messages, over all connections: clients that send slowly must not fill the memory.
 const MAX_PARTIAL_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 
-/// A check that waited this long for its turn is refused: Envoy gives up after 200 ms unless told otherwise.
+/// A check that waited this long before its work begins is refused: Envoy's default timeout is 200 ms.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// The checks under way.
+/// Counts of the checks under way and of the checks refused.
 #[derive(Debug, Default)]
 pub struct Admission {
     shards: PerCore<Shard>,
     parts: AtomicUsize,
 }
 
-/// What one core has seen.
+/// The counts of one core.
 #[derive(Debug, Default)]
 struct Shard {
     arrived: AtomicU64,
@@ -34,7 +34,7 @@ struct Shard {
     refused: AtomicU64,
 }
 
-/// Too many checks are under way, or this one waited too long for its turn; nothing of it was looked at.
+/// Too many checks are under way, or this one waited too long. Its message was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("overloaded: try again")]
 pub struct Overloaded;
@@ -48,25 +48,25 @@ impl Admission {
         Ticket { shard, fits, arrived: Instant::now() }
     }
 
-    /// Checks that have arrived so far.
+    /// Checks that have arrived since the start.
     #[must_use]
     pub fn arrived(&self) -> u64 {
         self.shards.iter().map(|shard| shard.arrived.load(Ordering::Relaxed)).sum()
     }
 
-    /// Checks that were refused because there were too many.
+    /// Checks refused since the start.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.shards.iter().map(|shard| shard.refused.load(Ordering::Relaxed)).sum()
     }
 
-    /// Room for the parts of a message that is not all there.
+    /// A share of [`MAX_PARTIAL_MESSAGE_BYTES`] for one message, empty at first.
     pub(crate) const fn partial_message(&self) -> PartialMessage<'_> {
         PartialMessage { admission: self, bytes: 0 }
     }
 }
 
-/// One check's place among those under way, from its arrival to its end.
+/// Counts one check as under way until it is dropped.
 #[derive(Debug)]
 pub struct Ticket {
     shard: Arc<CachePadded<Shard>>,
@@ -75,10 +75,10 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Whether the check can still be in time; asked when it is its turn.
+    /// Called when the check's work begins.
     ///
     /// # Errors
-    /// [`Overloaded`].
+    /// [`Overloaded`]: the check came past the limit of its core, or waited longer than [`MAX_WAIT`].
     pub fn in_time(&self) -> Result<(), Overloaded> {
         if self.fits && self.arrived.elapsed() <= MAX_WAIT {
             return Ok(());
@@ -94,7 +94,7 @@ impl Drop for Ticket {
     }
 }
 
-/// The parts of one message; their room is free again when this is dropped.
+/// The bytes that a partly received message holds; dropping it frees them.
 #[derive(Debug)]
 pub(crate) struct PartialMessage<'a> {
     admission: &'a Admission,
@@ -102,10 +102,10 @@ pub(crate) struct PartialMessage<'a> {
 }
 
 impl PartialMessage<'_> {
-    /// Takes room for so many bytes in all.
+    /// Raises this message's share to `bytes` in all.
     ///
     /// # Errors
-    /// [`Overloaded`] if the parts of all messages have no more.
+    /// [`Overloaded`] if all messages together hold too many bytes.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Overloaded> {
         let more = bytes.saturating_sub(self.bytes);
         self.bytes += more;

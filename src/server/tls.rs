@@ -1,4 +1,4 @@
-//! TLS on the gRPC port: certificates read at start and again when they change.
+//! TLS on the gRPC port: the certificates are read at start and again when their files change.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,23 +11,22 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::TlsFiles;
-use crate::watched_file::{Disk, FileVersion, POLL_INTERVAL};
+use crate::watched_file::{FileIo, WatchedFiles};
 
-/// The certificates at work.
 pub struct Tls {
     files: TlsFiles,
     config: ArcSwap<ServerConfig>,
-    /// The versions of the files before they were read.
-    read: [Option<FileVersion>; 3],
+    /// With the versions that `config` was made from.
+    watched: WatchedFiles,
+    file_io: FileIo,
 }
 
-/// A certificate that cannot be used.
+/// Why the certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read or holds no PEM of the kind that belongs there.
@@ -51,7 +50,7 @@ pub enum TlsError {
         /// What is wrong.
         error: rustls::Error,
     },
-    /// Roots that cannot verify anybody.
+    /// Roots that no client certificate can be verified with.
     #[error("server.tls: {}: {error}", file.display())]
     Roots {
         /// The file.
@@ -59,22 +58,22 @@ pub enum TlsError {
         /// What is wrong with it.
         error: VerifierBuilderError,
     },
-    /// A disk that hangs.
+    /// The files' disk hangs.
     #[error("server.tls: {0}")]
-    Disk(#[from] io::Error),
+    FileIo(#[from] io::Error),
 }
 
-/// Why a PEM file cannot be read. The library's own words quote the file: a key on one line with its marker
-/// would stand in the log.
+/// Why a PEM file cannot be read. [`pem::Error`]'s own message quotes the file: a private key on one line with its marker
+/// would be logged.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// It cannot be read at all.
+    /// The read failed.
     #[error(transparent)]
     File(io::Error),
-    /// It holds something else.
+    /// PEM of other kinds, or no PEM.
     #[error("holds no PEM of the kind that belongs there")]
-    Nothing,
-    /// It is damaged.
+    NoItem,
+    /// Damaged PEM.
     #[error("is not well-formed PEM")]
     Malformed,
 }
@@ -83,7 +82,7 @@ impl From<pem::Error> for Unreadable {
     fn from(error: pem::Error) -> Self {
         match error {
             pem::Error::Io(error) => Self::File(error),
-            pem::Error::NoItemsFound => Self::Nothing,
+            pem::Error::NoItemsFound => Self::NoItem,
             _ => Self::Malformed,
         }
     }
@@ -95,37 +94,31 @@ impl Tls {
     /// # Errors
     /// [`TlsError`], naming the file.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let read = marks(&files);
+        let TlsFiles { cert, key, client_ca } = &files;
+        let paths = [cert, key].into_iter().chain(client_ca).cloned().collect();
+        let file_io = FileIo::new();
+        let watched = WatchedFiles::new(paths, file_io.clone());
         let config = ArcSwap::from_pointee(server_config(&files)?);
-        Ok(Self { files, config, read })
+        Ok(Self { files, config, watched, file_io })
     }
 
-    /// Shakes hands with a client.
+    /// The TLS handshake with a client.
     ///
     /// # Errors
-    /// Whatever the client did wrong.
+    /// The handshake failed.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         TlsAcceptor::from(self.config.load_full()).accept(stream).await
     }
 
-    /// Reads the files again when they change, until `stop`. Files that cannot be used change nothing.
+    /// Reads the files again when they change, until `stop`. If the new files cannot be used, the old certificates stay.
     pub(crate) async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let watching = async {
-            let disk = Disk::new();
-            let (mut used, mut seen) = (self.read, None);
+            let mut watched = self.watched.clone();
             loop {
-                sleep(POLL_INTERVAL).await;
+                watched.settled_change().await;
                 let files = self.files.clone();
-                let Ok(marks) = disk.run(move || marks(&files)).await else { continue };
-                // Two looks must agree: certificate and key are written one after the other.
-                let settled = seen == Some(marks);
-                seen = Some(marks);
-                if marks == used || !settled {
-                    continue;
-                }
-                used = marks;
-                let files = self.files.clone();
-                match disk.run(move || server_config(&files)).await.map_err(TlsError::from).flatten() {
+                match self.file_io.run(move || server_config(&files)).await.map_err(TlsError::from).flatten()
+                {
                     Ok(config) => {
                         self.config.store(Arc::new(config));
                         tracing::info!("the certificate was replaced");
@@ -143,11 +136,7 @@ impl Tls {
     }
 }
 
-fn marks(TlsFiles { cert, key, client_ca }: &TlsFiles) -> [Option<FileVersion>; 3] {
-    [FileVersion::of(cert), FileVersion::of(key), client_ca.as_deref().and_then(FileVersion::of)]
-}
-
-/// TLS 1.2 and 1.3 with what rustls holds safe; HTTP/2 alone (gRPC is nothing else).
+/// TLS 1.2 and 1.3 with the defaults of rustls, and ALPN `h2` alone: gRPC is HTTP/2.
 fn server_config(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let pair = |error| TlsError::Pair { cert: cert.clone(), key: key.clone(), error };

@@ -1,8 +1,6 @@
-//! Reads that take what has arrived, and not only as much as the reader has room for.
-//!
-//! h2 reads into the 8 KiB that are unread of its buffer, so a peer that sends many requests at once, or a large one, costs a
-//! system call for each piece. Here one call takes up to [`READ_BUFFER_BYTES`] bytes. The room for them is lent by the thread, and only
-//! while something is unread in it: a connection that is idle holds none.
+//! Reads of up to [`READ_BUFFER_BYTES`] in one system call. h2 reads into the free part of an 8 KiB buffer, so a client that
+//! sends many requests at once, or a large one, costs a system call for each piece. The buffer belongs to the thread, and a
+//! connection holds one only while unread bytes are in it: an idle connection holds none.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,10 +9,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Two HTTP/2 frames of the largest size we accept, or some eighteen checks.
+/// Two HTTP/2 frames of the largest size we accept (16 KiB), or some eighteen checks.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
 
-/// How much room a thread keeps for the next reads.
+/// Buffers that a thread keeps for its next reads: 128 KiB.
 const MAX_SPARE_BUFFERS_PER_THREAD: usize = 4;
 
 type ReadBuffer = Box<[u8]>;
@@ -27,23 +25,24 @@ fn take_buffer() -> ReadBuffer {
     SPARE_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; READ_BUFFER_BYTES].into())
 }
 
-fn return_buffer(room: ReadBuffer) {
-    SPARE_BUFFERS.with_borrow_mut(|buffers| {
-        if buffers.len() < MAX_SPARE_BUFFERS_PER_THREAD {
-            buffers.push(room);
+fn return_buffer(buffer: ReadBuffer) {
+    SPARE_BUFFERS.with_borrow_mut(|spare| {
+        if spare.len() < MAX_SPARE_BUFFERS_PER_THREAD {
+            spare.push(buffer);
         }
     });
 }
 
-/// A stream with reads of that kind; writes go through as they are. No `Debug`: what is unread holds tokens.
+/// A stream with wide reads. `is_write_vectored` is not forwarded, on purpose: h2 must not use vectored writes here
+/// (docs/decisions/0005). No `Debug`: the unread bytes hold tokens.
 pub(crate) struct WideReads<S> {
     stream: S,
     unread: Option<Unread>,
 }
 
-/// What has been read and not been taken.
+/// Bytes that were read from the stream and not yet by the reader.
 struct Unread {
-    room: ReadBuffer,
+    buffer: ReadBuffer,
     from: usize,
     to: usize,
 }
@@ -55,16 +54,16 @@ impl<S> WideReads<S> {
 }
 
 impl Unread {
-    /// Hands over as much as there is room for; what then is unread, if anything.
-    fn move_into(mut self, buffer: &mut ReadBuf<'_>) -> Option<Self> {
-        let here = self.room.get(self.from..self.to).unwrap_or_default();
-        let fits = here.len().min(buffer.remaining());
-        buffer.put_slice(here.get(..fits).unwrap_or_default());
-        self.from += fits;
+    /// Copies as many bytes as fit; returns the rest, if any.
+    fn copy_into(mut self, target: &mut ReadBuf<'_>) -> Option<Self> {
+        let bytes = self.buffer.get(self.from..self.to).unwrap_or_default();
+        let copied = bytes.len().min(target.remaining());
+        target.put_slice(bytes.get(..copied).unwrap_or_default());
+        self.from += copied;
         if self.from < self.to {
             return Some(self);
         }
-        return_buffer(self.room);
+        return_buffer(self.buffer);
         None
     }
 }
@@ -73,22 +72,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for WideReads<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        target: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Some(unread) = this.unread.take() {
-            this.unread = unread.move_into(buffer);
+            this.unread = unread.copy_into(target);
             return Poll::Ready(Ok(()));
         }
-        if buffer.remaining() >= READ_BUFFER_BYTES {
-            return Pin::new(&mut this.stream).poll_read(context, buffer);
+        if target.remaining() >= READ_BUFFER_BYTES {
+            return Pin::new(&mut this.stream).poll_read(context, target);
         }
-        let mut room = take_buffer();
-        let mut read = ReadBuf::new(&mut room);
+        let mut buffer = take_buffer();
+        let mut read = ReadBuf::new(&mut buffer);
         let polled = Pin::new(&mut this.stream).poll_read(context, &mut read);
         let to = read.filled().len();
-        // Nothing at all is the stream's end, as for any reader.
-        this.unread = Unread { room, from: 0, to }.move_into(buffer);
+        // With no bytes read, `polled` is pending, an error or the end of the stream, and the buffer goes back.
+        this.unread = Unread { buffer, from: 0, to }.copy_into(target);
         polled
     }
 }
@@ -117,7 +116,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[tokio::test]
-    async fn every_byte_arrives_once_and_in_order_whatever_the_reader_has_room_for() {
+    async fn every_byte_arrives_once_and_in_order_for_any_size_of_read() {
         let sent: Vec<u8> = (0..200_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
         for room in
             [1, 9, 1000, 8192, READ_BUFFER_BYTES - 1, READ_BUFFER_BYTES, READ_BUFFER_BYTES + 1, 100_000]
@@ -127,7 +126,7 @@ mod tests {
             let writing = tokio::spawn(async move {
                 here.write_all(&bytes).await.unwrap();
                 here.shutdown().await.unwrap();
-                // What is written the other way goes through.
+                // Writes in the other direction arrive.
                 let mut answer = [0; 2];
                 here.read_exact(&mut answer).await.unwrap();
                 answer
@@ -143,13 +142,13 @@ mod tests {
             assert!(received == sent, "{room}");
             wide.write_all(b"ok").await.unwrap();
             assert_eq!(&writing.await.unwrap(), b"ok");
-            assert!(wide.unread.is_none(), "an idle connection holds no room");
+            assert!(wide.unread.is_none(), "an idle connection holds no buffer");
         }
         assert!(SPARE_BUFFERS.with_borrow(Vec::len) <= MAX_SPARE_BUFFERS_PER_THREAD);
     }
 
     #[tokio::test]
-    async fn a_stream_that_fails_says_so_after_what_it_had_sent() {
+    async fn an_error_of_the_stream_comes_after_the_bytes_before_it() {
         let mut wide = WideReads::new(six_bytes());
         let mut part = [0; 4];
         assert_eq!(wide.read(&mut part).await.unwrap(), 4);

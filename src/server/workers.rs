@@ -1,5 +1,5 @@
-//! Where connections are served: a thread with a runtime of its own for each core, so that a check never changes
-//! threads. Envoy's connections are few and long; they are spread over the threads by count.
+//! The runtimes that serve connections: one thread with a current_thread runtime for each core, so that no check moves
+//! between threads. Envoy's connections are few and long; a new one goes to the thread with the fewest.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The threads, or one runtime that is there already.
+/// One runtime for each core, or one that is there already.
 #[derive(Debug, Clone)]
 pub struct Workers(Arc<Vec<Worker>>);
 
@@ -34,69 +34,69 @@ impl Workers {
         Self(Arc::new(vec![Worker { runtime, connections: AtomicUsize::new(0) }]))
     }
 
-    /// One thread for each core that the process may use, by its affinity and its control group.
+    /// One thread for each core that the process may use, by its CPU affinity and its cgroup quota.
     ///
     /// # Errors
-    /// When a thread or its runtime cannot be made.
+    /// A thread cannot be spawned or its runtime cannot be built.
     pub async fn start() -> io::Result<(Self, Threads)> {
         let (mut threads, mut workers) = (Vec::new(), Vec::new());
         let stop = CancellationToken::new();
         // An error on the way ends the threads that were started before it.
         let ends_threads = stop.clone().drop_guard();
-        for at in 0..thread::available_parallelism().map_or(1, Into::into) {
-            let (tell, told) = oneshot::channel();
+        for core in 0..thread::available_parallelism().map_or(1, Into::into) {
+            let (sender, receiver) = oneshot::channel();
             let stop = stop.clone();
             let work = move || {
-                // Made where it runs; dropped there too, with whatever is left on it.
+                // The runtime is built and dropped on its own thread, together with the tasks that are left on it.
                 match Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => {
-                        let _ = tell.send(Ok(runtime.handle().clone()));
+                        let _ = sender.send(Ok(runtime.handle().clone()));
                         runtime.block_on(stop.cancelled());
                     }
-                    Err(error) => drop(tell.send(Err(error))),
+                    Err(error) => drop(sender.send(Err(error))),
                 }
             };
-            threads.push(thread::Builder::new().name(format!("passage-authz-{at}")).spawn(work)?);
-            let runtime = told.await.map_err(io::Error::other)??;
+            threads.push(thread::Builder::new().name(format!("passage-authz-{core}")).spawn(work)?);
+            let runtime = receiver.await.map_err(io::Error::other)??;
             workers.push(Worker { runtime, connections: AtomicUsize::new(0) });
         }
         Ok((Self(Arc::new(workers)), Threads { stop: ends_threads, threads }))
     }
 
-    /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// A place for one connection, where there are the fewest.
+    /// Counts a new connection on the core that has the fewest.
     pub(crate) fn assign(&self) -> Assignment {
-        let count =
-            |at: &usize| self.0.get(*at).map_or(usize::MAX, |it| it.connections.load(Ordering::Relaxed));
-        let at = (0..self.0.len()).min_by_key(count).unwrap_or_default();
-        let assignment = Assignment { workers: self.clone(), at };
+        let connections = |core: &usize| {
+            self.0.get(*core).map_or(usize::MAX, |worker| worker.connections.load(Ordering::Relaxed))
+        };
+        let core = (0..self.0.len()).min_by_key(connections).unwrap_or_default();
+        let assignment = Assignment { workers: self.clone(), core };
         assignment.worker().connections.fetch_add(1, Ordering::Relaxed);
         assignment
     }
 }
 
-/// One connection's place; it is free again when dropped.
+/// The core of one connection; dropping it ends the count of the connection there.
 pub(crate) struct Assignment {
     workers: Workers,
-    at: usize,
+    core: usize,
 }
 
 impl Assignment {
     fn worker(&self) -> &Worker {
-        self.workers.0.get(self.at).expect("there is at least one worker, and none goes")
+        self.workers.0.get(self.core).expect("there is at least one worker, and none is removed")
     }
 
     pub(crate) fn runtime(&self) -> Handle {
         self.worker().runtime.clone()
     }
 
-    /// Which of the workers it is at, from 0.
+    /// From 0, below [`Workers::count`].
     pub(crate) const fn core(&self) -> usize {
-        self.at
+        self.core
     }
 }
 
@@ -107,12 +107,12 @@ impl Drop for Assignment {
 }
 
 impl Threads {
-    /// Ends the threads; blocks until they have.
+    /// Stops the threads and joins them. Blocks.
     pub fn end(self) {
         let Self { stop, threads } = self;
         drop(stop);
         for thread in threads {
-            // A panic in a task is caught by its runtime; there is nothing more to say here.
+            // An error is a panic of the thread itself. A task's panic ends in its `JoinHandle`.
             let _ = thread.join();
         }
     }

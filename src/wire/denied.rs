@@ -1,33 +1,31 @@
-//! How a denial reads over HTTP: status, challenge and body, whatever protocol carries it.
+//! A denial as an HTTP response: status, challenge and body, the same over gRPC and HTTP.
 
 use serde_json::json;
 
 use crate::domain::denial::{Challenge, Denial, Wording};
 
-/// After this many seconds a client may try again when keys cannot be had.
+/// Seconds after which a client may try again while keys are unavailable.
 const RETRY_AFTER: &str = "5";
 
-/// What the client gets instead of its answer.
+/// The response that the client gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Denied {
-    /// The HTTP status.
     pub status: u16,
-    /// Headers with their values: the challenge of RFC 6750 section 3, `retry-after`, the content type.
+    /// The challenge of RFC 6750 section 3, `retry-after`, the content type.
     pub headers: Vec<(&'static str, String)>,
     /// `application/problem+json` (RFC 9457).
     pub body: String,
 }
 
-/// Renders a denial.
 #[must_use]
-pub(crate) fn denied(denial: Denial, wording: &Wording) -> Denied {
+pub(crate) fn render(denial: Denial, wording: &Wording) -> Denied {
     let Wording { realm, reasons } = wording;
-    let told = *reasons || denial.challenge() != Challenge::InvalidToken;
+    let with_reason = *reasons || denial.challenge() != Challenge::InvalidToken;
     let extra = match denial.challenge() {
         Challenge::Credentials => Some(("www-authenticate", format!("Bearer realm=\"{realm}\""))),
         Challenge::InvalidToken => {
             let mut text = format!("Bearer realm=\"{realm}\", error=\"invalid_token\"");
-            if told {
+            if with_reason {
                 text.push_str(&format!(", error_description=\"{}\"", denial.detail()));
             }
             Some(("www-authenticate", text))
@@ -40,15 +38,15 @@ pub(crate) fn denied(denial: Denial, wording: &Wording) -> Denied {
     };
     let mut headers = vec![("content-type", "application/problem+json".to_owned())];
     headers.extend(extra);
-    Denied { status: denial.http_status(), headers, body: problem(denial, told) }
+    Denied { status: denial.http_status(), headers, body: problem(denial, with_reason) }
 }
 
 /// RFC 9457, with the denial's code as an extension member.
-fn problem(denial: Denial, told: bool) -> String {
+fn problem(denial: Denial, with_reason: bool) -> String {
     let status = denial.http_status();
     let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let title = title.unwrap_or_default();
-    if told {
+    if with_reason {
         let (code, detail) = (denial.code(), denial.detail());
         json!({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code})
     } else {

@@ -1,5 +1,4 @@
-//! The only file that knows Envoy's messages: a `CheckRequest` becomes a [`Request`], a [`Verdict`]
-//! becomes a `CheckResponse`.
+//! The only file that knows Envoy's messages: a `CheckRequest` becomes a [`Request`], a [`Verdict`] a `CheckResponse`.
 
 use std::collections::HashMap;
 
@@ -33,7 +32,7 @@ mod proto {
     tonic::include_proto!("envoy.service.auth.v3");
 }
 
-/// The messages' own descriptors, for reflection.
+/// The descriptors of proto/, for reflection.
 pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// `google.rpc.Code`, the few that answers use.
@@ -46,14 +45,13 @@ mod code {
     pub(super) const UNAUTHENTICATED: i32 = 16;
 }
 
-/// The service's name, and the call's.
 pub(crate) const SERVICE: &str = "envoy.service.auth.v3.Authorization";
 pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// The view of an encoded check request.
+/// Reads an encoded `CheckRequest`; the view borrows from it.
 ///
 /// # Errors
-/// [`Denial::RequestMalformed`] if it describes no HTTP request at all, [`Denial::RuleUnknown`] if it names two rules.
+/// [`Denial::RequestMalformed`] if it has no HTTP request, [`Denial::RuleUnknown`] if it names two rules.
 pub(crate) fn view(check: &[u8]) -> Result<Request<'_>, Denial> {
     match scan::scan(check) {
         Ok(scanned) if scanned.has_two_rules => Err(Denial::RuleUnknown),
@@ -62,7 +60,7 @@ pub(crate) fn view(check: &[u8]) -> Result<Request<'_>, Denial> {
     }
 }
 
-/// Answers as gRPC messages, prefix included. What does not depend on the request is encoded once.
+/// Verdicts as gRPC messages, prefix included. What does not depend on the request is encoded once.
 #[derive(Debug)]
 pub(crate) struct Answers {
     denials: HashMap<Denial, Bytes>,
@@ -71,50 +69,47 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// For this wording and these identity headers.
     #[must_use]
     pub(crate) fn new(wording: &Wording, identity: &Identity) -> Self {
-        let message = |denial| prefixed(|buffer| denied(denial, wording).encode_raw(buffer));
+        let message = |denial| prefixed(|buffer| denied_response(denial, wording).encode_raw(buffer));
         let aliases =
             OkHttpResponse { headers_to_remove: identity.aliases().to_vec(), ..OkHttpResponse::default() };
         let denials = Denial::ALL.iter().copied().map(|denial| (denial, message(denial))).collect();
         Self { denials, aliases: aliases.encode_to_vec().into() }
     }
 
-    /// The answer to a check.
     #[must_use]
     pub(crate) fn of(&self, verdict: &Verdict<'_>) -> Bytes {
         match verdict {
-            Verdict::Allow(grant) => self.granted(grant),
+            Verdict::Allow(grant) => self.encode_grant(grant),
             Verdict::Deny(denial) => self.denials.get(denial).cloned().unwrap_or_default(),
         }
     }
 
-    fn granted(&self, grant: &Grant<'_>) -> Bytes {
-        let told = grant.metadata().iter().map(|(claim, value)| ((*claim).to_owned(), protobuf(value)));
+    fn encode_grant(&self, grant: &Grant<'_>) -> Bytes {
+        let claims = grant.metadata().iter().map(|(claim, value)| ((*claim).to_owned(), protobuf(value)));
         let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
-        let fields = told.chain(shadow).collect();
+        let fields = claims.chain(shadow).collect();
         let Headers { set, remove, aliases: _ } = grant.headers();
         let Withheld { headers: tokens, cookie, query } = grant.withheld();
         let mut headers: Vec<_> =
             set.iter().map(|(name, value)| header((*name).to_owned(), value.clone())).collect();
-        let mut removed: Vec<_> =
+        let mut headers_to_remove: Vec<_> =
             remove.iter().map(|name| (*name).to_owned()).chain(tokens.clone()).collect();
-        match cookie.as_deref().map(speakable) {
+        match cookie.as_deref().map(utf8_cookies) {
             None => {}
-            Some(rest) if rest.is_empty() => removed.push("cookie".to_owned()),
+            Some(rest) if rest.is_empty() => headers_to_remove.push("cookie".to_owned()),
             Some(rest) => headers.push(header("cookie", rest)),
         }
-        let ok =
-            OkHttpResponse { headers, headers_to_remove: removed, query_parameters_to_remove: query.clone() };
-        let around = CheckResponse {
+        let ok = OkHttpResponse { headers, headers_to_remove, query_parameters_to_remove: query.clone() };
+        let response = CheckResponse {
             status: Some(proto::Status { code: code::OK }),
             dynamic_metadata: Some(Struct { fields }),
             http_response: None,
         };
         prefixed(|buffer| {
-            around.encode_raw(buffer);
-            // The rest of the message: its `ok_response`, field 3, in two parts.
+            response.encode_raw(buffer);
+            // Then its `ok_response`, field 3, in two parts: fields of one message may stand apart.
             encode_key(3, WireType::LengthDelimited, buffer);
             encode_varint((ok.encoded_len() + self.aliases.len()) as u64, buffer);
             ok.encode_raw(buffer);
@@ -123,7 +118,7 @@ impl Answers {
     }
 }
 
-fn denied(denial: Denial, wording: &Wording) -> CheckResponse {
+fn denied_response(denial: Denial, wording: &Wording) -> CheckResponse {
     let code = match denial.challenge() {
         Challenge::Credentials | Challenge::InvalidToken => code::UNAUTHENTICATED,
         Challenge::Scope | Challenge::Forbidden => code::PERMISSION_DENIED,
@@ -131,7 +126,7 @@ fn denied(denial: Denial, wording: &Wording) -> CheckResponse {
         Challenge::Malformed => code::INVALID_ARGUMENT,
         Challenge::Misconfigured => code::INTERNAL,
     };
-    let Denied { status, headers, body } = denied::denied(denial, wording);
+    let Denied { status, headers, body } = denied::render(denial, wording);
     CheckResponse {
         status: Some(proto::Status { code }),
         dynamic_metadata: None,
@@ -143,13 +138,13 @@ fn denied(denial: Denial, wording: &Wording) -> CheckResponse {
     }
 }
 
-/// A claim's value as Envoy's metadata holds it.
+/// A claim's value for Envoy's dynamic metadata.
 fn protobuf(value: &serde_json::Value) -> Value {
     use serde_json::Value as Json;
     let kind = match value {
         Json::Null => Kind::NullValue(0),
         Json::Bool(value) => Kind::BoolValue(*value),
-        // Struct has doubles only.
+        // A protobuf Struct has doubles only.
         Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
         Json::String(value) => Kind::StringValue(value.clone()),
         Json::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(protobuf).collect() }),
@@ -161,9 +156,9 @@ fn protobuf(value: &serde_json::Value) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// The cookies that can be said to Envoy: `value` must be UTF-8 on the wire, and `raw_value` is not read in answers (seen
-/// with Envoy 1.40: the header arrives empty).
-fn speakable(cookies: &[u8]) -> String {
+/// The cookies that Envoy can be sent: `value` must be UTF-8 on the wire, and Envoy ignores `raw_value` in a response
+/// (seen with Envoy 1.40: the header arrives empty).
+fn utf8_cookies(cookies: &[u8]) -> String {
     let pairs = cookies.split(|byte| *byte == b';').filter_map(|pair| str::from_utf8(pair).ok());
     pairs.map(str::trim).collect::<Vec<_>>().join("; ")
 }

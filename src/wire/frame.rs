@@ -2,10 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// One byte that says whether the message is compressed, and four for its length.
+/// One byte for the compressed flag, four for the message's length.
 pub(crate) const PREFIX_BYTES: usize = 5;
 
-/// A gRPC message: not compressed, its length, and itself.
+/// An encoded message with its prefix, not compressed.
 pub(crate) fn prefixed(encode: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut buffer = BytesMut::with_capacity(512);
     buffer.extend_from_slice(&[0; PREFIX_BYTES]);

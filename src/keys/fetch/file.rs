@@ -1,30 +1,29 @@
-//! Keys in a file, re-read when it changes.
+//! Keys in a file, read again when the file changes.
 
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::{BoxFuture, Fetch, FetchError, Fetched, MAX_DOCUMENT_BYTES, Validator};
-use crate::watched_file::{Disk, FileVersion, POLL_INTERVAL};
+use crate::watched_file::{FileIo, FileVersion, POLL_INTERVAL};
 
 pub(super) struct KeyFile {
     path: PathBuf,
-    read: Mutex<Option<FileVersion>>,
-    disk: Disk,
+    version_read: Mutex<Option<FileVersion>>,
+    file_io: FileIo,
 }
 
 impl KeyFile {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, read: Mutex::new(None), disk: Disk::new() }
+        Self { path, version_read: Mutex::new(None), file_io: FileIo::new() }
     }
 
-    fn last(&self) -> Option<FileVersion> {
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    fn version_read(&self) -> Option<FileVersion> {
+        *self.version_read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -32,9 +31,9 @@ impl Fetch for KeyFile {
     fn fetch<'a>(&'a self, _: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
         Box::pin(async move {
             let path = self.path.clone();
-            let (mark, body) = self.disk.run(move || (FileVersion::of(&path), read(&path))).await?;
-            // The mark is taken before the read: a change in between is seen at the next look.
-            *self.read.lock().unwrap_or_else(PoisonError::into_inner) = mark;
+            // The version is taken before the read, so the next poll sees a change between the two.
+            let (version, body) = self.file_io.run(move || (FileVersion::of(&path), read(&path))).await?;
+            *self.version_read.lock().unwrap_or_else(PoisonError::into_inner) = version;
             Ok(Fetched { body: Some(body?), validator: None, max_age: None })
         })
     }
@@ -44,9 +43,10 @@ impl Fetch for KeyFile {
             loop {
                 sleep(POLL_INTERVAL).await;
                 let path = self.path.clone();
-                // A look that fails is no change: the file may be in the middle of a swap.
-                if let Ok(Some(mark)) = self.disk.run(move || FileVersion::of(&path)).await
-                    && self.last() != Some(mark)
+                // A poll that fails is no change: the file may be in the middle of a swap. One poll is enough: a key set
+                // that is cut off is no JSON, so the fetch fails and the last good set stays.
+                if let Ok(Some(version)) = self.file_io.run(move || FileVersion::of(&path)).await
+                    && self.version_read() != Some(version)
                 {
                     return;
                 }

@@ -1,4 +1,4 @@
-//! Keys over HTTP: at a fixed URL, or where the issuer's discovery document says.
+//! Keys over HTTP: at a fixed URL, or at the `jwks_uri` of the issuer's discovery document.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use reqwest::redirect;
 use url::Url;
 
-use super::{BoxFuture, ClientError, Fetch, FetchError, Fetched, MAX_DOCUMENT_BYTES, Validator, reasons};
+use super::{BoxFuture, ClientError, Fetch, FetchError, Fetched, MAX_DOCUMENT_BYTES, Validator, with_causes};
 use crate::config::WebAccess;
 use crate::domain::issuer::is_loopback;
 use crate::domain::json::{Member, Object};
@@ -15,91 +15,89 @@ use crate::domain::json::{Member, Object};
 /// The most redirects one request follows.
 const MAX_REDIRECTS: usize = 3;
 
-/// What a fetch calls itself.
 const USER_AGENT: &str = concat!("passage-authz/", env!("CARGO_PKG_VERSION"));
 
-/// The key set at a fixed URL.
-pub(super) struct KeysAt {
-    web: Web,
+pub(super) struct FixedUrl {
+    client: IssuerClient,
     url: Url,
     timeout: Duration,
 }
 
-impl KeysAt {
+impl FixedUrl {
     pub(super) fn new(url: Url, access: &WebAccess, timeout: Duration) -> Result<Self, ClientError> {
-        Ok(Self { web: Web::new(access)?, url, timeout })
+        Ok(Self { client: IssuerClient::new(access)?, url, timeout })
     }
 }
 
-impl Fetch for KeysAt {
-    fn fetch<'a>(&'a self, known: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
-        Box::pin(within(self.timeout, self.web.get(&self.url, known)))
+impl Fetch for FixedUrl {
+    fn fetch<'a>(&'a self, validator: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
+        Box::pin(with_timeout(self.timeout, self.client.get(&self.url, validator)))
     }
 }
 
-/// The key set of an issuer that speaks OpenID Connect Discovery 1.0.
-pub(super) struct Discovered {
-    web: Web,
+/// OpenID Connect Discovery 1.0.
+pub(super) struct Discovery {
+    client: IssuerClient,
     issuer: String,
     document: Url,
     timeout: Duration,
 }
 
-impl Discovered {
+impl Discovery {
     pub(super) fn new(
         issuer: String,
         document: Url,
         access: &WebAccess,
         timeout: Duration,
     ) -> Result<Self, ClientError> {
-        Ok(Self { web: Web::new(access)?, issuer, document, timeout })
+        Ok(Self { client: IssuerClient::new(access)?, issuer, document, timeout })
     }
 
-    /// The document, then the keys it names: asked for together, so that a move of the keys is followed.
-    async fn both(&self, known: Option<&Validator>) -> Result<Fetched, FetchError> {
-        let document = self.web.get(&self.document, None).await?.body.unwrap_or_default();
+    /// Each fetch requests the discovery document as well, so a changed `jwks_uri` takes effect.
+    async fn document_and_keys(&self, validator: Option<&Validator>) -> Result<Fetched, FetchError> {
+        let document = self.client.get(&self.document, None).await?.body.unwrap_or_default();
         let keys_uri = self.keys_uri(&document)?;
-        self.web.get(&keys_uri, known).await
+        self.client.get(&keys_uri, validator).await
     }
 
-    /// OpenID Connect Discovery 1.0 section 4.3: the issuer must be identical, or the document is not its.
+    /// OpenID Connect Discovery 1.0 section 4.3: the document's `issuer` must be identical to the configured issuer.
     fn keys_uri(&self, document: &[u8]) -> Result<Url, FetchError> {
         let document = Object::parse_shallow(document).map_err(|_| FetchError::NotADocument)?;
         match document.member("issuer") {
             Member::String(issuer) if issuer == self.issuer => {}
             _ => return Err(FetchError::OtherIssuer),
         }
-        let Member::String(uri) = document.member("jwks_uri") else { return Err(FetchError::KeysUri) };
-        let uri = Url::parse(&uri).map_err(|_| FetchError::KeysUri)?;
-        // As for a redirect: never from https down to http.
+        let Member::String(text) = document.member("jwks_uri") else { return Err(FetchError::KeysUri) };
+        let uri = Url::parse(&text).map_err(|_| FetchError::KeysUri)?;
+        // Never from https to http, as for a redirect.
         let downgrade = self.document.scheme() == "https" && uri.scheme() != "https";
-        if downgrade || !self.web.access.allows(&uri) { Err(FetchError::KeysUri) } else { Ok(uri) }
+        if downgrade || !self.client.access.allows(&uri) { Err(FetchError::KeysUri) } else { Ok(uri) }
     }
 }
 
-impl Fetch for Discovered {
-    fn fetch<'a>(&'a self, known: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
-        Box::pin(within(self.timeout, self.both(known)))
+impl Fetch for Discovery {
+    fn fetch<'a>(&'a self, validator: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
+        Box::pin(with_timeout(self.timeout, self.document_and_keys(validator)))
     }
 }
 
-/// One limit for the whole exchange: a body that drips in is cut like a server that hangs.
-async fn within(
+/// One timeout for the whole exchange: it covers a body that arrives byte by byte as well as a server that never answers.
+async fn with_timeout(
     limit: Duration,
     exchange: impl Future<Output = Result<Fetched, FetchError>>,
 ) -> Result<Fetched, FetchError> {
     tokio::time::timeout(limit, exchange).await.unwrap_or(Err(FetchError::Timeout(limit)))
 }
 
-/// A client with the rules that every request to an issuer follows.
-struct Web {
-    client: reqwest::Client,
-    /// For this machine itself: past any proxy, for plain http is only safe if it never leaves.
-    direct: reqwest::Client,
+/// HTTP requests to an issuer, with the same redirect rules, roots and limits for each.
+struct IssuerClient {
+    remote: reqwest::Client,
+    /// Uses no proxy: plain http to a loopback address is only safe if it does not leave the machine.
+    loopback: reqwest::Client,
     access: WebAccess,
 }
 
-impl Web {
+impl IssuerClient {
     fn new(access: &WebAccess) -> Result<Self, ClientError> {
         let roots =
             access.ca.as_ref().map(|ca| reqwest::Certificate::from_pem_bundle(&ca.pem)).transpose()?;
@@ -111,33 +109,35 @@ impl Web {
             let policy = access.clone();
             reqwest::Client::builder()
                 .user_agent(USER_AGENT)
-                .redirect(redirect::Policy::custom(move |attempt| follow(attempt, &policy, loopback)))
+                .redirect(redirect::Policy::custom(move |attempt| {
+                    redirect_action(attempt, &policy, loopback)
+                }))
                 .tls_certs_merge(roots.clone())
         };
-        let (client, direct) = (builder(false).build()?, builder(true).no_proxy().build()?);
-        Ok(Self { client, direct, access: access.clone() })
+        let (remote, loopback) = (builder(false).build()?, builder(true).no_proxy().build()?);
+        Ok(Self { remote, loopback, access: access.clone() })
     }
 
-    async fn get(&self, url: &Url, known: Option<&Validator>) -> Result<Fetched, FetchError> {
-        let known = known.filter(|known| known.url == *url);
-        let client = if is_loopback(url) { &self.direct } else { &self.client };
+    async fn get(&self, url: &Url, validator: Option<&Validator>) -> Result<Fetched, FetchError> {
+        let sent = validator.filter(|validator| validator.url == *url);
+        let client = if is_loopback(url) { &self.loopback } else { &self.remote };
         let mut request = client.get(url.clone());
         request = request.header(header::ACCEPT, "application/jwk-set+json, application/json");
-        if let Some(Validator { etag, .. }) = known {
+        if let Some(Validator { url: _, etag }) = sent {
             request = request.header(header::IF_NONE_MATCH, etag);
         }
-        let failed = |error: reqwest::Error| FetchError::Http(reasons(&error.without_url()));
+        let failed = |error: reqwest::Error| FetchError::Http(with_causes(&error.without_url()));
         let response = request.send().await.map_err(failed)?;
-        let etag = text(response.headers(), header::ETAG);
+        let etag = header_text(response.headers(), header::ETAG);
         let mut fetched = Fetched {
             body: None,
             validator: etag.map(|etag| Validator { url: url.clone(), etag }),
-            max_age: text(response.headers(), header::CACHE_CONTROL).and_then(|text| max_age(&text)),
+            max_age: header_text(response.headers(), header::CACHE_CONTROL).and_then(|text| max_age(&text)),
         };
         match response.status() {
-            StatusCode::OK => fetched.body = Some(body(response).await?),
-            StatusCode::NOT_MODIFIED if known.is_some() => {
-                fetched.validator = fetched.validator.or_else(|| known.cloned());
+            StatusCode::OK => fetched.body = Some(read_document(response).await?),
+            StatusCode::NOT_MODIFIED if sent.is_some() => {
+                fetched.validator = fetched.validator.or_else(|| sent.cloned());
             }
             StatusCode::NOT_MODIFIED => return Err(FetchError::Unchanged),
             other => return Err(FetchError::Status(other)),
@@ -146,13 +146,13 @@ impl Web {
     }
 }
 
-/// The body, unpacked as it comes and never beyond the limit.
-async fn body(mut response: reqwest::Response) -> Result<Bytes, FetchError> {
-    let content_type = text(response.headers(), header::CONTENT_TYPE);
+/// The body, chunk by chunk. The limit counts decompressed bytes, so a compression bomb stops at the limit too.
+async fn read_document(mut response: reqwest::Response) -> Result<Bytes, FetchError> {
+    let content_type = header_text(response.headers(), header::CONTENT_TYPE);
     if !content_type.is_none_or(|text| is_json(&text)) {
         return Err(FetchError::ContentType);
     }
-    let failed = |error: reqwest::Error| FetchError::Http(reasons(&error.without_url()));
+    let failed = |error: reqwest::Error| FetchError::Http(with_causes(&error.without_url()));
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > MAX_DOCUMENT_BYTES {
@@ -163,15 +163,15 @@ async fn body(mut response: reqwest::Response) -> Result<Bytes, FetchError> {
     Ok(body.freeze())
 }
 
-/// Never from https down to http: whoever can tamper with the plain exchange could hand out keys.
-fn follow(attempt: redirect::Attempt<'_>, access: &WebAccess, loopback: bool) -> redirect::Action {
+/// Never from https to http: an attacker on the path of the plain exchange could substitute keys.
+fn redirect_action(attempt: redirect::Attempt<'_>, access: &WebAccess, loopback: bool) -> redirect::Action {
     let from_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
     if attempt.previous().len() > MAX_REDIRECTS {
         attempt.error("more than 3 redirects")
     } else if from_https && attempt.url().scheme() != "https" {
         attempt.error("a redirect from https to http")
     } else if access.allows(attempt.url()) && is_loopback(attempt.url()) != loopback {
-        // Each has its own client: the one goes through the proxy, the other must not.
+        // The client for remote hosts may use a proxy; the one for loopback addresses must not.
         attempt.error("a redirect between this machine and another")
     } else if access.allows(attempt.url()) {
         attempt.follow()
@@ -180,11 +180,11 @@ fn follow(attempt: redirect::Attempt<'_>, access: &WebAccess, loopback: bool) ->
     }
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// `application/json`, `application/jwk-set+json` (RFC 7517 section 8.5.2) and their like.
+/// `application/json`, any `application/*+json` such as `application/jwk-set+json` (RFC 7517 section 8.5.2), and `text/json`.
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json"
@@ -192,7 +192,7 @@ fn is_json(content_type: &str) -> bool {
         || essence == "text/json"
 }
 
-/// `max-age` in seconds (RFC 9111 section 5.2.2.1); `no-cache` and `no-store` are not its business.
+/// `max-age` in seconds (RFC 9111 section 5.2.2.1). `no-cache` and `no-store` are ignored: the key set is kept anyway.
 fn max_age(cache_control: &str) -> Option<Duration> {
     cache_control.split(',').find_map(|directive| {
         let (name, value) = directive.trim().split_once('=')?;
@@ -235,7 +235,7 @@ mod tests {
         let access = WebAccess { allow_http: false, ca: None };
         let issuer = "https://login.example";
         let document = Url::parse("https://login.example/.well-known/openid-configuration").unwrap();
-        let source = Discovered::new(issuer.to_owned(), document, &access, Duration::from_secs(1)).unwrap();
+        let source = Discovery::new(issuer.to_owned(), document, &access, Duration::from_secs(1)).unwrap();
         let uri = |text: &str| {
             source.keys_uri(text.as_bytes()).map(|url| url.to_string()).map_err(|e| e.to_string())
         };

@@ -15,17 +15,17 @@ use crate::testing::{SigningKey, jwks};
 const SECOND: Duration = Duration::from_secs(1);
 const START: UnixTime = UnixTime::from_secs(1_000_000);
 
-/// What a fetch comes to.
+/// The result of one fetch.
 #[derive(Clone)]
 enum ScriptedFetch {
     Keys(&'static [&'static str], Option<u64>),
     Fail,
     Hang,
-    /// The answer takes this long.
+    /// The answer arrives after this pause.
     Slow(Duration, &'static [&'static str]),
 }
 
-/// A source that follows a script, then repeats the last line, and notes when it was asked.
+/// A source whose fetches have these results one after the other, the last one for ever. It records the times.
 #[derive(Clone)]
 struct Script(Arc<Mutex<(VecDeque<ScriptedFetch>, Vec<Instant>)>>);
 
@@ -90,14 +90,14 @@ fn refresh() -> Refresh {
 }
 
 /// A running refresher and the store it fills.
-struct House {
+struct Fixture {
     store: Arc<KeySets>,
     issuer: IssuerName,
     clock: Clock,
     running: JoinHandle<()>,
 }
 
-impl House {
+impl Fixture {
     fn new(source: impl Fetch + 'static, refresh: &Refresh) -> Self {
         let (issuer, clock) = (IssuerName::new("issuer"), Clock::stepped(START));
         let (named, inline) = (issuer.clone(), !source.can_change());
@@ -118,13 +118,13 @@ impl House {
     fn has_keys(&self) -> bool {
         let now = self.clock.now();
         let set = self.store.snapshot(&self.issuer, now).ok();
-        // Whoever looks at the stamp alone sees the same.
+        // The stamp and the set in moka begin and end together.
         assert_eq!(self.store.in_force(&self.issuer, now), set.as_ref().map(|set| set.generation()));
         set.is_some()
     }
 }
 
-/// Lets the tasks run that can, without time passing.
+/// Runs the tasks that are ready, without an advance of the clock.
 async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -142,7 +142,7 @@ fn within_a_tenth(pauses: &[f64], want: &[f64]) {
 #[tokio::test(start_paused = true)]
 async fn fetches_at_the_interval_with_jitter() {
     let script = Script::new([ScriptedFetch::Keys(&["a"], None)]);
-    let _house = House::new(script.clone(), &refresh());
+    let _fixture = Fixture::new(script.clone(), &refresh());
     sleep(SECOND * 300 * 10).await;
     let pauses = script.pauses();
     within_a_tenth(&pauses[..9], &[300.0; 9]);
@@ -155,7 +155,7 @@ async fn max_age_shortens_the_interval_but_not_below_half_a_minute() {
         [(300, 60, 60.0), (300, 1, 30.0), (300, 0, 30.0), (300, 3600, 300.0), (10, 1, 10.0), (10, 60, 10.0)]
     {
         let script = Script::new([ScriptedFetch::Keys(&["a"], Some(max_age))]);
-        let _house = House::new(script.clone(), &Refresh { interval: SECOND * interval, ..refresh() });
+        let _fixture = Fixture::new(script.clone(), &Refresh { interval: SECOND * interval, ..refresh() });
         sleep(SECOND * 900).await;
         within_a_tenth(&script.pauses()[..2], &[want; 2]);
     }
@@ -164,7 +164,7 @@ async fn max_age_shortens_the_interval_but_not_below_half_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn the_keys_are_asked_for_again_before_they_grow_too_old() {
     let script = Script::new([ScriptedFetch::Keys(&["a"], None)]);
-    let _house = House::new(script.clone(), &Refresh { max_stale: SECOND * 60, ..refresh() });
+    let _fixture = Fixture::new(script.clone(), &Refresh { max_stale: SECOND * 60, ..refresh() });
     sleep(SECOND * 100).await;
     within_a_tenth(&script.pauses()[..2], &[30.0; 2]);
 }
@@ -175,9 +175,9 @@ async fn failures_are_retried_ever_more_slowly_and_the_keys_stay() {
     outcomes.extend(std::iter::repeat_n(ScriptedFetch::Fail, 8));
     outcomes.push(ScriptedFetch::Keys(&["a"], None));
     let script = Script::new(outcomes);
-    let house = House::new(script.clone(), &refresh());
+    let fixture = Fixture::new(script.clone(), &refresh());
     sleep(SECOND * 420).await;
-    assert!(house.has_keys());
+    assert!(fixture.has_keys());
     within_a_tenth(&script.pauses(), &[300.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
     sleep(SECOND * 400).await;
     within_a_tenth(&script.pauses()[9..10], &[300.0]);
@@ -186,17 +186,17 @@ async fn failures_are_retried_ever_more_slowly_and_the_keys_stay() {
 #[tokio::test(start_paused = true)]
 async fn keys_are_good_up_to_max_stale_after_the_last_good_fetch() {
     let script = Script::new([ScriptedFetch::Keys(&["a"], None), ScriptedFetch::Fail]);
-    let house = House::new(script.clone(), &refresh());
+    let fixture = Fixture::new(script.clone(), &refresh());
     settle().await;
-    house.clock.advance(SECOND * 86_400);
-    assert!(house.has_keys() && house.store.is_ready());
-    house.clock.advance(Duration::from_millis(1));
-    assert!(!house.has_keys() && !house.store.is_ready());
-    assert_eq!(house.ask("a").await, Err(Missing::Unavailable));
-    // One answer, and everything is as it was.
+    fixture.clock.advance(SECOND * 86_400);
+    assert!(fixture.has_keys() && fixture.store.is_ready());
+    fixture.clock.advance(Duration::from_millis(1));
+    assert!(!fixture.has_keys() && !fixture.store.is_ready());
+    assert_eq!(fixture.ask("a").await, Err(Missing::Unavailable));
+    // One answer, and the keys are usable again.
     script.now_says(ScriptedFetch::Keys(&["a"], None));
     sleep(SECOND * 300).await;
-    assert!(house.has_keys() && house.store.is_ready());
+    assert!(fixture.has_keys() && fixture.store.is_ready());
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,19 +205,19 @@ async fn a_crowd_with_one_new_key_is_one_fetch() {
         ScriptedFetch::Keys(&["a"], None),
         ScriptedFetch::Slow(Duration::from_millis(100), &["a", "b"]),
     ]);
-    let house = Arc::new(House::new(script.clone(), &refresh()));
+    let fixture = Arc::new(Fixture::new(script.clone(), &refresh()));
     settle().await;
     let crowd: Vec<_> = (0..100)
         .map(|_| {
-            let house = Arc::clone(&house);
-            tokio::spawn(async move { house.ask("b").await })
+            let fixture = Arc::clone(&fixture);
+            tokio::spawn(async move { fixture.ask("b").await })
         })
         .collect();
     for one in crowd {
         assert_eq!(one.await.unwrap(), Ok(()));
     }
     assert_eq!(script.fetches(), 2);
-    // And no wish is left over that would fetch once more at the end of the cool-down.
+    // No request is left that would start a third fetch at the end of the cool-down.
     sleep(SECOND * 200).await;
     assert_eq!(script.fetches(), 2);
 }
@@ -225,62 +225,62 @@ async fn a_crowd_with_one_new_key_is_one_fetch() {
 #[tokio::test(start_paused = true)]
 async fn unknown_keys_cost_one_fetch_per_cool_down() {
     let script = Script::new([ScriptedFetch::Keys(&["a"], None)]);
-    let house = House::new(script.clone(), &refresh());
+    let fixture = Fixture::new(script.clone(), &refresh());
     settle().await;
     let began = Instant::now();
-    assert_eq!(house.ask("x").await, Err(Missing::Unknown));
-    assert_eq!(script.fetches(), 2, "the first of them is fetched for at once");
+    assert_eq!(fixture.ask("x").await, Err(Missing::Unknown));
+    assert_eq!(script.fetches(), 2, "the first one starts a fetch at once");
     for at in 0..1000 {
-        assert_eq!(house.ask(&format!("x{at}")).await, Err(Missing::Unknown));
+        assert_eq!(fixture.ask(&format!("x{at}")).await, Err(Missing::Unknown));
     }
-    assert_eq!(began.elapsed(), Duration::ZERO, "within the cool-down nobody waits");
+    assert_eq!(began.elapsed(), Duration::ZERO, "within the cool-down no check waits");
     settle().await;
     assert_eq!(script.fetches(), 2);
     sleep(SECOND * 11).await;
-    assert_eq!(script.fetches(), 3, "the wish is granted when the cool-down is over");
+    assert_eq!(script.fetches(), 3, "the requested fetch starts at the end of the cool-down");
     sleep(SECOND * 100).await;
-    assert_eq!(script.fetches(), 3, "and once is enough");
-    assert_eq!(house.ask("y").await, Err(Missing::Unknown));
+    assert_eq!(script.fetches(), 3, "and only one fetch");
+    assert_eq!(fixture.ask("y").await, Err(Missing::Unknown));
     assert_eq!(script.fetches(), 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_an_issuer_that_hangs_waits_no_longer_than_wait() {
+async fn a_check_waits_for_an_issuer_that_hangs_no_longer_than_wait() {
     let script = Script::new([ScriptedFetch::Keys(&["a"], None), ScriptedFetch::Hang]);
-    let house = House::new(script.clone(), &refresh());
+    let fixture = Fixture::new(script.clone(), &refresh());
     settle().await;
     for _ in 0..3 {
         let began = Instant::now();
-        assert_eq!(house.ask("b").await, Err(Missing::Unavailable));
+        assert_eq!(fixture.ask("b").await, Err(Missing::Unavailable));
         within_a_tenth(&[began.elapsed().as_secs_f64()], &[0.15]);
     }
-    assert!(house.has_keys(), "the keys at hand are not held up");
+    assert!(fixture.has_keys(), "the keys in force stay usable");
     assert_eq!(script.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_failed_does_not_make_a_key_unknown() {
     let script = Script::new([ScriptedFetch::Keys(&["a"], None), ScriptedFetch::Fail]);
-    let house = House::new(script.clone(), &refresh());
+    let fixture = Fixture::new(script.clone(), &refresh());
     settle().await;
-    assert_eq!(house.ask("b").await, Err(Missing::Unavailable));
-    assert_eq!(house.ask("b").await, Err(Missing::Unavailable), "within the cool-down neither");
+    assert_eq!(fixture.ask("b").await, Err(Missing::Unavailable));
+    assert_eq!(fixture.ask("b").await, Err(Missing::Unavailable), "within the cool-down neither");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_already_under_way_does_not_stand_for_the_one_that_is_wanted() {
+async fn a_fetch_in_flight_without_the_key_is_followed_by_the_requested_one() {
     // The interval's fetch began before the key was published; its answer comes without it.
     let script = Script::new([
         ScriptedFetch::Keys(&["a"], None),
         ScriptedFetch::Slow(Duration::from_millis(50), &["a"]),
         ScriptedFetch::Slow(Duration::from_millis(50), &["a", "b"]),
     ]);
-    let house = House::new(script.clone(), &refresh());
+    let fixture = Fixture::new(script.clone(), &refresh());
     settle().await;
     while script.fetches() < 2 {
         sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(house.ask("b").await, Ok(()));
+    assert_eq!(fixture.ask("b").await, Ok(()));
     assert_eq!(script.fetches(), 3);
 }
 
@@ -288,11 +288,11 @@ async fn a_fetch_already_under_way_does_not_stand_for_the_one_that_is_wanted() {
 async fn a_key_that_left_is_gone_with_the_swap() {
     let script =
         Script::new([ScriptedFetch::Keys(&["a", "b"], None), ScriptedFetch::Keys(&["b", "c"], None)]);
-    let house = House::new(script.clone(), &refresh());
+    let fixture = Fixture::new(script.clone(), &refresh());
     settle().await;
-    let before = house.store.snapshot(&house.issuer, START).unwrap();
-    assert_eq!(house.ask("c").await, Ok(()));
-    let after = house.store.snapshot(&house.issuer, START).unwrap();
+    let before = fixture.store.snapshot(&fixture.issuer, START).unwrap();
+    assert_eq!(fixture.ask("c").await, Ok(()));
+    let after = fixture.store.snapshot(&fixture.issuer, START).unwrap();
     let kids = |set: &KeySet| {
         set.keys()
             .iter()
@@ -304,15 +304,15 @@ async fn a_key_that_left_is_gone_with_the_swap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_keys_a_nudge_asks_again_before_the_back_off_is_over() {
+async fn without_keys_a_nudge_fetches_before_the_back_off_is_over() {
     let mut outcomes = vec![ScriptedFetch::Fail; 8];
     outcomes.push(ScriptedFetch::Keys(&["a"], None));
     let script = Script::new(outcomes);
-    let house = House::new(script.clone(), &refresh());
+    let fixture = Fixture::new(script.clone(), &refresh());
     sleep(SECOND * 70).await;
     let before = script.fetches();
     for _ in 0..1000 {
-        house.store.nudge(&house.issuer);
+        fixture.store.nudge(&fixture.issuer);
     }
     settle().await;
     assert_eq!(script.fetches(), before + 1);
@@ -334,25 +334,25 @@ async fn a_source_that_cannot_change_is_read_once_and_never_too_old() {
         }
     }
     let count = Arc::new(Mutex::new(0));
-    let house = House::new(Counted(source, Arc::clone(&count)), &refresh());
+    let fixture = Fixture::new(Counted(source, Arc::clone(&count)), &refresh());
     settle().await;
     let began = Instant::now();
-    assert_eq!(house.ask("b").await, Err(Missing::Unknown));
+    assert_eq!(fixture.ask("b").await, Err(Missing::Unknown));
     assert_eq!(began.elapsed(), Duration::ZERO);
     let month = SECOND * 86_400 * 30;
     sleep(month).await;
-    house.clock.advance(month);
+    fixture.clock.advance(month);
     assert_eq!(*count.lock().unwrap(), 1);
-    assert!(house.has_keys());
-    assert_eq!(house.store.age(&house.issuer), Some(Duration::ZERO));
+    assert!(fixture.has_keys());
+    assert_eq!(fixture.store.age(&fixture.issuer), Some(Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_nobody_refreshes_any_more_are_nobodys() {
-    let house = House::new(Script::new(vec![ScriptedFetch::Keys(&["a"], None)]), &refresh());
+async fn dropping_the_publisher_withdraws_the_keys() {
+    let fixture = Fixture::new(Script::new(vec![ScriptedFetch::Keys(&["a"], None)]), &refresh());
     settle().await;
-    assert!(house.has_keys());
-    house.running.abort();
+    assert!(fixture.has_keys());
+    fixture.running.abort();
     settle().await;
-    assert!(!house.has_keys());
+    assert!(!fixture.has_keys());
 }

@@ -1,6 +1,6 @@
-//! Reads what a check needs out of an encoded `CheckRequest` and steps over the rest: Envoy sends some forty
-//! strings of which five matter. Borrowed from the message, nothing copied. Held against prost's decoding of the same
-//! messages by the tests below.
+//! Reads what a check needs out of an encoded `CheckRequest` and skips the rest: Envoy sends some forty strings, of
+//! which five matter. Everything is borrowed from the message. The tests compare with prost's decoding of the same
+//! bytes.
 
 use crate::domain::request::Request;
 
@@ -8,11 +8,11 @@ use crate::domain::request::Request;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// What is in the message; parts that are not there stay empty.
+/// What the message has; absent parts are empty.
 #[derive(Default)]
 pub(super) struct Scanned<'a> {
     pub(super) request: Request<'a>,
-    /// Whether it describes an HTTP request at all.
+    /// Whether the message has an HTTP request.
     pub(super) is_http: bool,
     /// Whether the route names more than one rule.
     pub(super) has_two_rules: bool,
@@ -32,25 +32,25 @@ mod field {
     pub(super) const HEADER_MAP_HEADERS: u32 = 1;
 }
 
-/// Reads a `CheckRequest`. A message field that comes twice is merged, and of a plain one the last counts, as
-/// protobuf's encoding has it.
+/// Reads a `CheckRequest`. A repeated message field is merged, and of a repeated scalar the last counts (Protocol
+/// Buffers Encoding, "Last One Wins").
 pub(super) fn scan(message: &[u8]) -> Result<Scanned<'_>, Malformed> {
     let mut scanned = Scanned::default();
     // Envoy sends about this many.
     scanned.request.headers.reserve(24);
-    each(message, |field, value| {
+    each_field(message, |field, value| {
         if field == field::CHECK_ATTRIBUTES { attributes(value.bytes()?, &mut scanned) } else { Ok(()) }
     })?;
     Ok(scanned)
 }
 
 fn attributes<'a>(message: &'a [u8], scanned: &mut Scanned<'a>) -> Result<(), Malformed> {
-    each(message, |field, value| match field {
-        field::ATTRIBUTES_REQUEST => each(value.bytes()?, |field, value| {
+    each_field(message, |field, value| match field {
+        field::ATTRIBUTES_REQUEST => each_field(value.bytes()?, |field, value| {
             if field == field::REQUEST_HTTP { http(value.bytes()?, scanned) } else { Ok(()) }
         }),
         field::ATTRIBUTES_CONTEXT_EXTENSIONS => {
-            let [key, value] = first(value.bytes()?)?;
+            let [key, value] = leading_fields(value.bytes()?)?;
             if key == b"rule" {
                 scanned.has_two_rules |= scanned.request.rule.replace(value).is_some();
             }
@@ -63,19 +63,19 @@ fn attributes<'a>(message: &'a [u8], scanned: &mut Scanned<'a>) -> Result<(), Ma
 fn http<'a>(message: &'a [u8], scanned: &mut Scanned<'a>) -> Result<(), Malformed> {
     scanned.is_http = true;
     let request = &mut scanned.request;
-    each(message, |field, value| {
+    each_field(message, |field, value| {
         match field {
             field::HTTP_METHOD => request.method = value.bytes()?,
             field::HTTP_PATH => request.path = value.bytes()?,
             field::HTTP_HOST => request.host = value.bytes()?,
             field::HTTP_HEADERS => {
-                let [name, value] = first(value.bytes()?)?;
+                let [name, value] = leading_fields(value.bytes()?)?;
                 request.headers.push((name, value));
             }
-            // Envoy fills one of the two, by `encode_raw_headers`. If both came, both would be looked at.
-            field::HTTP_HEADER_MAP => each(value.bytes()?, |field, value| {
+            // Envoy fills one of the two, by `encode_raw_headers`. Of both, both are read.
+            field::HTTP_HEADER_MAP => each_field(value.bytes()?, |field, value| {
                 if field == field::HEADER_MAP_HEADERS {
-                    let [name, value, raw] = first(value.bytes()?)?;
+                    let [name, value, raw] = leading_fields(value.bytes()?)?;
                     request.headers.push((name, if raw.is_empty() { value } else { raw }));
                 }
                 Ok(())
@@ -86,11 +86,11 @@ fn http<'a>(message: &'a [u8], scanned: &mut Scanned<'a>) -> Result<(), Malforme
     })
 }
 
-/// The first fields of a message, by their numbers from 1: two of a map's entry, its key and its value; three of a
-/// `HeaderValue`, which has a raw value as well. Others are stepped over, whatever they are.
-fn first<const COUNT: usize>(message: &[u8]) -> Result<[&[u8]; COUNT], Malformed> {
+/// The fields of a message with the numbers 1 to `COUNT`: two of a map's entry, its key and its value; three of a
+/// `HeaderValue`, which has a raw value as well. Other fields are skipped, whatever their type.
+fn leading_fields<const COUNT: usize>(message: &[u8]) -> Result<[&[u8]; COUNT], Malformed> {
     let mut values = [&[][..]; COUNT];
-    each(message, |field, value| {
+    each_field(message, |field, value| {
         let place = usize::try_from(field).ok().and_then(|number| values.get_mut(number.checked_sub(1)?));
         if let Some(place) = place {
             *place = value.bytes()?;
@@ -100,10 +100,11 @@ fn first<const COUNT: usize>(message: &[u8]) -> Result<[&[u8]; COUNT], Malformed
     Ok(values)
 }
 
-/// A field's value, as far as anybody here reads it.
 #[derive(Clone, Copy)]
 enum FieldValue<'a> {
+    /// A string, bytes or a message.
     Bytes(&'a [u8]),
+    /// A number or a group: no field that is read has one.
     Other,
 }
 
@@ -116,25 +117,26 @@ impl<'a> FieldValue<'a> {
     }
 }
 
-/// The fields of a message, one after the other.
-fn each<'a>(
+fn each_field<'a>(
     mut message: &'a [u8],
     mut read: impl FnMut(u32, FieldValue<'a>) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     while !message.is_empty() {
         let (tag, rest) = varint(message)?;
-        let (number, value, rest) = one(u32::try_from(tag).map_err(|_| Malformed)?, rest, MAX_GROUPS)?;
+        let (number, value, rest) =
+            next_field(u32::try_from(tag).map_err(|_| Malformed)?, rest, MAX_GROUP_DEPTH)?;
         read(number, value)?;
         message = rest;
     }
     Ok(())
 }
 
-/// Groups in groups: nobody writes them any more, and stepping over them must end.
-const MAX_GROUPS: u32 = 32;
+/// The deepest nesting of groups that is skipped: [`next_field`] recurses for each level. Groups are obsolete, and Envoy
+/// sends none.
+const MAX_GROUP_DEPTH: u32 = 32;
 
-/// A field's number and value, and what comes after it.
-fn one(tag: u32, rest: &[u8], depth: u32) -> Result<(u32, FieldValue<'_>, &[u8]), Malformed> {
+/// A field's number and value, and the bytes after it.
+fn next_field(tag: u32, rest: &[u8], depth: u32) -> Result<(u32, FieldValue<'_>, &[u8]), Malformed> {
     let number = tag >> 3;
     if number == 0 {
         return Err(Malformed);
@@ -149,14 +151,14 @@ fn one(tag: u32, rest: &[u8], depth: u32) -> Result<(u32, FieldValue<'_>, &[u8])
             let (bytes, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
             Ok((number, FieldValue::Bytes(bytes), rest))
         }
-        3 => Ok((number, FieldValue::Other, group(number, rest, depth)?)),
+        3 => Ok((number, FieldValue::Other, skip_group(number, rest, depth)?)),
         5 => Ok((number, FieldValue::Other, skip(4)?)),
         _ => Err(Malformed),
     }
 }
 
-/// What comes after a group.
-fn group(number: u32, mut rest: &[u8], depth: u32) -> Result<&[u8], Malformed> {
+/// The bytes after a group.
+fn skip_group(number: u32, mut rest: &[u8], depth: u32) -> Result<&[u8], Malformed> {
     let depth = depth.checked_sub(1).ok_or(Malformed)?;
     loop {
         let (tag, after) = varint(rest)?;
@@ -164,11 +166,11 @@ fn group(number: u32, mut rest: &[u8], depth: u32) -> Result<&[u8], Malformed> {
         if tag & 7 == 4 {
             return if tag >> 3 == number { Ok(after) } else { Err(Malformed) };
         }
-        rest = one(tag, after, depth)?.2;
+        rest = next_field(tag, after, depth)?.2;
     }
 }
 
-/// A number of up to 64 bits in groups of 7, least first.
+/// A number of up to 64 bits in groups of 7, the least significant first; and the bytes after it.
 fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
     match bytes {
         [first, rest @ ..] if *first < 0x80 => Ok((u64::from(*first), rest)),
@@ -179,7 +181,7 @@ fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
 fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
     let mut value = 0_u64;
     for (at, byte) in bytes.iter().enumerate().take(10) {
-        // The tenth group has one bit left.
+        // The tenth group has one bit: 9 times 7 is 63.
         if at == 9 && *byte > 1 {
             return Err(Malformed);
         }
@@ -201,7 +203,7 @@ mod tests {
     use super::super::proto::{AttributeContext, CheckRequest, Entry, HeaderMap, HeaderValue};
     use super::*;
 
-    /// What the scan and prost's own decoding make of the same bytes.
+    /// The scan and prost's decoding have the same result.
     fn agree(bytes: &[u8]) {
         let own = scan(bytes);
         let theirs = CheckRequest::decode(bytes);
@@ -338,7 +340,7 @@ mod tests {
         ] {
             assert_eq!(varint(bytes).map(|(value, _)| value), want, "{bytes:x?}");
         }
-        // Field 6 as a group that holds a group; deeper than anybody means; never closed; closed as another.
+        // Field 6 as a group that holds a group; too deep; never closed; closed as another.
         agree(&[0x33, 0x3b, 0x08, 0x01, 0x3c, 0x34]);
         assert!(scan(&[[0x33; 200], [0x34; 200]].concat()).is_err());
         agree(&[0x33]);

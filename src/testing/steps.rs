@@ -12,29 +12,29 @@ use crate::domain::verdict::{Grant, Verdict};
 use crate::domain::verify::{ClaimsNeeded, Unverified, Verified};
 use crate::wire::envoy::{self, Answers};
 
-/// One step.
+/// One step. The names are those of the benchmark's results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The request's view out of the encoded message.
+    /// Reads the request out of the encoded message.
     Scan,
-    /// The digest of the token.
+    /// Computes the token's digest, the cache's key.
     Digest,
-    /// The cache, by that digest.
+    /// Looks the digest up in the cache.
     Lookup,
-    /// The cached token judged again, as far as a grant.
+    /// Checks a cached token's key and times, and makes a grant.
     Recall,
-    /// The token taken apart and read, issuer and key found.
+    /// Splits and reads a token, finds its issuer and key.
     Read,
-    /// All of a token that is new, as far as a grant.
+    /// Splits, reads and verifies a token, and makes a grant.
     Verify,
-    /// The encoded answer of a grant.
+    /// Encodes the answer of a grant.
     Grant,
-    /// The encoded answer of a denial.
+    /// Encodes the answer of a denial.
     Deny,
 }
 
 impl Step {
-    /// All of them, in the order of a check.
+    /// In the order of a check.
     pub const ALL: [Self; 8] = [
         Self::Scan,
         Self::Digest,
@@ -51,7 +51,7 @@ impl Step {
 pub struct CheckSteps {
     message: Vec<u8>,
     token: String,
-    // Leaked: a grant borrows from them, and a benchmark makes one.
+    // Leaked, because `granted` borrows from them; a benchmark makes one `CheckSteps`.
     issuers: &'static Issuers,
     keys: KeySet,
     identity: &'static Identity,
@@ -63,10 +63,10 @@ pub struct CheckSteps {
 }
 
 impl CheckSteps {
-    /// One configuration with inline keys, one encoded `CheckRequest`, and its token.
+    /// Takes a configuration with inline keys, an encoded `CheckRequest`, and the token in it.
     #[must_use]
     pub fn new(config: &str, message: &[u8], token: &str) -> Self {
-        let config = Config::parse(config, "parts.yaml").expect("a configuration");
+        let config = Config::parse(config, "steps.yaml").expect("a configuration");
         let first = config.issuers.first().expect("an issuer");
         let jwks = match &first.keys {
             KeySource::Inline(jwks) => Some(jwks),
@@ -94,7 +94,7 @@ impl CheckSteps {
         Self { message, token, issuers, keys, identity, cache, digest, answers, granted, now }
     }
 
-    /// Runs one step; returns something of it, so that nothing is optimised away.
+    /// Runs one step; returns a number of the result, so that the compiler cannot drop the work.
     #[must_use]
     pub fn run(&self, step: Step) -> usize {
         let token = Token::new(self.token.as_bytes());
