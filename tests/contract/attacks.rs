@@ -1,15 +1,13 @@
 //! An authorization service is judged by what slips past it: hostile requests with the verdict each must get,
 //! asked over gRPC, and some of them once more through the real Envoy.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::envoy::{Envoy, Upstream, seen};
+use crate::support::{Answer, Service, check_request, header_map_request, raw_check_request};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
-use support::envoy::{Envoy, Upstream, seen};
-use support::{Answer, Service, check_request, header_map_request, raw_check_request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -408,7 +406,7 @@ async fn a_route_may_pick_a_rule_by_name() {
 async fn envoys_routes_pick_rules_by_name() {
     let service = Service::ready(&config(RULES)).await;
     let upstream = Upstream::start().await.unwrap();
-    let binary = tokio::task::spawn_blocking(|| support::envoy::find(true)).await.unwrap().unwrap();
+    let binary = tokio::task::spawn_blocking(|| crate::support::envoy::find(true)).await.unwrap().unwrap();
     let picked = |config: String| {
         let marked = "              - match: {prefix: /}\n";
         assert!(config.contains(marked));
@@ -519,7 +517,7 @@ async fn shadow_lets_through_counts_and_believes_nobody() {
         assert_eq!(answer.header(USER), identified.then_some("user-1"), "{path}");
         assert_eq!(answer.remove.contains(&USER.to_owned()), !identified, "{path}");
     }
-    let (_, metrics) = support::get(service.admin, "/metrics").await;
+    let (_, metrics) = crate::support::get(service.admin, "/metrics").await;
     for (issuer, outcome, code, count) in [
         ("", "shadow_denied", "token_missing", 1),
         ("passage", "shadow_denied", "token_expired", 1),
@@ -604,7 +602,7 @@ async fn the_same_through_envoy_with_its_default_path_handling() {
             let (envoy, forged) = (&envoy, &forged);
             async move { (path, raw(envoy, path, forged).await) }
         });
-        for (path, (status, body)) in support::join_all(asked).await {
+        for (path, (status, body)) in crate::support::join_all(asked).await {
             let code = body["code"].as_str().unwrap_or_default();
             match *want {
                 "allowed" if path.contains('#') => {
@@ -752,7 +750,7 @@ async fn tokens_that_are_not_forwarded_reach_nobody_on_any_route() {
 async fn withheld_cookies_leave_the_others_whatever_bytes_they_are() {
     let service = Service::ready(&config("tokens: {forward: false}\n")).await;
     let upstream = Upstream::start().await.unwrap();
-    let binary = tokio::task::spawn_blocking(|| support::envoy::find(true)).await.unwrap().unwrap();
+    let binary = tokio::task::spawn_blocking(|| crate::support::envoy::find(true)).await.unwrap().unwrap();
     let raw_headers = |config: String| {
         config.replace(
             "transport_api_version: V3",
@@ -778,7 +776,7 @@ async fn several_identity_headers_and_claims_that_envoy_can_use() {
     let more = "identity: {headers: {x-user: sub, x-mail: email, x-roles: roles, x-org: /org/id}, metadata: [sub, email, /org/id, org]}";
     let service = Service::ready(&config(more)).await;
     let upstream = Upstream::start().await.unwrap();
-    let binary = tokio::task::spawn_blocking(|| support::envoy::find(true)).await.unwrap().unwrap();
+    let binary = tokio::task::spawn_blocking(|| crate::support::envoy::find(true)).await.unwrap().unwrap();
     // The claims of the dynamic metadata, shown in a response header by the route.
     let shown = |config: String| {
         let marked = "domains: [\"*\"]";

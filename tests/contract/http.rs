@@ -1,19 +1,17 @@
 //! The decision over plain HTTP: the same as over gRPC, and through the real proxies that ask that way.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::envoy::{Envoy, Upstream, find, seen};
+use crate::support::process::wait_until;
+use crate::support::{Service, header_map_request};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks, tampered};
 use serde_json::{Value, json};
-use support::envoy::{Envoy, Upstream, find, seen};
-use support::process::wait_until;
-use support::{Service, header_map_request};
 
 const USER: &str = "x-passage-user-id";
 
@@ -182,7 +180,7 @@ async fn the_real_envoy_over_http() {
     let service = Service::ready(&config("style: envoy, path_prefix: /check")).await;
     let upstream = Upstream::start().await.unwrap();
     let binary = tokio::task::spawn_blocking(|| find(true)).await.unwrap().unwrap();
-    let bootstrap = include_str!("../deploy/envoy/http.yaml")
+    let bootstrap = include_str!("../../deploy/envoy/http.yaml")
         .replace("port_value: 8080", &format!("port_value: {}", service.http.unwrap().port()))
         .replace("port_value: 8081", &format!("port_value: {}", upstream.address.port()));
     let envoy = Envoy::run(&binary, bootstrap).await.unwrap();
@@ -237,7 +235,7 @@ async fn the_real_nginx_with_auth_request() {
     let upstream = Upstream::start().await.unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let mut config = include_str!("../deploy/nginx/nginx.conf")
+    let mut config = include_str!("../../deploy/nginx/nginx.conf")
         .replace("127.0.0.1:10000", &free.to_string())
         .replace("127.0.0.1:8080", &service.http.unwrap().to_string())
         .replace("127.0.0.1:8081", &upstream.address.to_string())

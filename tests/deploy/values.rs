@@ -1,12 +1,10 @@
 //! What the chart takes as values, what it refuses and in which words, and the table in its README.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 
+use crate::support::helm::{ask, chart};
 use serde_json::{Value, json};
-use support::helm::{ask, chart};
 
 const APP: &str = "dk8fn3fns93kJD6Vdj1k";
 

@@ -1,17 +1,15 @@
 //! Every Envoy bootstrap in deploy/, started with the real Envoy in front of the service that its first lines ask for.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::envoy::{Envoy, Upstream, find, seen};
+use crate::support::process::{Running, file};
+use crate::support::tls::{authority, issued_by};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks};
 use serde_json::{Value, json};
-use support::envoy::{Envoy, Upstream, find, seen};
-use support::process::{Running, file};
-use support::tls::{authority, issued_by};
 use tempfile::TempDir;
 
 const USER: &str = "x-passage-user-id";

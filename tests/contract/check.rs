@@ -1,12 +1,10 @@
 //! The running server, asked through the full Envoy API: what each token comes to, and how it is said.
 
-mod support;
-
+use crate::support::{Service, get, raw_check_request};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::domain::denial::{Challenge, Denial};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
-use support::{Service, get, raw_check_request};
 
 const APP: &str = "app1";
 
@@ -73,8 +71,8 @@ fn row(denial: Denial) -> (i32, u16, &'static str) {
 }
 
 /// A request that ends in this denial.
-fn provoke(denial: Denial, iss: &str) -> support::Provocation {
-    use support::Provocation::{Empty, None, Rule, Token};
+fn provoke(denial: Denial, iss: &str) -> crate::support::Provocation {
+    use crate::support::Provocation::{Empty, None, Rule, Token};
     let mint = |edit: fn(&mut Value, &mut Value)| Token(key().mint(iss, edit));
     match denial {
         Denial::TokenMissing => None,
@@ -234,7 +232,7 @@ async fn many_at_once_share_the_first_fetch() {
     let service = Service::start(&passage(&issuer, ", refresh: {wait: 5s}")).await;
     let token = key().mint(APP, |_, _| {});
     let checks = (0..100).map(|_| service.bearer(&token));
-    let answers = support::join_all(checks).await;
+    let answers = crate::support::join_all(checks).await;
     assert!(answers.iter().all(|answer| answer.code() == "allowed"));
     assert_eq!(issuer.fetches(), 1);
 }

@@ -1,12 +1,10 @@
 //! The whole way: a client, the real Envoy with the shipped bootstrap, the service, an upstream.
 
-mod support;
-
+use crate::support::Service;
+use crate::support::envoy::{Envoy, Upstream, seen};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, tampered};
 use serde_json::{Value, json};
-use support::Service;
-use support::envoy::{Envoy, Upstream, seen};
 
 const USER: &str = "x-passage-user-id";
 
@@ -85,7 +83,7 @@ async fn raw_headers_are_read_alike() {
     let issuer = FakeIssuer::with_keys(&[&key]).await;
     let service = Service::ready(&config(&issuer)).await;
     let upstream = Upstream::start().await.unwrap();
-    let binary = tokio::task::spawn_blocking(|| support::envoy::find(true)).await.unwrap().unwrap();
+    let binary = tokio::task::spawn_blocking(|| crate::support::envoy::find(true)).await.unwrap().unwrap();
     let raw = |config: String| {
         let marked = "transport_api_version: V3";
         assert!(config.contains(marked));

@@ -1,18 +1,16 @@
 //! Attempts to make the token cache answer wrongly, and what it costs to keep a hundred thousand tokens.
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::process::{Running, file, wait_until};
+use crate::support::{Answer, Service, check_request, get, header_map_request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::domain::clock::{Clock, UnixTime};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
 use serde_json::json;
-use support::process::{Running, file, wait_until};
-use support::{Answer, Service, check_request, get, header_map_request};
 
 const NOW: u64 = 1_800_000_000;
 

@@ -1,25 +1,23 @@
 //! The container image without a container engine: its Dockerfile is linted, and the binary that it would hold is
 //! built as there, from the files that are copied there, and run in a root that holds what the image holds.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::process::Running;
+use crate::support::tls::Tls;
+use crate::support::{Answer, check_request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::config::Config;
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{FakeIssuer, SigningKey};
 use serde_json::Value;
-use support::process::Running;
-use support::tls::Tls;
-use support::{Answer, check_request};
 use tokio::process::Command;
 
-const DOCKERFILE: &str = include_str!("../deploy/Dockerfile");
-const TOOLCHAIN: &str = include_str!("../rust-toolchain.toml");
+const DOCKERFILE: &str = include_str!("../../deploy/Dockerfile");
+const TOOLCHAIN: &str = include_str!("../../rust-toolchain.toml");
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -126,7 +124,7 @@ fn the_dockerfile_is_linted() {
 /// The context holds what is copied, and nothing that is not.
 #[test]
 fn the_build_context_is_what_is_copied() {
-    let ignore = include_str!("../deploy/Dockerfile.dockerignore");
+    let ignore = include_str!("../../deploy/Dockerfile.dockerignore");
     let mut let_in: Vec<_> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
     let mut copied = copied();
     let_in.sort_unstable();

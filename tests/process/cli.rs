@@ -1,7 +1,5 @@
 //! What `verify` and `check-config` print, and how they end.
 
-mod support;
-
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 

@@ -1,14 +1,12 @@
 //! The real binary: how it starts, refuses, serves and ends.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::process::{Running, binary, file, wait_until};
+use crate::support::{Answer, check_request, get};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey};
-use support::process::{Running, binary, file, wait_until};
-use support::{Answer, check_request, get};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tonic::transport::Channel;

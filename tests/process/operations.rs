@@ -1,7 +1,5 @@
 //! What operators rely on: certificates, sockets, ages, limits, numbers, logs and traces.
 
-mod support;
-
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::envoy::{Envoy, Upstream, seen};
+use crate::support::process::{Running, binary, file, wait_until};
+use crate::support::tls::{authority, issued_by};
+use crate::support::{Answer, Service, check_request, get, raw_check_request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::config::Config;
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
-use support::envoy::{Envoy, Upstream, seen};
-use support::process::{Running, binary, file, wait_until};
-use support::tls::{authority, issued_by};
-use support::{Answer, Service, check_request, get, raw_check_request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
@@ -226,7 +224,7 @@ async fn envoy_asks_over_a_unix_socket() {
     let config = serving(&format!("listen: 'unix:{}', unix_mode: '0600'", path.display()), "");
     let running = Running::serve(file(&config).path(), "info").await;
     let upstream = Upstream::start().await.unwrap();
-    let envoy = tokio::task::spawn_blocking(|| support::envoy::find(true)).await.unwrap().unwrap();
+    let envoy = tokio::task::spawn_blocking(|| crate::support::envoy::find(true)).await.unwrap().unwrap();
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
     let pipe = |config: String| {
         let socket = "socket_address: {address: 127.0.0.1, port_value: 1}";
@@ -544,7 +542,7 @@ async fn ten_thousand_checks_are_counted_as_the_client_counted_them() {
             }
         }
     });
-    support::join_all(asking).await;
+    crate::support::join_all(asking).await;
     let (_, metrics) = get(service.admin, "/metrics").await;
     let mut told: HashMap<String, usize> = HashMap::new();
     for (labels, count) in series(&metrics, "passage_authz_checks_total") {
@@ -573,7 +571,7 @@ async fn ten_thousand_checks_are_counted_as_the_client_counted_them() {
         assert!(metrics.lines().any(|line| line.starts_with(name)), "{name}\n{metrics}");
     }
     // Every metric stands in the README, and nothing else does.
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let shown =
         readme.lines().filter_map(|line| line.strip_prefix("| `passage_authz_")?.split(['{', '`']).next());
     let shown: std::collections::BTreeSet<_> = shown.map(|name| name.trim_end_matches("_total")).collect();
@@ -606,7 +604,7 @@ async fn a_denial_is_one_line_and_an_allow_is_none_unless_wanted() {
         let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
         let bearer = format!("Bearer {}", good());
         let ask = async |path: &str, headers: &[(&str, &str)]| {
-            let request = support::header_map_request("GET", "shop.example", path, headers);
+            let request = crate::support::header_map_request("GET", "shop.example", path, headers);
             Answer::from(client.clone().check(request).await.unwrap().into_inner()).code().to_owned()
         };
         let id = ("x-request-id", "id-7");

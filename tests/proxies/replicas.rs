@@ -1,23 +1,21 @@
 //! Load that moves on to a new replica, behind the real Envoy, while no check fails.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::envoy::{Envoy, Upstream, find};
+use crate::support::get;
+use crate::support::process::{Running, file, wait_until};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks};
 use serde_json::{Value, json};
-use support::envoy::{Envoy, Upstream, find};
-use support::get;
-use support::process::{Running, file, wait_until};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const REPLICAS: &str = include_str!("../deploy/envoy/replicas.yaml");
+const REPLICAS: &str = include_str!("../../deploy/envoy/replicas.yaml");
 
 fn key() -> Arc<SigningKey> {
     SigningKey::shared("k1", Algorithm::Rs256)

@@ -1,17 +1,15 @@
 //! A rolling restart behind the real Envoy, under a load that never pauses: no request may fail.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::envoy::{BOOTSTRAP, Envoy, Upstream, find};
+use crate::support::process::{Running, file, wait_until};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks};
 use serde_json::Value;
-use support::envoy::{BOOTSTRAP, Envoy, Upstream, find};
-use support::process::{Running, file, wait_until};
 
 /// A port that is free now, so that a replica can come back to it.
 fn free() -> SocketAddr {

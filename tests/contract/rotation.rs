@@ -1,17 +1,15 @@
 //! Keys that never let a user down: rotation, faults, outages, restarts, over the real server.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Service, get, join_all};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::domain::clock::{Clock, UnixTime};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
 use serde_json::{Value, json};
-use support::{Service, get, join_all};
 use tokio::time::{Instant, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,7 +69,7 @@ async fn whatever_the_issuer_does_the_old_keys_go_on_and_recovery_is_automatic()
     let mut big = jwks(&[&key("old")]);
     big["padding"] = "x".repeat(10 << 20).into();
     let encryption = json!({"kty": "EC", "use": "enc", "crv": "P-256"});
-    let bomb = support::gzip(&vec![b' '; 64 << 20]);
+    let bomb = crate::support::gzip(&vec![b' '; 64 << 20]);
     let rows: Vec<(&str, Behavior, &str)> = vec![
         ("500", Behavior::Answer(500, vec![], vec![]), "the answer's status is 500"),
         ("404", Behavior::Answer(404, vec![json_type()], good.clone()), "the answer's status is 404"),
@@ -182,8 +180,9 @@ async fn a_hundred_thousand_random_kids_cost_neither_fetches_nor_memory() {
         let (service, claims) = (&service, &claims);
         join_all((0..50).map(move |lane| async move {
             for at in (from + lane..to).step_by(50) {
-                let header =
-                    support::base64url(&json!({"alg": "ES256", "kid": format!("random-{at}")}).to_string());
+                let header = crate::support::base64url(
+                    &json!({"alg": "ES256", "kid": format!("random-{at}")}).to_string(),
+                );
                 let code = service.bearer(&format!("{header}.{claims}.{signature}")).await;
                 assert!(["key_unknown", "keys_unavailable"].contains(&code.code()), "{code:?}");
             }
@@ -363,7 +362,7 @@ async fn one_issuer_that_hangs_delays_nobody_else() {
 #[tokio::test]
 async fn fetches_are_polite_and_tls_leads_nowhere_else() {
     let plain = FakeIssuer::with_keys(&[&key("old")]).await;
-    let tls = support::tls::Tls::in_front_of(&plain).await;
+    let tls = crate::support::tls::Tls::in_front_of(&plain).await;
     let ca = tempfile::NamedTempFile::new().unwrap();
     fs::write(ca.path(), &tls.ca).unwrap();
     let refresh = "interval: 100ms";

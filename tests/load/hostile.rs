@@ -2,18 +2,16 @@
 //! bounded, nothing dies. The client is compared with itself, attack against quiet, in one run; the best of a
 //! few rounds counts, for a neighbour on the machine can only make things worse.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::support::process::Running;
+use crate::support::{Answer, check_request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks};
-use support::process::Running;
-use support::{Answer, check_request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};

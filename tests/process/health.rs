@@ -1,13 +1,11 @@
 //! The `health` verb against servers in every state that a probe may find.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::process::{Running, binary};
+use crate::support::tls::{authority, issued_by};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
-use support::process::{Running, binary};
-use support::tls::{authority, issued_by};
 use tokio::net::TcpListener;
 
 fn inline() -> String {

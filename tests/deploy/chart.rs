@@ -1,18 +1,16 @@
 //! What the chart renders, by Helm itself, for every scenario that it ships.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::support::helm::{Answer, NAMESPACE, RELEASE, ask, ask_as, chart, scenarios};
+use crate::support::process::{binary, file};
+use crate::support::tls::{authority, issued_by};
+use crate::support::{Service, get};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks};
 use serde_json::{Value, json};
-use support::helm::{Answer, NAMESPACE, RELEASE, ask, ask_as, chart, scenarios};
-use support::process::{binary, file};
-use support::tls::{authority, issued_by};
-use support::{Service, get};
 
 fn rendered() -> BTreeMap<String, Answer> {
     let scenarios = scenarios();
@@ -53,7 +51,8 @@ fn every_scenario_is_linted_and_is_what_it_was() {
             .iter()
             .map(|(template, text)| format!("# {template}\n---\n{text}\n"))
             .collect();
-        let snapshot = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/chart/{name}.yaml"));
+        let snapshot =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/deploy/snapshots/{name}.yaml"));
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
             fs::write(&snapshot, text.concat()).unwrap();
         }

@@ -1,0 +1,6 @@
+//! Measurements under load.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod hostile;

@@ -1,0 +1,4 @@
+//! The source tree, held against its own rules.
+
+mod docs;
+mod layers;
