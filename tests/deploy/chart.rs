@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::support::fixtures::inline;
 use crate::support::helm::{Answer, NAMESPACE, RELEASE, ask, ask_as, chart, scenarios};
 use crate::support::process::{binary, file};
 use crate::support::tls::{authority, issued_by};
 use crate::support::{Service, get};
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{SigningKey, jwks};
 use serde_json::{Value, json};
 
 fn rendered() -> BTreeMap<String, Answer> {
@@ -410,9 +409,7 @@ fn a_name_that_no_service_can_have_is_refused() {
 
 #[tokio::test]
 async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
-    let keys = jwks(&[&SigningKey::shared("k1", Algorithm::Rs256)]);
-    let config = format!("issuers: [{{name: p, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]");
-    let service = Service::ready(&config).await;
+    let service = Service::ready(&inline("")).await;
     service.check(&[]).await;
     let (_, metrics) = get(service.admin, "/metrics").await;
     let known: Vec<_> = metrics

@@ -1,9 +1,12 @@
-//! The real binary as a child process.
+//! The real binary as a child process: its verbs, signals, ports, certificates and log.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod cli;
+mod connections;
 mod health;
 mod lifecycle;
-mod operations;
+mod reload;
+mod telemetry;
+mod tls;

@@ -1,4 +1,4 @@
-//! The source tree, held against its own rules.
+//! The source tree and the documents, held against the code.
 
 mod docs;
 mod layers;
