@@ -193,7 +193,7 @@ async fn what_the_key_store_may_not_bring_back() {
         format!(
             "key_store: '{}'\n{}",
             folder.path().display(),
-            by_url(url, &format!("max_stale: 1h, {PATIENT}"), "")
+            by_url(url, "max_stale: 1h, timeout: 30s", "")
         )
     };
     let entry = folder.path().join("issuer.jwks.json");
@@ -297,7 +297,7 @@ async fn a_key_file_is_read_again_when_it_changes() {
 }
 
 #[tokio::test]
-async fn one_issuer_that_hangs_delays_nobody_else() {
+async fn one_issuer_that_hangs_delays_no_other() {
     let (good, bad) = (FakeIssuer::with_keys(&[&key("old")]).await, FakeIssuer::start(Behavior::Hang).await);
     let issuer = |name: &str, url: String| {
         format!(

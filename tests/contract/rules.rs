@@ -92,7 +92,7 @@ async fn claims_and_issuers_that_a_rule_asks_for() {
 }
 
 #[tokio::test]
-async fn shadow_lets_through_counts_and_believes_nobody() {
+async fn shadow_lets_through_counts_and_trusts_no_refused_token() {
     let service = Service::ready(&inline(&format!("mode: shadow\n{RULES}"))).await;
     let expired = format!("Bearer {}", key().mint("app1", |_, claims| claims["exp"] = json!(1)));
     let bearer = format!("Bearer {}", good());

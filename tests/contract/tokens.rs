@@ -88,7 +88,7 @@ async fn tokens_in_odd_places_and_odd_forms() {
 }
 
 #[tokio::test]
-async fn nobody_else_counts_as_the_issuer() {
+async fn another_key_under_the_same_kid_does_not_count() {
     let issuer = FakeIssuer::with_keys(&[&key()]).await;
     let service = Service::ready(&passage(&issuer)).await;
     let evil = SigningKey::shared("k1", Algorithm::Es256);

@@ -33,7 +33,7 @@ fn compose_publishes_envoy_alone_and_hardens_all() {
             assert!(folder.join(parts.next().unwrap()).is_file() && parts.nth(1) == Some("ro"), "{volume}");
         }
     }
-    // Whom Envoy asks and protects are containers of this file.
+    // The hosts of each cluster of Envoy are containers of this file.
     for cluster in bootstrap["static_resources"]["clusters"].as_array().unwrap() {
         let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
         let host = endpoint["address"]["socket_address"]["address"].as_str().unwrap();

@@ -87,7 +87,7 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
             refusal.contains("don't meet the specifications of the schema"),
             "{path}: {value}: {refusal}"
         );
-        // JSON Schema writes paths as /a/b, or 'b' for a key that nobody knows.
+        // JSON Schema writes paths as /a/b, or 'b' for an unknown key.
         assert!(refusal.contains(named), "{path}: {value}: {refusal}");
     }
 }
@@ -256,7 +256,7 @@ fn the_schema_knows_the_whole_configuration_and_nothing_else() {
     let mut known = BTreeSet::new();
     properties(&schema["$defs"]["config"], &mut known);
     for key in &known {
-        // In the example, or in the remark behind it.
+        // In the example, or in the remark after it.
         assert!(
             block.contains(&format!("{key}:"))
                 || ["inline", "client_ca", "path_prefix", "query", "ca", "allow_http"]

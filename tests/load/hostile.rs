@@ -150,7 +150,7 @@ impl WellBehaved {
     }
 
     /// The 99th percentile of some hundred checks, each timed from when it was due, so that one that is held up
-    /// does not hide those behind it.
+    /// does not hide the later ones.
     async fn p99(&self) -> Duration {
         let mut pace = tokio::time::interval(Duration::from_millis(3));
         let mut tasks = tokio::task::JoinSet::new();
@@ -188,7 +188,7 @@ async fn keeps_pace(what: &str, client: &WellBehaved, attack: impl Fn() -> Attac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn floods_slow_nobody_down_and_fill_no_memory() {
+async fn floods_slow_no_other_client_and_fill_no_memory() {
     let measuring = MEASURING.lock().await;
     let running = Running::start(&inline(""), "info").await;
     running.until_ready().await;
@@ -208,7 +208,7 @@ async fn floods_slow_nobody_down_and_fill_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn ten_thousand_idle_connections_slow_nobody_down() {
+async fn ten_thousand_idle_connections_slow_no_other_client() {
     let _ = passage_authz::cli::limits::raise_file_limit();
     let measuring = MEASURING.lock().await;
     let running = Running::start(&inline(""), "info").await;

@@ -103,7 +103,7 @@ async fn with_tls_the_admin_port_is_named() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_or_says_nothing_does_not_serve() {
+async fn an_address_without_a_server_or_an_answer_does_not_serve() {
     let gone = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().to_string()

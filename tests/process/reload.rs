@@ -86,7 +86,7 @@ async fn a_reload_under_load_loses_no_check_and_a_bad_file_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_reload_leaves_the_keys_of_other_issuers_and_who_waits_for_them_alone() {
+async fn a_reload_leaves_the_keys_of_other_issuers_and_the_checks_that_wait_for_them_alone() {
     let (old, new) = (key(), SigningKey::shared("k2", Algorithm::Rs256));
     let issuer = FakeIssuer::with_keys(&[&old]).await;
     let config = file("");

@@ -92,7 +92,7 @@ async fn raw_headers_are_read_alike() {
 }
 
 #[tokio::test]
-async fn without_keys_or_without_us_nobody_gets_through() {
+async fn without_keys_or_without_the_service_no_request_gets_through() {
     let key = key();
     let issuer = FakeIssuer::start(Behavior::Reset).await;
     let service = Service::start(&passage_with(&issuer, "")).await;
