@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use passage_authz::testing::{Behavior, FakeIssuer, tampered};
+use passage_authz::testing::{Behavior, FakeIssuer, jwks, tampered};
 use serde_json::{Value, json};
 
 use crate::support::fixtures::{APP, inline, key, passage};
@@ -175,7 +175,7 @@ fn verify_speaks_json_and_names_every_fault() {
 #[test]
 fn verify_skips_the_steps_after_the_failed_one() {
     let keys = jwks(&[&key()]);
-    let file = config(&format!(
+    let file = file(&format!(
         "issuers: [{{name: a, issuer: a, audiences: [api], keys: {{inline: {keys}}}}}]\n\
          identity: {{headers: {{x-user: sub, x-role: role}}, metadata: [org]}}\n"
     ));
