@@ -1,5 +1,5 @@
-//! No token stands in any log, whatever the level and wherever a client puts it. A test of its own process: the
-//! log is the whole process's.
+//! No token stands in any log, whatever the level and wherever a client puts it. A binary of its own, since the
+//! subscriber that keeps the log is that of the whole process.
 
 mod support;
 
@@ -7,9 +7,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use passage_authz::cli::logging;
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, tampered};
+use passage_authz::testing::{Behavior, FakeIssuer, tampered};
 use serde_json::{Value, json};
+use support::fixtures::{APP, key, passage_with};
 use support::{Service, get, header_map_request, raw_check_request};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -39,7 +39,7 @@ impl<'a> MakeWriter<'a> for Kept {
 async fn no_token_stands_in_any_log() {
     let kept = Kept::default();
     tracing::subscriber::set_global_default(logging::json(EnvFilter::new("trace"), kept.clone())).unwrap();
-    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let key = key();
     let issuer = FakeIssuer::with_keys(&[&key]).await;
     let source =
         "tokens: {from: [{header: authorization}, {header: x-token}, {cookie: psg_auth_token}, {query: t}]}";
@@ -47,12 +47,11 @@ async fn no_token_stands_in_any_log() {
                  {name: trial, match: {paths: ['/trial/*']}, access: deny, shadow: true}]";
     let service = Service::ready(&format!(
         "http: {{listen: '127.0.0.1:0', style: forward_auth}}\n{source}\n{rules}\n\
-         decision_log: {{denied: 1, allowed: 1, max_per_second: 1000000, subject: clear}}\n\
-         issuers: [{{name: passage, passage: {{app_id: app1, base_url: '{}'}}}}]",
-        issuer.url()
+         decision_log: {{denied: 1, allowed: 1, max_per_second: 1000000, subject: clear}}\n{}",
+        passage_with(&issuer, "")
     ))
     .await;
-    let iss = issuer.passage_iss("app1");
+    let iss = issuer.passage_iss(APP);
     let mint = |edit: fn(&mut Value, &mut Value)| key.mint(&iss, edit);
     let good = mint(|_, _| {});
     let tokens = [

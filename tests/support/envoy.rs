@@ -50,6 +50,25 @@ fn install(quiet: bool) -> io::Result<PathBuf> {
     Ok(binary)
 }
 
+/// [`find`], for a test: without a word, on a thread that may block.
+pub(crate) async fn binary() -> PathBuf {
+    tokio::task::spawn_blocking(|| find(true)).await.unwrap().unwrap()
+}
+
+/// The shipped time limits, and those of a run on a busy machine: Envoy answers 503 for a check that is late, and
+/// takes a replica whose health check is late for dead. As YAML, and as JSON.
+const LIMITS: [(&str, &str); 6] = [
+    ("timeout: 0.25s", "timeout: 30s"),
+    ("{timeout: 0.5s,", "{timeout: 10s,"),
+    ("connect_timeout: 1s", "connect_timeout: 20s"),
+    (r#""timeout":"0.25s""#, r#""timeout":"30s""#),
+    (r#""timeout":"0.5s""#, r#""timeout":"10s""#),
+    (r#""connect_timeout":"1s""#, r#""connect_timeout":"20s""#),
+];
+
+/// How long Envoy may take to listen, in tries of 20 ms.
+const START_TRIES: u32 = 3000;
+
 /// An Envoy that runs until it is dropped.
 pub(crate) struct Envoy {
     pub(crate) address: SocketAddr,
@@ -72,11 +91,13 @@ impl Envoy {
         Self::run(binary, edit(config)).await
     }
 
-    /// Starts with this bootstrap, its own ports replaced by free ones.
+    /// Starts with this bootstrap, its own ports replaced by free ones, its time limits by longer ones.
     pub(crate) async fn run(binary: &Path, config: String) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let config =
             config.replace("port_value: 9901", "port_value: 0").replace("port_value: 10000", "port_value: 0");
+        let config =
+            LIMITS.iter().fold(config, |config, (shipped, patient)| config.replace(shipped, patient));
         let (file, admin_file) = (folder.path().join("envoy.yaml"), folder.path().join("admin"));
         let log = folder.path().join("envoy.log");
         fs::write(&file, config)?;
@@ -90,7 +111,7 @@ impl Envoy {
             .stderr(File::create(&log)?)
             .kill_on_drop(true)
             .spawn()?;
-        for _ in 0..1000 {
+        for _ in 0..START_TRIES {
             if let Some(status) = process.try_wait()? {
                 let said = fs::read_to_string(&log)?;
                 return Err(io::Error::other(format!("Envoy ended with {status}: {said}")));
@@ -105,13 +126,31 @@ impl Envoy {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(io::Error::other("Envoy does not listen after 20 s"))
+        Err(io::Error::other("Envoy does not listen after 60 s"))
     }
 
-    /// Starts whatever Envoy is found, in front of these.
+    /// Starts with the shipped bootstrap in front of these.
     pub(crate) async fn in_front_of(authz: SocketAddr, upstream: &Upstream) -> Self {
-        let binary = tokio::task::spawn_blocking(|| find(true)).await.unwrap().unwrap();
-        Self::start(&binary, authz, upstream.address, |config| config).await.unwrap()
+        Self::edited(authz, upstream.address, |config| config).await
+    }
+
+    /// Starts with the shipped bootstrap as `edit` leaves it.
+    pub(crate) async fn edited(
+        authz: SocketAddr,
+        upstream: SocketAddr,
+        edit: impl FnOnce(String) -> String,
+    ) -> Self {
+        Self::start(&binary().await, authz, upstream, edit).await.unwrap()
+    }
+
+    /// How many replicas of passage-authz Envoy holds for healthy.
+    pub(crate) async fn healthy(&self) -> usize {
+        let clusters = reqwest::get(format!("http://{}/clusters?format=json", self.admin)).await.unwrap();
+        let clusters: Value = serde_json::from_slice(&clusters.bytes().await.unwrap()).unwrap();
+        let all = clusters["cluster_statuses"].as_array().unwrap();
+        let replicas = all.iter().find(|cluster| cluster["name"] == "passage-authz").unwrap();
+        let hosts = replicas["host_statuses"].as_array().unwrap();
+        hosts.iter().filter(|host| host["health_status"].get("failed_active_health_check").is_none()).count()
     }
 }
 

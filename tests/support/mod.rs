@@ -1,14 +1,20 @@
 //! What the tests share: the service on port 0, asked through the full Envoy API.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod attacks;
 pub(crate) mod envoy;
+pub(crate) mod fixtures;
 pub(crate) mod helm;
+pub(crate) mod http;
+pub(crate) mod load;
 pub(crate) mod process;
 pub(crate) mod pypi;
 pub(crate) mod tls;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue, HeaderValueOption};
@@ -23,6 +29,19 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+
+/// How long a test waits for what must come. A busy machine needs some of it; only a failure takes it all.
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until this is so; a test that waits in vain fails by the name of what it waited for.
+pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, is: impl Fn() -> F) {
+    let waiting = async {
+        while !is().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_LIMIT, waiting).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
 
 /// The service, running in this process.
 pub(crate) struct Service {
@@ -41,7 +60,7 @@ impl Service {
     }
 
     pub(crate) async fn start_at(config: &str, clock: Clock) -> Self {
-        let ports = "server: {listen: '127.0.0.1:0', drain_timeout: 5s}\nadmin: {listen: '127.0.0.1:0'}\n";
+        let ports = "server: {listen: '127.0.0.1:0', drain_timeout: 30s}\nadmin: {listen: '127.0.0.1:0'}\n";
         let config = Config::parse(&format!("{ports}{}", uncached(config)), "test.yaml").unwrap();
         let setup = Setup { config, clock, source: None, exporter: None };
         let bound = Bound::bind(setup).await.unwrap();
@@ -61,13 +80,7 @@ impl Service {
     }
 
     pub(crate) async fn until_ready(&self) {
-        for _ in 0..500 {
-            if get(self.admin, "/readyz").await.0 == 200 {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        panic!("not ready within 5 s");
+        wait_until("ready", || async { get(self.admin, "/readyz").await.0 == 200 }).await;
     }
 
     /// One check with these headers.
@@ -77,7 +90,7 @@ impl Service {
 
     /// One check with a bearer token.
     pub(crate) async fn bearer(&self, token: &str) -> Answer {
-        self.check(&[("authorization", &format!("Bearer {token}"))]).await
+        self.check(&[("authorization", &fixtures::bearer(token))]).await
     }
 
     pub(crate) async fn send(&self, request: CheckRequest) -> Answer {
@@ -107,6 +120,23 @@ fn uncached(config: &str) -> String {
 pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
+}
+
+/// The value of each series of a metric, by its labels as they stand.
+pub(crate) fn series(metrics: &str, name: &str) -> HashMap<String, f64> {
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix(name));
+    let lines = lines.filter(|line| line.starts_with('{') || line.starts_with(' '));
+    let series = lines.map(|line| line.rsplit_once(' ').unwrap());
+    series.map(|(labels, value)| (labels.to_owned(), value.parse().unwrap())).collect()
+}
+
+/// One check with this bearer token.
+pub(crate) async fn check_token(
+    client: &AuthorizationClient<Channel>,
+    token: &str,
+) -> Result<Answer, tonic::Status> {
+    let request = check_request(&[("authorization", &fixtures::bearer(token))]);
+    client.clone().check(request).await.map(|response| Answer::from(response.into_inner()))
 }
 
 fn around(http: HttpRequest) -> CheckRequest {
@@ -158,7 +188,7 @@ pub(crate) fn header_map_request(
     request
 }
 
-/// A check's answer, as far as anybody reads it.
+/// The parts of a check's answer that Envoy acts on.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) grpc_code: i32,

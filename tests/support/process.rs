@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::timeout;
+
+use super::{WAIT_LIMIT, get, wait_until};
 
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_passage-authz"));
@@ -22,9 +24,16 @@ pub(crate) fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
+/// A port that is free now, for a server that comes later or comes back.
+pub(crate) fn free_port() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 pub(crate) struct Running {
     pub(crate) process: Child,
-    pub(crate) log: Lines<BufReader<ChildStderr>>,
+    log: Lines<BufReader<ChildStderr>>,
+    /// The lines of the log that were read on the way.
+    said: String,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -32,7 +41,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(config: &str, level: &str) -> Self {
-        Self::start_with(config, level, "5s").await
+        Self::start_with(config, level, "30s").await
     }
 
     pub(crate) async fn start_with(config: &str, level: &str, drain_timeout: &str) -> Self {
@@ -60,7 +69,7 @@ impl Running {
                     text.parse().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))
                 };
                 let (grpc, http, admin) = (address("grpc"), address("http"), address("admin"));
-                return Self { process, log, grpc, http, admin };
+                return Self { process, log, said: String::new(), grpc, http, admin };
             }
         }
     }
@@ -74,7 +83,7 @@ impl Running {
 
     /// Waits until it has keys.
     pub(crate) async fn until_ready(&self) {
-        wait_until("ready", || async { super::get(self.admin, "/readyz").await.0 == 200 }).await;
+        wait_until("ready", || async { get(self.admin, "/readyz").await.0 == 200 }).await;
     }
 
     /// What it uses, in KiB: resident memory.
@@ -84,25 +93,27 @@ impl Running {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// Reads the log until a line holds this text.
+    pub(crate) async fn until_logged(&mut self, text: &str) {
+        let reading = async {
+            loop {
+                let line = self.log.next_line().await.unwrap().expect("the log goes on");
+                self.said.push_str(&line);
+                self.said.push('\n');
+                if line.contains(text) {
+                    return;
+                }
+            }
+        };
+        timeout(WAIT_LIMIT, reading).await.unwrap_or_else(|_| panic!("not logged: {text}"));
+    }
+
     /// The exit code and everything logged until the end.
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
-        let mut log = String::new();
         while let Some(line) = self.log.next_line().await.unwrap() {
-            log.push_str(&line);
-            log.push('\n');
+            self.said.push_str(&line);
+            self.said.push('\n');
         }
-        (self.process.wait().await.unwrap().code(), log)
+        (self.process.wait().await.unwrap().code(), self.said)
     }
-}
-
-/// Waits until this is so; a test that waits in vain fails by its name.
-pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, is: impl Fn() -> F) {
-    let waiting = async {
-        while !is().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), waiting)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }

@@ -22,7 +22,7 @@ pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
 pub(crate) fn issued_by(authority: &CertifiedIssuer<'_, KeyPair>, name: &str) -> (Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let mut own = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    // rcgen gives everybody the same one: a certificate named like its issuer counts as self-signed.
+    // By default rcgen gives every certificate the same name, and one named like its issuer counts as self-signed.
     own.distinguished_name.push(DnType::CommonName, name);
     (own.signed_by(&key, authority).unwrap(), key)
 }
@@ -54,7 +54,7 @@ impl Tls {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, behind) = (acceptor.clone(), behind.clone());
                 connections.spawn(async move {
-                    // A client that does not trust us ends the handshake: its right.
+                    // A client that does not trust the authority ends the handshake.
                     let Ok(mut outer) = acceptor.accept(stream).await else { return };
                     let mut inner = TcpStream::connect(behind).await.unwrap();
                     let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;

@@ -1,13 +1,13 @@
 //! What `verify` and `check-config` print, and how they end.
 
-mod support;
-
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
+use passage_authz::testing::{Behavior, FakeIssuer, jwks, tampered};
 use serde_json::{Value, json};
+
+use crate::support::fixtures::{APP, inline, key, passage};
+use crate::support::process::file;
 
 struct Ran {
     code: Option<i32>,
@@ -24,30 +24,15 @@ fn run(arguments: &[&str], input: &str) -> Ran {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Who was told all on the command line does not read.
+    // A verb that has all its arguments does not read its input, and the pipe breaks.
     let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
     let output = process.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-fn key() -> std::sync::Arc<SigningKey> {
-    SigningKey::shared("k1", Algorithm::Rs256)
-}
-
-fn config(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-    std::fs::write(file.path(), text).unwrap();
-    file
-}
-
-fn inline() -> tempfile::NamedTempFile {
-    let keys = jwks(&[&key()]);
-    config(&format!("issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]"))
-}
-
 fn token() -> String {
-    key().mint("app1", |_, claims| claims["exp"] = json!(1_800_000_000))
+    key().mint(APP, |_, claims| claims["exp"] = json!(1_800_000_000))
 }
 
 const GOOD: &str = "\
@@ -124,7 +109,7 @@ claims, NOT verified:
 
 #[test]
 fn verify_prints_every_step_and_never_the_signature() {
-    let (file, token) = (inline(), token());
+    let (file, token) = (file(&inline("")), token());
     let forged = tampered(&token);
     let path = file.path().to_str().unwrap();
     for (at, token, code, want) in [
@@ -143,9 +128,9 @@ fn verify_prints_every_step_and_never_the_signature() {
 
 #[test]
 fn verify_speaks_json_and_names_every_fault() {
-    let file = inline();
+    let file = file(&inline(""));
     let path = file.path().to_str().unwrap();
-    let edit = |edit: fn(&mut Value, &mut Value)| key().mint("app1", edit);
+    let edit = |edit: fn(&mut Value, &mut Value)| key().mint(APP, edit);
     for (token, code, failed) in [
         (edit(|_, _| {}), Value::Null, None),
         ("x".repeat(9000), json!("token_too_long"), Some("length")),
@@ -190,7 +175,7 @@ fn verify_speaks_json_and_names_every_fault() {
 #[test]
 fn verify_skips_the_steps_after_the_failed_one() {
     let keys = jwks(&[&key()]);
-    let file = config(&format!(
+    let file = file(&format!(
         "issuers: [{{name: a, issuer: a, audiences: [api], keys: {{inline: {keys}}}}}]\n\
          identity: {{headers: {{x-user: sub, x-role: role}}, metadata: [org]}}\n"
     ));
@@ -278,8 +263,7 @@ fn verify_skips_the_steps_after_the_failed_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verify_gets_its_keys_as_the_server_does() {
     let issuer = FakeIssuer::with_keys(&[&key()]).await;
-    let file =
-        config(&format!("issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}}}]", issuer.url()));
+    let file = file(&passage(&issuer));
     let path = file.path().to_str().unwrap().to_owned();
     let verify = |token: String| {
         let path = path.clone();
@@ -297,7 +281,7 @@ async fn verify_gets_its_keys_as_the_server_does() {
 
 #[test]
 fn bad_calls_end_with_2() {
-    let (good, bad) = (inline(), config("issuers: 7"));
+    let (good, bad) = (file(&inline("")), file("issuers: 7"));
     let (good, bad) = (good.path().to_str().unwrap(), bad.path().to_str().unwrap());
     for (arguments, said) in [
         (vec!["verify", "--config", bad, "x"], "issuers: 7 is not accepted"),
@@ -314,17 +298,17 @@ fn bad_calls_end_with_2() {
 
 #[test]
 fn check_config_prints_what_it_would_accept() {
-    let file = config(
+    let accepted = file(
         "issuers: [{name: passage, passage: {app_id: app1}}]\nrules: [{name: health, match: {paths: [/healthz]}, access: public}]\n",
     );
-    let first = run(&["check-config", "--config", file.path().to_str().unwrap()], "");
+    let first = run(&["check-config", "--config", accepted.path().to_str().unwrap()], "");
     assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""));
     assert!(
         first.stdout.contains("url: https://auth.passage.id/v1/apps/app1/.well-known/jwks.json"),
         "{}",
         first.stdout
     );
-    let again = config(&first.stdout);
+    let again = file(&first.stdout);
     let second = run(&["check-config", "--config", again.path().to_str().unwrap()], "");
     assert_eq!((second.code, second.stdout), (Some(0), first.stdout));
 }

@@ -1,37 +1,30 @@
 //! The `health` verb against servers in every state that a probe may find.
 
-mod support;
-
-use std::time::Duration;
-
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
-use support::process::{Running, binary};
-use support::tls::{authority, issued_by};
+use crate::support::WAIT_LIMIT;
+use crate::support::fixtures::{inline, passage_with};
+use crate::support::process::{Running, binary};
+use crate::support::tls::{authority, issued_by};
+use passage_authz::testing::{Behavior, FakeIssuer};
 use tokio::net::TcpListener;
 
-fn inline() -> String {
-    let keys = jwks(&[&SigningKey::shared("k1", Algorithm::Rs256)]);
-    format!("issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]\n")
-}
-
-/// Exit code, standard output, standard error.
+/// Exit code, standard output, standard error. Without a `--timeout` among the arguments, the answer may take long.
 async fn health(arguments: &[&str]) -> (i32, String, String) {
-    // A proxy that nobody may ask.
+    // A proxy that must not be asked.
     let mut command = binary();
     command
         .arg("health")
         .args(arguments)
+        .args(if arguments.contains(&"--timeout") { &[][..] } else { &["--timeout", "30s"] })
         .env("HTTP_PROXY", "http://127.0.0.1:1")
         .env("http_proxy", "http://127.0.0.1:1");
-    let output = tokio::time::timeout(Duration::from_secs(20), command.output()).await.unwrap().unwrap();
+    let output = tokio::time::timeout(WAIT_LIMIT, command.output()).await.unwrap().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 #[tokio::test]
 async fn a_server_with_keys_serves() {
-    let running = Running::start(&inline(), "info").await;
+    let running = Running::start(&inline(""), "info").await;
     running.until_ready().await;
     let (grpc, admin) = (running.grpc.to_string(), running.admin.to_string());
     let by_name = format!("localhost:{}", running.grpc.port());
@@ -55,7 +48,7 @@ async fn a_server_with_keys_serves() {
 #[tokio::test]
 async fn a_server_without_keys_lives_and_does_not_serve() {
     let issuer = FakeIssuer::start(Behavior::Reset).await;
-    let config = format!("issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}}}]", issuer.url());
+    let config = passage_with(&issuer, "");
     let running = Running::start(&config, "info").await;
     let (grpc, admin) = (running.grpc.to_string(), running.admin.to_string());
     let (code, out, said) = health(&["--address", &grpc]).await;
@@ -74,7 +67,7 @@ async fn a_socket_is_asked_like_a_port() {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}/authz.sock", folder.path().display());
     let file = folder.path().join("authz.yaml");
-    let server = format!("server: {{listen: '{socket}'}}\nadmin: {{listen: '127.0.0.1:0'}}\n{}", inline());
+    let server = format!("server: {{listen: '{socket}'}}\nadmin: {{listen: '127.0.0.1:0'}}\n{}", inline(""));
     std::fs::write(&file, server).unwrap();
     let running = Running::serve(&file, "info").await;
     running.until_ready().await;
@@ -96,7 +89,7 @@ async fn with_tls_the_admin_port_is_named() {
     let tls = format!("{{cert: '{}', key: '{}'}}", path("cert"), path("key"));
     let ports = format!(
         "server: {{listen: '127.0.0.1:0', tls: {tls}}}\nadmin: {{listen: '127.0.0.1:0'}}\n{}",
-        inline()
+        inline("")
     );
     std::fs::write(path("authz.yaml"), ports).unwrap();
     let running = Running::serve(path("authz.yaml").as_ref(), "info").await;
@@ -110,7 +103,7 @@ async fn with_tls_the_admin_port_is_named() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_or_says_nothing_does_not_serve() {
+async fn an_address_without_a_server_or_an_answer_does_not_serve() {
     let gone = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().to_string()
@@ -122,7 +115,7 @@ async fn who_is_not_there_or_says_nothing_does_not_serve() {
         assert_eq!(code, 1, "{said}");
         assert!(said.contains(&format!("{gone} cannot be asked")) && said.contains("refused"), "{said}");
     }
-    // Connected by the kernel, answered by nobody.
+    // Connected by the kernel, never accepted.
     for arguments in [["--address", &mute, "--timeout", "200ms"], ["--admin", &mute, "--timeout", "200ms"]] {
         let (code, _, said) = health(&arguments).await;
         assert_eq!(code, 1, "{said}");
@@ -140,11 +133,11 @@ async fn with_wait_it_is_asked_until_it_serves_or_the_time_is_up() {
     drop(listener);
     let waiting = tokio::spawn({
         let address = address.clone();
-        async move { health(&["--address", &address, "--wait", "--timeout", "15s"]).await }
+        async move { health(&["--address", &address, "--wait", "--timeout", "50s"]).await }
     });
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("authz.yaml");
-    let server = format!("server: {{listen: '{address}'}}\nadmin: {{listen: '127.0.0.1:0'}}\n{}", inline());
+    let server = format!("server: {{listen: '{address}'}}\nadmin: {{listen: '127.0.0.1:0'}}\n{}", inline(""));
     std::fs::write(&file, server).unwrap();
     let running = Running::serve(&file, "info").await;
     assert_eq!(waiting.await.unwrap(), (0, "serving".to_owned(), String::new()));

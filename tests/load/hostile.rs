@@ -1,19 +1,17 @@
-//! Peers that mean harm on the gRPC port, and a well-behaved client beside them: it keeps its pace, memory stays
-//! bounded, nothing dies. The client is compared with itself, attack against quiet, in one run; the best of a
-//! few rounds counts, for a neighbour on the machine can only make things worse.
-
-mod support;
+//! Hostile peers on the gRPC port, and a well-behaved client beside them: the client keeps its pace, memory stays
+//! bounded, nothing ends. The client is compared with itself, attack against quiet, in one run; the best of a few
+//! rounds counts, for other work on the machine can only make things worse.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::MEASURING;
+use crate::support::fixtures::{bearer, good, inline};
+use crate::support::process::Running;
+use crate::support::{Answer, check_request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{SigningKey, jwks};
-use support::process::Running;
-use support::{Answer, check_request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -139,11 +137,6 @@ impl Drop for Attackers {
     }
 }
 
-fn config() -> String {
-    let keys = jwks(&[&SigningKey::shared("k1", Algorithm::Rs256)]);
-    format!("issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]\n")
-}
-
 /// A client that asks at a steady pace.
 struct WellBehaved {
     client: AuthorizationClient<Channel>,
@@ -153,12 +146,11 @@ struct WellBehaved {
 impl WellBehaved {
     async fn connect(address: SocketAddr) -> Self {
         let client = AuthorizationClient::connect(format!("http://{address}")).await.unwrap();
-        let token = SigningKey::shared("k1", Algorithm::Rs256).mint("app1", |_, _| {});
-        Self { client, bearer: format!("Bearer {token}") }
+        Self { client, bearer: bearer(&good()) }
     }
 
     /// The 99th percentile of some hundred checks, each timed from when it was due, so that one that is held up
-    /// does not hide those behind it.
+    /// does not hide the later ones.
     async fn p99(&self) -> Duration {
         let mut pace = tokio::time::interval(Duration::from_millis(3));
         let mut tasks = tokio::task::JoinSet::new();
@@ -178,9 +170,6 @@ impl WellBehaved {
     }
 }
 
-/// One measurement at a time: quiet means that the other test is quiet, too.
-static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 /// The client keeps its p99 within five times its quiet value, in the best of a few rounds.
 async fn keeps_pace(what: &str, client: &WellBehaved, attack: impl Fn() -> Attackers) {
     let mut seen = Vec::new();
@@ -199,9 +188,9 @@ async fn keeps_pace(what: &str, client: &WellBehaved, attack: impl Fn() -> Attac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn floods_slow_nobody_down_and_fill_no_memory() {
+async fn floods_slow_no_other_client_and_fill_no_memory() {
     let measuring = MEASURING.lock().await;
-    let running = Running::start(&config(), "info").await;
+    let running = Running::start(&inline(""), "info").await;
     running.until_ready().await;
     let client = WellBehaved::connect(running.grpc).await;
     client.p99().await;
@@ -219,14 +208,19 @@ async fn floods_slow_nobody_down_and_fill_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn ten_thousand_idle_connections_slow_nobody_down() {
+async fn ten_thousand_idle_connections_slow_no_other_client() {
     let _ = passage_authz::cli::limits::raise_file_limit();
     let measuring = MEASURING.lock().await;
-    let running = Running::start(&config(), "info").await;
+    let running = Running::start(&inline(""), "info").await;
     running.until_ready().await;
     let client = WellBehaved::connect(running.grpc).await;
     client.p99().await;
-    let (quiet, before) = (client.p99().await, running.resident());
+    // The slowest of a few quiet rounds: what the rest of the machine does is in both.
+    let mut quiet = client.p99().await;
+    for _ in 0..2 {
+        quiet = quiet.max(client.p99().await);
+    }
+    let before = running.resident();
     let mut idle = Vec::new();
     for at in 0..10_000 {
         let mut stream = TcpStream::connect(running.grpc).await.unwrap();
@@ -258,5 +252,9 @@ async fn ten_thousand_idle_connections_slow_nobody_down() {
     let begun = Instant::now();
     timeout(Duration::from_secs(60), gone).await.expect("idle connections are let go");
     assert!(begun.elapsed() > Duration::from_secs(1), "they were there");
-    assert!(client.p99().await < Duration::from_secs(1));
+    let mut after = client.p99().await;
+    for _ in 0..4 {
+        after = after.min(client.p99().await);
+    }
+    assert!(after <= quiet * 5, "p99 {quiet:?} before, {after:?} after them");
 }

@@ -1,12 +1,10 @@
 //! What the chart takes as values, what it refuses and in which words, and the table in its README.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 
+use crate::support::helm::{ask, chart};
 use serde_json::{Value, json};
-use support::helm::{ask, chart};
 
 const APP: &str = "dk8fn3fns93kJD6Vdj1k";
 
@@ -89,7 +87,7 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
             refusal.contains("don't meet the specifications of the schema"),
             "{path}: {value}: {refusal}"
         );
-        // JSON Schema writes paths as /a/b, or 'b' for a key that nobody knows.
+        // JSON Schema writes paths as /a/b, or 'b' for an unknown key.
         assert!(refusal.contains(named), "{path}: {value}: {refusal}");
     }
 }
@@ -258,7 +256,7 @@ fn the_schema_knows_the_whole_configuration_and_nothing_else() {
     let mut known = BTreeSet::new();
     properties(&schema["$defs"]["config"], &mut known);
     for key in &known {
-        // In the example, or in the remark behind it.
+        // In the example, or in the remark after it.
         assert!(
             block.contains(&format!("{key}:"))
                 || ["inline", "client_ca", "path_prefix", "query", "ca", "allow_http"]

@@ -1,31 +1,21 @@
-//! Attempts to make the token cache answer wrongly, and what it costs to keep a hundred thousand tokens.
-
-mod support;
+//! Attempts to make the token cache answer wrongly, by time, by withdrawn keys, by tokens that resemble a cached one.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::domain::clock::{Clock, UnixTime};
-use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
+use passage_authz::testing::{Behavior, FakeIssuer, SigningKey};
 use serde_json::json;
-use support::process::{Running, file, wait_until};
-use support::{Answer, Service, check_request, get, header_map_request};
+
+use crate::support::fixtures::{self, APP, PATIENT, key, passage_with};
+use crate::support::{Service, get, header_map_request, wait_until};
 
 const NOW: u64 = 1_800_000_000;
 
-fn key() -> Arc<SigningKey> {
-    SigningKey::shared("k1", Algorithm::Rs256)
-}
-
-fn inline(keys: &[&SigningKey], more: &str) -> String {
-    format!(
-        "issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {}}}}}]\n\
-         tokens: {{cache: {{max_entries: 1000}}}}\n{more}",
-        jwks(keys)
-    )
+/// [`fixtures::inline`] with the cache on, whatever `UNCACHED` says.
+fn inline(more: &str) -> String {
+    fixtures::inline(&format!("tokens: {{cache: {{max_entries: 1000}}}}\n{more}"))
 }
 
 async fn cached(service: &Service) -> HashMap<&'static str, u64> {
@@ -40,9 +30,9 @@ async fn cached(service: &Service) -> HashMap<&'static str, u64> {
 #[tokio::test]
 async fn time_is_judged_again_on_each_hit() {
     let clock = Clock::stepped(UnixTime::from_secs(NOW));
-    let service = Service::start_at(&inline(&[&key()], ""), clock.clone()).await;
+    let service = Service::start_at(&inline(""), clock.clone()).await;
     service.until_ready().await;
-    let token = key().mint("app1", |_, claims| {
+    let token = key().mint(APP, |_, claims| {
         claims["exp"] = json!(NOW + 60);
         claims["nbf"] = json!(NOW - 10);
     });
@@ -61,12 +51,11 @@ async fn a_withdrawn_key_ends_its_tokens_and_a_confirmed_one_does_not() {
     let (old, new) = (key(), SigningKey::shared("k2", Algorithm::Rs256));
     let issuer = FakeIssuer::with_keys(&[&old, &new]).await;
     let config = format!(
-        "issuers: [{{name: passage, passage: {{app_id: app1, base_url: '{}'}}, refresh: {{interval: 100ms}}}}]\n\
-         tokens: {{cache: {{max_entries: 1000}}}}\n",
-        issuer.url()
+        "{}tokens: {{cache: {{max_entries: 1000}}}}\n",
+        passage_with(&issuer, &format!(", refresh: {{interval: 100ms, {PATIENT}}}"))
     );
     let service = Service::ready(&config).await;
-    let iss = issuer.passage_iss("app1");
+    let iss = issuer.passage_iss(APP);
     let tokens = [old.mint(&iss, |_, _| {}), new.mint(&iss, |_, _| {})];
     for token in &tokens {
         assert_eq!(service.bearer(token).await.code(), "allowed");
@@ -86,13 +75,10 @@ async fn a_withdrawn_key_ends_its_tokens_and_a_confirmed_one_does_not() {
 async fn keys_that_are_too_old_verify_nothing_cached_either() {
     let clock = Clock::stepped(UnixTime::from_secs(NOW));
     let issuer = FakeIssuer::with_keys(&[&key()]).await;
-    let config = format!(
-        "issuers: [{{name: passage, passage: {{app_id: app1, base_url: '{}'}}, refresh: {{max_stale: 1h}}}}]\n",
-        issuer.url()
-    );
+    let config = passage_with(&issuer, ", refresh: {max_stale: 1h}");
     let service = Service::start_at(&config, clock.clone()).await;
     service.until_ready().await;
-    let token = key().mint("app1", |_, _| {});
+    let token = key().mint(APP, |_, _| {});
     assert_eq!(service.bearer(&token).await.code(), "allowed");
     issuer.behave(Behavior::Reset);
     clock.advance(Duration::from_secs(3601));
@@ -101,8 +87,8 @@ async fn keys_that_are_too_old_verify_nothing_cached_either() {
 
 #[tokio::test]
 async fn nothing_of_one_token_answers_for_another() {
-    let service = Service::ready(&inline(&[&key()], "")).await;
-    let good = key().mint("app1", |_, _| {});
+    let service = Service::ready(&inline("")).await;
+    let good = key().mint(APP, |_, _| {});
     assert_eq!(service.bearer(&good).await.code(), "allowed");
     // Each single change of the last characters, at the end of each segment, and around it.
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=. ";
@@ -121,9 +107,9 @@ async fn nothing_of_one_token_answers_for_another() {
         assert_eq!(service.bearer(&other).await.http, 401, "{other}");
     }
     // The same claims under another signature; the same signature over other claims; one user after another.
-    let other = SigningKey::generate("k1", Algorithm::Rs256).mint("app1", |_, _| {});
+    let other = SigningKey::generate("k1", Algorithm::Rs256).mint(APP, |_, _| {});
     assert_eq!(service.bearer(&other).await.code(), "signature_invalid");
-    let mallory = key().mint("app1", |_, claims| claims["sub"] = json!("mallory"));
+    let mallory = key().mint(APP, |_, claims| claims["sub"] = json!("mallory"));
     let (head, _) = mallory.rsplit_once('.').unwrap();
     let spliced = format!("{head}.{}", good.rsplit_once('.').unwrap().1);
     assert_eq!(service.bearer(&spliced).await.code(), "signature_invalid");
@@ -144,8 +130,8 @@ async fn each_rule_judges_a_cached_token_by_itself() {
         - {name: other, match: {paths: [/other]}, require: {claims: {/org/id: o2}}}\n\
         - {name: org, match: {paths: [/org]}, require: {claims: {/org/id: o1, scope: write}}}\n\
         - {name: none, match: {paths: [/none]}, access: deny}\n";
-    let service = Service::ready(&inline(&[&key()], rules)).await;
-    let token = key().mint("app1", |_, claims| {
+    let service = Service::ready(&inline(rules)).await;
+    let token = key().mint(APP, |_, claims| {
         claims["role"] = json!("user");
         claims["scope"] = json!("read write");
         claims["org"] = json!({"id": "o1", "name": "unread"});
@@ -172,47 +158,11 @@ async fn each_rule_judges_a_cached_token_by_itself() {
 }
 
 #[tokio::test]
-async fn a_reload_changes_what_a_cached_token_may_do() {
-    let config = |more: &str| {
-        let ports = "server: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0'}\n";
-        format!("{ports}{}", inline(&[&key()], more))
-    };
-    let file = file(&config(""));
-    let running = Running::serve(file.path(), "info").await;
-    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
-    let token = key().mint("app1", |_, _| {});
-    let ask = || async {
-        let request = check_request(&[("authorization", &format!("Bearer {token}"))]);
-        Answer::from(client.clone().check(request).await.unwrap().into_inner())
-    };
-    assert_eq!(ask().await.code(), "allowed");
-    assert_eq!(ask().await.code(), "allowed");
-    for (more, code) in [
-        ("rules: [{name: a, require: {claims: {role: admin}}}]\n", "claims_insufficient"),
-        ("identity: {headers: {x-user: email}}\n", "allowed"),
-        ("", "allowed"),
-    ] {
-        std::fs::write(file.path(), config(more)).unwrap();
-        running.signal("-HUP").await;
-        let user = if more.starts_with("identity") { None } else { Some("user-1") };
-        wait_until("reloaded", || async {
-            let answer = ask().await;
-            answer.code() == code && (code != "allowed" || answer.header("x-passage-user-id") == user)
-        })
-        .await;
-    }
-    let other = config("").replace("app1", "app2");
-    std::fs::write(file.path(), other).unwrap();
-    running.signal("-HUP").await;
-    wait_until("another app", || async { ask().await.code() == "issuer_unknown" }).await;
-}
-
-#[tokio::test]
 async fn claims_that_are_too_large_to_keep_are_verified_each_time() {
     let more = "identity: {headers: {x-groups: groups}}\n";
-    let service = Service::ready(&inline(&[&key()], more)).await;
+    let service = Service::ready(&inline(more)).await;
     let groups = "g".repeat(2000);
-    let token = key().mint("app1", |_, claims| claims["groups"] = json!(groups));
+    let token = key().mint(APP, |_, claims| claims["groups"] = json!(groups));
     for _ in 0..2 {
         assert_eq!(service.bearer(&token).await.header("x-groups"), Some(groups.as_str()));
     }

@@ -1,6 +1,4 @@
-//! Keys that never let a user down: rotation, faults, outages, restarts, over the real server.
-
-mod support;
+//! Keys through rotation, faults, outages and restarts: what was fetched once serves until it is too old.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +9,11 @@ use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::domain::clock::{Clock, UnixTime};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
 use serde_json::{Value, json};
-use support::{Service, get, join_all};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::fixtures::PATIENT;
+use crate::support::tls::Tls;
+use crate::support::{Service, WAIT_LIMIT, get, gzip, join_all, wait_until};
 
 fn key(kid: &str) -> Arc<SigningKey> {
     SigningKey::shared(kid, Algorithm::Es256)
@@ -45,16 +44,6 @@ async fn fetches(service: &Service, result: &str) -> f64 {
         .await
 }
 
-/// Waits until this is so; a test that waits in vain fails by its name.
-async fn until<F: Future<Output = bool>>(what: &str, is: impl Fn() -> F) {
-    let waiting = async {
-        while !is().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
-}
-
 async fn issuer_status(service: &Service) -> Value {
     let (status, text) = get(service.admin, "/keys").await;
     assert_eq!(status, 200);
@@ -71,7 +60,7 @@ async fn whatever_the_issuer_does_the_old_keys_go_on_and_recovery_is_automatic()
     let mut big = jwks(&[&key("old")]);
     big["padding"] = "x".repeat(10 << 20).into();
     let encryption = json!({"kty": "EC", "use": "enc", "crv": "P-256"});
-    let bomb = support::gzip(&vec![b' '; 64 << 20]);
+    let bomb = gzip(&vec![b' '; 64 << 20]);
     let rows: Vec<(&str, Behavior, &str)> = vec![
         ("500", Behavior::Answer(500, vec![], vec![]), "the answer's status is 500"),
         ("404", Behavior::Answer(404, vec![json_type()], good.clone()), "the answer's status is 404"),
@@ -109,15 +98,16 @@ async fn whatever_the_issuer_does_the_old_keys_go_on_and_recovery_is_automatic()
     ];
     join_all(rows.into_iter().map(|(name, behavior, error)| async move {
         let issuer = FakeIssuer::with_keys(&[&key("old")]).await;
-        // A check that waited for the issuer would wait for up to 10 s.
-        let refresh = "interval: 100ms, timeout: 2s, wait: 10s";
-        let service = Service::ready(&by_url(&issuer.url(), refresh, "")).await;
+        // A check that waited for the issuer would wait for up to 10 s. Only what never ends is given up soon.
+        let limit = if error.ends_with("within 2s") { "2s" } else { "30s" };
+        let refresh = format!("interval: 100ms, timeout: {limit}, wait: 10s");
+        let service = Service::ready(&by_url(&issuer.url(), &refresh, "")).await;
         issuer.behave(behavior);
         if name == "304 unasked" {
             // Asked for with If-None-Match, a 304 is the right answer.
-            until("unchanged", || async { fetches(&service, "unchanged").await > 1.0 }).await;
+            wait_until("unchanged", || async { fetches(&service, "unchanged").await > 1.0 }).await;
         } else {
-            until(&format!("the fault {name} is counted"), || async {
+            wait_until(&format!("the fault {name} is counted"), || async {
                 fetches(&service, "failed").await >= 1.0
             })
             .await;
@@ -125,11 +115,11 @@ async fn whatever_the_issuer_does_the_old_keys_go_on_and_recovery_is_automatic()
             let said = status["last_error"]["error"].as_str().unwrap();
             assert!(said.contains(error), "{name}: {said}");
         }
-        let answer = timeout(Duration::from_secs(5), service.bearer(&mint("old"))).await;
+        let answer = timeout(Duration::from_secs(9), service.bearer(&mint("old"))).await;
         assert_eq!(answer.expect("no check waits for the issuer").code(), "allowed", "{name}");
         assert_eq!(get(service.admin, "/readyz").await.0, 200, "{name}");
         issuer.behave(Behavior::keys(&[&key("new")]));
-        until(&format!("recovery from {name}"), || async {
+        wait_until(&format!("recovery from {name}"), || async {
             issuer_status(&service).await["keys"][0]["kid"] == "new"
         })
         .await;
@@ -153,7 +143,7 @@ async fn a_new_key_is_followed_at_once_and_an_old_one_dropped_with_the_swap() {
     assert_eq!(issuer.fetches(), before + 1, "one fetch for all");
 
     issuer.behave(Behavior::keys(&[&key("new"), &key("newer")]));
-    assert_eq!(service.bearer(&mint("old")).await.code(), "allowed", "nobody has said otherwise yet");
+    assert_eq!(service.bearer(&mint("old")).await.code(), "allowed", "no fetch has said otherwise yet");
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(service.bearer(&mint("newer")).await.code(), "allowed");
     let answers = join_all((0..20).map(|_| service.check(&[]))).await;
@@ -163,43 +153,6 @@ async fn a_new_key_is_followed_at_once_and_an_old_one_dropped_with_the_swap() {
     assert_eq!(service.bearer(&mint("old")).await.code(), "key_unknown");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_random_kids_cost_neither_fetches_nor_memory() {
-    let issuer = FakeIssuer::with_keys(&[&key("old")]).await;
-    let service =
-        Service::ready(&by_url(&issuer.url(), "interval: 1h, unknown_kid_cooldown: 1s, wait: 20ms", ""))
-            .await;
-    let before = issuer.fetches();
-    let began = Instant::now();
-    let resident = || {
-        let statm = fs::read_to_string("/proc/self/statm").unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
-    let good = mint("old");
-    let (message, signature) = good.rsplit_once('.').unwrap();
-    let claims = message.split_once('.').unwrap().1.to_owned();
-    let flood = |from: usize, to: usize| {
-        let (service, claims) = (&service, &claims);
-        join_all((0..50).map(move |lane| async move {
-            for at in (from + lane..to).step_by(50) {
-                let header =
-                    support::base64url(&json!({"alg": "ES256", "kid": format!("random-{at}")}).to_string());
-                let code = service.bearer(&format!("{header}.{claims}.{signature}")).await;
-                assert!(["key_unknown", "keys_unavailable"].contains(&code.code()), "{code:?}");
-            }
-        }))
-    };
-    flood(0, 50_000).await;
-    let half = resident();
-    flood(50_000, 100_000).await;
-    let grown = resident().saturating_sub(half);
-    let allowed = 1.0 + began.elapsed().as_secs_f64();
-    let made = issuer.fetches() - before;
-    assert!(f64::from(u32::try_from(made).unwrap()) <= allowed, "{made} fetches, {allowed:.1} allowed");
-    assert!(grown < 8 << 20, "the second half of the flood added {grown} bytes");
-    assert_eq!(service.bearer(&good).await.code(), "allowed");
-}
-
 #[tokio::test]
 async fn a_restart_during_an_outage_serves_from_the_key_store() {
     let issuer = FakeIssuer::with_keys(&[&key("old")]).await;
@@ -207,14 +160,14 @@ async fn a_restart_during_an_outage_serves_from_the_key_store() {
     let store = format!("key_store: '{}'\n", folder.path().display());
     let config = |more: &str| format!("{store}{}", by_url(&issuer.url(), more, ""));
     let entry = folder.path().join("issuer.jwks.json");
-    let service = Service::ready(&config("interval: 1h")).await;
-    until("the keys are kept", || async { entry.is_file() }).await;
+    let service = Service::ready(&config(&format!("interval: 1h, {PATIENT}"))).await;
+    wait_until("the keys are kept", || async { entry.is_file() }).await;
     service.end().await.unwrap();
 
     for behavior in [Behavior::Reset, Behavior::Hang, Behavior::Answer(503, vec![], vec![])] {
         issuer.behave(behavior.clone());
-        let service = Service::start(&config("timeout: 30s")).await;
-        let ready = timeout(Duration::from_secs(5), service.until_ready()).await;
+        let service = Service::start(&config("timeout: 60s")).await;
+        let ready = timeout(Duration::from_secs(50), service.until_ready()).await;
         assert!(ready.is_ok(), "{behavior:?}: not before the fetch's own timeout");
         assert_eq!(service.bearer(&mint("old")).await.code(), "allowed", "{behavior:?}");
         let status = issuer_status(&service).await;
@@ -224,9 +177,10 @@ async fn a_restart_during_an_outage_serves_from_the_key_store() {
 
     // Back again, the issuer's own word counts, not the folder's.
     issuer.behave(Behavior::keys(&[&key("new")]));
-    let service = Service::ready(&config("interval: 1h")).await;
+    let service = Service::ready(&config(&format!("interval: 1h, {PATIENT}"))).await;
     assert_eq!(service.bearer(&mint("old")).await.code(), "key_unknown");
-    until("the new keys are kept", || async { fs::read_to_string(&entry).unwrap().contains("new") }).await;
+    wait_until("the new keys are kept", || async { fs::read_to_string(&entry).unwrap().contains("new") })
+        .await;
     service.end().await.unwrap();
 }
 
@@ -235,12 +189,17 @@ async fn what_the_key_store_may_not_bring_back() {
     let issuer = FakeIssuer::with_keys(&[&key("old")]).await;
     let folder = tempfile::tempdir().unwrap();
     let start = UnixTime::from_secs(3_000_000_000);
-    let config =
-        |url: &str| format!("key_store: '{}'\n{}", folder.path().display(), by_url(url, "max_stale: 1h", ""));
+    let config = |url: &str| {
+        format!(
+            "key_store: '{}'\n{}",
+            folder.path().display(),
+            by_url(url, "max_stale: 1h, timeout: 30s", "")
+        )
+    };
     let entry = folder.path().join("issuer.jwks.json");
     let service = Service::start_at(&config(&issuer.url()), Clock::stepped(start)).await;
     service.until_ready().await;
-    until("the keys are kept", || async { entry.is_file() }).await;
+    wait_until("the keys are kept", || async { entry.is_file() }).await;
     service.end().await.unwrap();
     let good = fs::read(&entry).unwrap();
     issuer.behave(Behavior::Reset);
@@ -266,7 +225,7 @@ async fn what_the_key_store_may_not_bring_back() {
             service.until_ready().await;
         }
         let failed = || async { fetches(&service, "failed").await >= 1.0 };
-        until("the first fetch has failed", failed).await;
+        wait_until("the first fetch has failed", failed).await;
         assert_eq!(service.bearer(&mint("old")).await.code(), want, "{name}");
         service.end().await.expect("no crash");
     }
@@ -283,7 +242,7 @@ async fn discovery_finds_the_keys_and_follows_them() {
     login.behave(document(&login.url(), &keys));
     let config = format!(
         "issuers: [{{name: issuer, issuer: '{}', audiences: [], algorithms: [ES256], keys: {{discovery: true}}, \
-         refresh: {{interval: 100ms}}}}]",
+         refresh: {{interval: 100ms, {PATIENT}}}}}]",
         login.url()
     );
     let service = Service::ready(&config).await;
@@ -291,12 +250,13 @@ async fn discovery_finds_the_keys_and_follows_them() {
     assert_eq!(service.bearer(&mint("old")).await.code(), "allowed");
     let asked = login.requests()[0].to_ascii_lowercase();
     assert!(asked.starts_with("get /.well-known/openid-configuration http/1.1\r\n"), "{asked}");
-    // A document that speaks for somebody else changes nothing.
-    login.behave(document("https://somebody.example", &moved));
-    until("the lie is seen", || async { fetches(&service, "failed").await >= 1.0 }).await;
+    // A document of another issuer changes nothing.
+    login.behave(document("https://other.example", &moved));
+    wait_until("the wrong document is seen", || async { fetches(&service, "failed").await >= 1.0 }).await;
     assert_eq!(service.bearer(&mint("old")).await.code(), "allowed");
     login.behave(document(&login.url(), &moved));
-    until("the move is followed", || async { service.bearer(&mint("new")).await.code() == "allowed" }).await;
+    wait_until("the move is followed", || async { service.bearer(&mint("new")).await.code() == "allowed" })
+        .await;
 }
 
 #[tokio::test]
@@ -324,19 +284,20 @@ async fn a_key_file_is_read_again_when_it_changes() {
     let service = Service::ready(&config).await;
     assert_eq!(service.bearer(&mint("old")).await.code(), "allowed");
     publish("..v2", &["new"]);
-    until("the swap is seen", || async { issuer_status(&service).await["keys"][0]["kid"] == "new" }).await;
+    wait_until("the swap is seen", || async { issuer_status(&service).await["keys"][0]["kid"] == "new" })
+        .await;
     assert_eq!(service.bearer(&mint("new")).await.code(), "allowed");
     // Half a file is no key set: what was read before stays.
     fs::write(&path, "{\"keys\": [").unwrap();
-    until("the damage is seen", || async { fetches(&service, "failed").await >= 1.0 }).await;
+    wait_until("the damage is seen", || async { fetches(&service, "failed").await >= 1.0 }).await;
     assert_eq!(service.bearer(&mint("new")).await.code(), "allowed");
     fs::write(&path, jwks(&[&key("newer")]).to_string()).unwrap();
-    until("the repair is seen", || async { issuer_status(&service).await["keys"][0]["kid"] == "newer" })
+    wait_until("the repair is seen", || async { issuer_status(&service).await["keys"][0]["kid"] == "newer" })
         .await;
 }
 
 #[tokio::test]
-async fn one_issuer_that_hangs_delays_nobody_else() {
+async fn one_issuer_that_hangs_delays_no_other() {
     let (good, bad) = (FakeIssuer::with_keys(&[&key("old")]).await, FakeIssuer::start(Behavior::Hang).await);
     let issuer = |name: &str, url: String| {
         format!(
@@ -355,7 +316,7 @@ async fn one_issuer_that_hangs_delays_nobody_else() {
         }
     };
     tokio::select! {
-        answers = timeout(PATIENCE, hanging) => panic!("the hanging issuer's checks came first: {answers:?}"),
+        answers = timeout(WAIT_LIMIT, hanging) => panic!("the hanging issuer's checks came first: {answers:?}"),
         () = served => {}
     }
 }
@@ -363,14 +324,14 @@ async fn one_issuer_that_hangs_delays_nobody_else() {
 #[tokio::test]
 async fn fetches_are_polite_and_tls_leads_nowhere_else() {
     let plain = FakeIssuer::with_keys(&[&key("old")]).await;
-    let tls = support::tls::Tls::in_front_of(&plain).await;
+    let tls = Tls::in_front_of(&plain).await;
     let ca = tempfile::NamedTempFile::new().unwrap();
     fs::write(ca.path(), &tls.ca).unwrap();
-    let refresh = "interval: 100ms";
+    let refresh = &format!("interval: 100ms, {PATIENT}");
     let trusting = format!(", ca: '{}'", ca.path().display());
     let service = Service::ready(&by_url(&tls.url(), refresh, &trusting)).await;
     assert_eq!(service.bearer(&mint("old")).await.code(), "allowed");
-    until("a second fetch", || async { fetches(&service, "unchanged").await >= 1.0 }).await;
+    wait_until("a second fetch", || async { fetches(&service, "unchanged").await >= 1.0 }).await;
     let heads: Vec<_> = plain.requests().iter().map(|head| head.to_ascii_lowercase()).collect();
     assert!(heads.iter().all(|head| head.contains("\r\nuser-agent: passage-authz/")), "{heads:?}");
     assert!(heads.iter().all(|head| head.contains("\r\naccept-encoding: gzip")), "{heads:?}");
@@ -380,7 +341,7 @@ async fn fetches_are_polite_and_tls_leads_nowhere_else() {
     let trap = FakeIssuer::with_keys(&[&key("evil")]).await;
     let location = ("location".to_owned(), format!("{}/keys", trap.url()));
     plain.behave(Behavior::Answer(302, vec![location], vec![]));
-    until("the redirect is refused", || async { fetches(&service, "failed").await >= 1.0 }).await;
+    wait_until("the redirect is refused", || async { fetches(&service, "failed").await >= 1.0 }).await;
     let said = issuer_status(&service).await["last_error"]["error"].as_str().unwrap().to_owned();
     assert!(said.contains("a redirect from https to http"), "{said}");
     assert_eq!(trap.fetches(), 0);
@@ -388,14 +349,19 @@ async fn fetches_are_polite_and_tls_leads_nowhere_else() {
 
     // Without the CA nothing is believed at all.
     let distrusting = Service::start(&by_url(&tls.url(), refresh, "")).await;
-    until("TLS fails", || async { fetches(&distrusting, "failed").await >= 1.0 }).await;
+    wait_until("TLS fails", || async { fetches(&distrusting, "failed").await >= 1.0 }).await;
     assert_eq!(distrusting.bearer(&mint("old")).await.code(), "keys_unavailable");
 }
 
 #[tokio::test]
 async fn the_admin_port_says_which_keys_are_at_hand() {
     let issuer = FakeIssuer::with_keys(&[&key("old")]).await;
-    let service = Service::ready(&by_url(&format!("{}/p?secret=s", issuer.url()), "interval: 1h", "")).await;
+    let service = Service::ready(&by_url(
+        &format!("{}/p?secret=s", issuer.url()),
+        &format!("interval: 1h, {PATIENT}"),
+        "",
+    ))
+    .await;
     let status = issuer_status(&service).await;
     let text = status.to_string();
     assert!(!text.contains("secret"), "{text}");
@@ -411,5 +377,6 @@ async fn the_admin_port_says_which_keys_are_at_hand() {
     assert!((fetches(&service, "changed").await - 1.0).abs() < f64::EPSILON);
     issuer.behave(Behavior::Reset);
     let _ = service.bearer(&mint("new")).await;
-    until("the error is shown", || async { !issuer_status(&service).await["last_error"].is_null() }).await;
+    wait_until("the error is shown", || async { !issuer_status(&service).await["last_error"].is_null() })
+        .await;
 }

@@ -1,20 +1,17 @@
 //! Every Envoy bootstrap in deploy/, started with the real Envoy in front of the service that its first lines ask for.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{SigningKey, jwks};
+use passage_authz::testing::jwks;
 use serde_json::{Value, json};
-use support::envoy::{Envoy, Upstream, find, seen};
-use support::process::{Running, file};
-use support::tls::{authority, issued_by};
 use tempfile::TempDir;
 
-const USER: &str = "x-passage-user-id";
+use crate::support::envoy::{Envoy, Upstream, binary, seen};
+use crate::support::fixtures::{USER, bearer, good, key};
+use crate::support::process::{Running, file};
+use crate::support::tls::{authority, issued_by};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
@@ -96,10 +93,9 @@ async fn status(envoy: &Envoy, headers: &[(&str, &str)]) -> (u16, Value, Option<
 }
 
 #[tokio::test]
-async fn each_lets_in_who_has_a_token_and_nobody_else() {
-    let key = SigningKey::shared("k1", Algorithm::Rs256);
-    let token = format!("Bearer {}", key.mint("app1", |_, _| {}));
-    let binary = tokio::task::spawn_blocking(|| find(true)).await.unwrap().unwrap();
+async fn each_lets_a_good_token_through_and_nothing_else() {
+    let token = bearer(&good());
+    let binary = binary().await;
     let upstream = Upstream::start().await.unwrap();
     let all = bootstraps();
     assert!(all.len() >= 6, "{all:?}");
@@ -117,7 +113,7 @@ async fn each_lets_in_who_has_a_token_and_nobody_else() {
             config["http"]["listen"] = json!("127.0.0.1:0");
         }
         config["admin"] = json!({"listen": "127.0.0.1:0"});
-        let keys: Value = serde_json::from_str(&jwks(&[&key]).to_string()).unwrap();
+        let keys: Value = serde_json::from_str(&jwks(&[&key()]).to_string()).unwrap();
         config["issuers"] =
             json!([{"name": "passage", "passage": {"app_id": "app1"}, "keys": {"inline": keys}}]);
         let running = Running::serve(file(&config.to_string()).path(), "info").await;
@@ -144,40 +140,10 @@ async fn each_lets_in_who_has_a_token_and_nobody_else() {
         }
         running.signal("-TERM").await;
         assert_eq!(running.end().await.0, Some(0), "{at_name}");
-        assert_eq!(status(&envoy, &[("authorization", &token)]).await.0, 503, "{at_name}: without us");
+        assert_eq!(
+            status(&envoy, &[("authorization", &token)]).await.0,
+            503,
+            "{at_name}: without the service"
+        );
     }
-}
-
-#[test]
-fn compose_publishes_envoy_alone_and_hardens_all() {
-    let folder = deploy().join("compose");
-    let compose: Value =
-        serde_saphyr::from_str(&fs::read_to_string(folder.join("compose.yaml")).unwrap()).unwrap();
-    let bootstrap: Value =
-        serde_saphyr::from_str(&fs::read_to_string(folder.join("envoy.yaml")).unwrap()).unwrap();
-    let services = compose["services"].as_object().unwrap();
-    for (name, service) in services {
-        assert_eq!(service["read_only"], true, "{name}");
-        assert_eq!(service["cap_drop"], json!(["ALL"]), "{name}");
-        assert_eq!(service["security_opt"], json!(["no-new-privileges:true"]), "{name}");
-        assert_eq!(service["ports"].is_array(), name == "envoy", "{name}");
-        let image = service["image"].as_str().unwrap();
-        assert!(image.contains(':') && !image.ends_with(":latest"), "{image}");
-        for volume in service["volumes"].as_array().into_iter().flatten() {
-            let mut parts = volume.as_str().unwrap().split(':');
-            assert!(folder.join(parts.next().unwrap()).is_file() && parts.nth(1) == Some("ro"), "{volume}");
-        }
-    }
-    // Whom Envoy asks and protects are containers of this file.
-    for cluster in bootstrap["static_resources"]["clusters"].as_array().unwrap() {
-        let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
-        let host = endpoint["address"]["socket_address"]["address"].as_str().unwrap();
-        assert!(services.contains_key(host), "{host}");
-    }
-    let authz = &services["passage-authz"];
-    let build = &authz["build"];
-    let context = folder.join(build["context"].as_str().unwrap());
-    assert!(context.join("Cargo.toml").is_file());
-    assert!(context.join(build["dockerfile"].as_str().unwrap()).is_file());
-    assert_eq!(authz["user"], "65532:65532");
 }

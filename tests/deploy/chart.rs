@@ -1,18 +1,15 @@
 //! What the chart renders, by Helm itself, for every scenario that it ships.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{SigningKey, jwks};
+use crate::support::fixtures::inline;
+use crate::support::helm::{Answer, NAMESPACE, RELEASE, ask, ask_as, chart, scenarios};
+use crate::support::process::{binary, file};
+use crate::support::tls::{authority, issued_by};
+use crate::support::{Service, get};
 use serde_json::{Value, json};
-use support::helm::{Answer, NAMESPACE, RELEASE, ask, ask_as, chart, scenarios};
-use support::process::{binary, file};
-use support::tls::{authority, issued_by};
-use support::{Service, get};
 
 fn rendered() -> BTreeMap<String, Answer> {
     let scenarios = scenarios();
@@ -53,7 +50,8 @@ fn every_scenario_is_linted_and_is_what_it_was() {
             .iter()
             .map(|(template, text)| format!("# {template}\n---\n{text}\n"))
             .collect();
-        let snapshot = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/chart/{name}.yaml"));
+        let snapshot =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/deploy/snapshots/{name}.yaml"));
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
             fs::write(&snapshot, text.concat()).unwrap();
         }
@@ -411,9 +409,7 @@ fn a_name_that_no_service_can_have_is_refused() {
 
 #[tokio::test]
 async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
-    let keys = jwks(&[&SigningKey::shared("k1", Algorithm::Rs256)]);
-    let config = format!("issuers: [{{name: p, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]");
-    let service = Service::ready(&config).await;
+    let service = Service::ready(&inline("")).await;
     service.check(&[]).await;
     let (_, metrics) = get(service.admin, "/metrics").await;
     let known: Vec<_> = metrics

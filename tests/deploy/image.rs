@@ -1,25 +1,22 @@
 //! The container image without a container engine: its Dockerfile is linted, and the binary that it would hold is
 //! built as there, from the files that are copied there, and run in a root that holds what the image holds.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use crate::support::fixtures::{bearer, good, key};
+use crate::support::process::Running;
+use crate::support::tls::Tls;
+use crate::support::{Answer, WAIT_LIMIT, check_request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::config::Config;
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{FakeIssuer, SigningKey};
+use passage_authz::testing::FakeIssuer;
 use serde_json::Value;
-use support::process::Running;
-use support::tls::Tls;
-use support::{Answer, check_request};
 use tokio::process::Command;
 
-const DOCKERFILE: &str = include_str!("../deploy/Dockerfile");
-const TOOLCHAIN: &str = include_str!("../rust-toolchain.toml");
+const DOCKERFILE: &str = include_str!("../../deploy/Dockerfile");
+const TOOLCHAIN: &str = include_str!("../../rust-toolchain.toml");
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -126,7 +123,7 @@ fn the_dockerfile_is_linted() {
 /// The context holds what is copied, and nothing that is not.
 #[test]
 fn the_build_context_is_what_is_copied() {
-    let ignore = include_str!("../deploy/Dockerfile.dockerignore");
+    let ignore = include_str!("../../deploy/Dockerfile.dockerignore");
     let mut let_in: Vec<_> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
     let mut copied = copied();
     let_in.sort_unstable();
@@ -240,7 +237,7 @@ async fn the_binary_of_the_image_serves_from_an_empty_root() {
     assert!(is_static(&fs::read(&binary).unwrap()));
 
     // An issuer behind TLS, whose authority stands in the image's bundle alone.
-    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let key = key();
     let issuer = FakeIssuer::with_keys(&[&key]).await;
     let tls = Tls::in_front_of(&issuer).await;
     let root = tempfile::tempdir().unwrap();
@@ -269,14 +266,19 @@ async fn the_binary_of_the_image_serves_from_an_empty_root() {
     serve.args(["serve", "--config", "/etc/passage-authz/authz.yaml"]).env("RUST_LOG", "info");
     let running = Running::spawn(&mut serve).await;
     running.until_ready().await;
-    let health = inside(root.path()).args(["health", "--address", &running.grpc.to_string()]).output();
-    let health = tokio::time::timeout(Duration::from_secs(20), health).await.unwrap().unwrap();
+    let health = inside(root.path())
+        .args(["health", "--timeout", "30s", "--address", &running.grpc.to_string()])
+        .output();
+    let health = tokio::time::timeout(WAIT_LIMIT, health).await.unwrap().unwrap();
     assert!(health.status.success(), "{}", String::from_utf8_lossy(&health.stderr));
-    let admin =
-        inside(root.path()).args(["health", "--admin", &running.admin.to_string()]).output().await.unwrap();
+    let admin = inside(root.path())
+        .args(["health", "--timeout", "30s", "--admin", &running.admin.to_string()])
+        .output()
+        .await
+        .unwrap();
     assert!(admin.status.success(), "{}", String::from_utf8_lossy(&admin.stderr));
 
-    let bearer = format!("Bearer {}", key.mint("app1", |_, _| {}));
+    let bearer = bearer(&good());
     let mut client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
     for (headers, code) in [(&[("authorization", bearer.as_str())][..], "allowed"), (&[], "token_missing")] {
         let answer = client.check(check_request(headers)).await.unwrap().into_inner();

@@ -1,27 +1,17 @@
-//! The running server, asked through the full Envoy API: what each token comes to, and how it is said.
-
-mod support;
+//! What each token comes to, and how it is said: one row for each denial.
 
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::domain::denial::{Challenge, Denial};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
-use support::{Service, get, raw_check_request};
 
-const APP: &str = "app1";
-
-fn key() -> std::sync::Arc<SigningKey> {
-    SigningKey::shared("k1", Algorithm::Rs256)
-}
-
-fn passage(issuer: &FakeIssuer, more: &str) -> String {
-    format!("issuers: [{{name: passage, passage: {{app_id: {APP}, base_url: '{}'}}{more}}}]", issuer.url())
-}
+use crate::support::fixtures::{APP, key, passage, passage_with};
+use crate::support::{Provocation, Service, get, join_all, raw_check_request};
 
 #[tokio::test]
 async fn a_good_token_is_let_through_under_its_subject() {
     let issuer = FakeIssuer::with_keys(&[&key()]).await;
-    let service = Service::ready(&passage(&issuer, "")).await;
+    let service = Service::ready(&passage(&issuer)).await;
     for iss in [issuer.passage_iss(APP), APP.to_owned()] {
         let token = key().mint(&iss, |_, _| {});
         let bearer = format!("Bearer {token}");
@@ -73,8 +63,8 @@ fn row(denial: Denial) -> (i32, u16, &'static str) {
 }
 
 /// A request that ends in this denial.
-fn provoke(denial: Denial, iss: &str) -> support::Provocation {
-    use support::Provocation::{Empty, None, Rule, Token};
+fn provoke(denial: Denial, iss: &str) -> Provocation {
+    use Provocation::{Empty, None, Rule, Token};
     let mint = |edit: fn(&mut Value, &mut Value)| Token(key().mint(iss, edit));
     match denial {
         Denial::TokenMissing => None,
@@ -151,7 +141,7 @@ async fn every_denial_is_answered_as_the_contract_says() {
 #[tokio::test]
 async fn without_reasons_a_bad_token_learns_nothing_more() {
     let issuer = FakeIssuer::with_keys(&[&key()]).await;
-    let service = Service::ready(&format!("deny: {{reasons: false}}\n{}", passage(&issuer, ""))).await;
+    let service = Service::ready(&format!("deny: {{reasons: false}}\n{}", passage(&issuer))).await;
     let mut seen = Vec::new();
     for denial in [Denial::TokenMalformed, Denial::SignatureInvalid, Denial::TokenExpired] {
         let answer = service.send(provoke(denial, APP).request()).await;
@@ -196,7 +186,7 @@ async fn issuers_stand_side_by_side_with_every_kind_of_source() {
 #[tokio::test]
 async fn doubled_headers_are_not_a_choice() {
     let issuer = FakeIssuer::with_keys(&[&key()]).await;
-    let service = Service::ready(&passage(&issuer, "")).await;
+    let service = Service::ready(&passage(&issuer)).await;
     let good = format!("Bearer {}", key().mint(APP, |_, _| {}));
     let joined = format!("{good},{good}");
     assert_eq!(service.check(&[("authorization", &joined)]).await.code(), "token_malformed");
@@ -220,7 +210,7 @@ async fn a_dead_issuer_never_allows_and_readiness_says_so() {
     ] {
         let shown = format!("{behavior:.40?}");
         let issuer = FakeIssuer::start(behavior).await;
-        let service = Service::start(&passage(&issuer, ", refresh: {timeout: 100ms, wait: 20ms}")).await;
+        let service = Service::start(&passage_with(&issuer, ", refresh: {timeout: 100ms, wait: 20ms}")).await;
         let answer = service.bearer(&key().mint(APP, |_, _| {})).await;
         assert_eq!((answer.code(), answer.http), ("keys_unavailable", 503), "{shown}");
         assert_eq!(get(service.admin, "/readyz").await.0, 503, "{shown}");
@@ -231,10 +221,10 @@ async fn a_dead_issuer_never_allows_and_readiness_says_so() {
 #[tokio::test]
 async fn many_at_once_share_the_first_fetch() {
     let issuer = FakeIssuer::with_keys(&[&key()]).await;
-    let service = Service::start(&passage(&issuer, ", refresh: {wait: 5s}")).await;
+    let service = Service::start(&passage(&issuer)).await;
     let token = key().mint(APP, |_, _| {});
     let checks = (0..100).map(|_| service.bearer(&token));
-    let answers = support::join_all(checks).await;
+    let answers = join_all(checks).await;
     assert!(answers.iter().all(|answer| answer.code() == "allowed"));
     assert_eq!(issuer.fetches(), 1);
 }

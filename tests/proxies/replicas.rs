@@ -1,34 +1,25 @@
 //! Load that moves on to a new replica, behind the real Envoy, while no check fails.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{SigningKey, jwks};
 use serde_json::{Value, json};
-use support::envoy::{Envoy, Upstream, find};
-use support::get;
-use support::process::{Running, file, wait_until};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const REPLICAS: &str = include_str!("../deploy/envoy/replicas.yaml");
+use crate::support::envoy::{Envoy, Upstream, binary};
+use crate::support::fixtures::{good, serving};
+use crate::support::load::Load;
+use crate::support::process::{Running, file, free_port};
+use crate::support::{WAIT_LIMIT, get, wait_until};
 
-fn key() -> Arc<SigningKey> {
-    SigningKey::shared("k1", Algorithm::Rs256)
-}
+const REPLICAS: &str = include_str!("../../deploy/envoy/replicas.yaml");
 
 async fn replica(listen: &str, age: &str) -> Running {
-    let keys = jwks(&[&key()]);
-    let text = format!(
-        "server: {{listen: '{listen}', max_connection_age: {age}}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
-         issuers: [{{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}]\n"
-    );
+    let text = serving(&format!("listen: '{listen}', max_connection_age: {age}"), "");
     let running = Running::serve(file(&text).path(), "info").await;
     running.until_ready().await;
     running
@@ -62,93 +53,32 @@ fn bootstrap(endpoints: &[SocketAddr], upstream: SocketAddr) -> String {
     bootstrap.to_string()
 }
 
-/// Asks without pause until it is dropped; what was not let through is kept.
-struct Load {
-    answered: Arc<AtomicUsize>,
-    failed: Arc<Mutex<Vec<String>>>,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
-}
-
-impl Load {
-    fn on(envoy: &Envoy) -> Self {
-        let (answered, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
-        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        let (url, token) = (format!("http://{}/", envoy.address), key().mint("app1", |_, _| {}));
-        for _ in 0..4 {
-            let (answered, failed, stop) = (Arc::clone(&answered), Arc::clone(&failed), stop.clone());
-            let (client, url, token) = (reqwest::Client::new(), url.clone(), token.clone());
-            tasks.spawn(async move {
-                while !stop.is_cancelled() {
-                    let answer = client.get(&url).bearer_auth(&token).send().await.unwrap();
-                    if answer.status() != 200 {
-                        failed.lock().unwrap().push(answer.status().to_string());
-                    }
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        Self { answered, failed, stop, tasks }
-    }
-
-    fn answered(&self) -> usize {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    async fn end(mut self) {
-        self.stop.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap();
-        }
-        let failed = self.failed.lock().unwrap();
-        assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), self.answered());
-    }
-}
-
-async fn envoy() -> std::path::PathBuf {
-    tokio::task::spawn_blocking(|| find(true)).await.unwrap().unwrap()
-}
-
-/// A port that is free now, for a replica that comes later.
-fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 #[tokio::test]
 async fn an_envoy_that_sees_each_replica_gives_a_new_one_its_share() {
     let (first, second) = (replica("127.0.0.1:0", "1s").await, replica("127.0.0.1:0", "1s").await);
-    let late = free();
+    let late = free_port();
     let upstream = Upstream::start().await.unwrap();
     let config = bootstrap(&[first.grpc, second.grpc, late], upstream.address);
-    let envoy = Envoy::run(&envoy().await, config).await.unwrap();
-    wait_until("two of three replicas are known", || async { healthy(&envoy).await == 2 }).await;
+    let envoy = Envoy::run(&binary().await, config).await.unwrap();
+    wait_until("two of three replicas are known", || async { envoy.healthy().await == 2 }).await;
     let row = AtomicUsize::new(0);
     wait_until("its threads know it, too", || async {
-        let token = key().mint("app1", |_, _| {});
+        let token = good();
         let asked = reqwest::Client::new().get(format!("http://{}/", envoy.address)).bearer_auth(token);
         let passed = asked.send().await.unwrap().status() == 200;
         row.store(if passed { row.load(Ordering::Relaxed) + 1 } else { 0 }, Ordering::Relaxed);
         row.load(Ordering::Relaxed) >= 20
     })
     .await;
-    let load = Load::on(&envoy);
-    wait_until("load", || async { load.answered() > 200 }).await;
+    let load = Load::through(&envoy);
+    load.goes_on(200).await;
     let third = replica(&late.to_string(), "1s").await;
     wait_until("the third is asked", || async { checks(&third).await > 0 }).await;
     let before = (load.answered(), checks(&third).await);
-    wait_until("more load", || async { load.answered() > before.0 + 1000 }).await;
+    load.goes_on(1000).await;
     let share = (checks(&third).await - before.1) * 100 / (load.answered() - before.0);
     assert!((20..=50).contains(&share), "{share} % for the third of three");
     load.end().await;
-}
-
-async fn healthy(envoy: &Envoy) -> usize {
-    let clusters = reqwest::get(format!("http://{}/clusters?format=json", envoy.admin)).await.unwrap();
-    let clusters: Value = serde_json::from_slice(&clusters.bytes().await.unwrap()).unwrap();
-    let all = clusters["cluster_statuses"].as_array().unwrap();
-    let ours = all.iter().find(|cluster| cluster["name"] == "passage-authz").unwrap();
-    let hosts = ours["host_statuses"].as_array().unwrap();
-    hosts.iter().filter(|host| host["health_status"].get("failed_active_health_check").is_none()).count()
 }
 
 /// One address in front of many, as a ClusterIP is: each new connection goes to the next replica.
@@ -192,14 +122,14 @@ async fn behind_one_address(age: &str, checks_to_wait_for: usize) -> (usize, usi
     let balancer = Balancer::start(vec![first.grpc, second.grpc]).await;
     let upstream = Upstream::start().await.unwrap();
     let config = bootstrap(&[balancer.address], upstream.address);
-    let envoy = Envoy::run(&envoy().await, config).await.unwrap();
-    wait_until("healthy", || async { healthy(&envoy).await == 1 }).await;
-    let load = Load::on(&envoy);
-    wait_until("load", || async { load.answered() > 100 }).await;
+    let envoy = Envoy::run(&binary().await, config).await.unwrap();
+    wait_until("healthy", || async { envoy.healthy().await == 1 }).await;
+    let load = Load::through(&envoy);
+    load.goes_on(100).await;
     let third = replica("127.0.0.1:0", age).await;
     balancer.replicas.lock().unwrap().push(third.grpc);
     let before = load.answered();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(12);
+    let deadline = tokio::time::Instant::now() + WAIT_LIMIT;
     while tokio::time::Instant::now() < deadline
         && (load.answered() < before + 2000 || checks(&third).await < checks_to_wait_for)
     {

@@ -1,14 +1,10 @@
 //! The whole way: a client, the real Envoy with the shipped bootstrap, the service, an upstream.
 
-mod support;
-
-use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, tampered};
+use crate::support::Service;
+use crate::support::envoy::{Envoy, Upstream, seen};
+use crate::support::fixtures::{APP, USER, key, passage, passage_with};
+use passage_authz::testing::{Behavior, FakeIssuer, tampered};
 use serde_json::{Value, json};
-use support::Service;
-use support::envoy::{Envoy, Upstream, seen};
-
-const USER: &str = "x-passage-user-id";
 
 struct Seen {
     status: u16,
@@ -30,18 +26,14 @@ async fn ask(envoy: &Envoy, headers: &[(&str, String)]) -> Seen {
     Seen { status, challenge, content_type, body }
 }
 
-fn config(issuer: &FakeIssuer) -> String {
-    format!("issuers: [{{name: passage, passage: {{app_id: app1, base_url: '{}'}}}}]", issuer.url())
-}
-
 #[tokio::test]
 async fn the_upstream_sees_the_true_user_or_nothing_at_all() {
-    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let key = key();
     let issuer = FakeIssuer::with_keys(&[&key]).await;
-    let service = Service::ready(&config(&issuer)).await;
+    let service = Service::ready(&passage(&issuer)).await;
     let upstream = Upstream::start().await.unwrap();
     let envoy = Envoy::in_front_of(service.grpc, &upstream).await;
-    let good = key.mint(&issuer.passage_iss("app1"), |_, _| {});
+    let good = key.mint(&issuer.passage_iss(APP), |_, _| {});
     let bearer = |token: &str| ("authorization", format!("Bearer {token}"));
 
     for headers in [
@@ -62,8 +54,8 @@ async fn the_upstream_sees_the_true_user_or_nothing_at_all() {
     }
 
     let other_app = key.mint(&issuer.passage_iss("app2"), |_, _| {});
-    let expired = key.mint("app1", |_, claims| claims["exp"] = json!(1_000_000_000));
-    let forged = key.mint("app1", |_, claims| claims["sub"] = json!("a\r\nx-admin: 1"));
+    let expired = key.mint(APP, |_, claims| claims["exp"] = json!(1_000_000_000));
+    let forged = key.mint(APP, |_, claims| claims["sub"] = json!("a\r\nx-admin: 1"));
     for (code, headers) in [
         ("token_missing", vec![(USER, "admin".to_owned())]),
         ("token_expired", vec![bearer(&expired)]),
@@ -81,19 +73,18 @@ async fn the_upstream_sees_the_true_user_or_nothing_at_all() {
 
 #[tokio::test]
 async fn raw_headers_are_read_alike() {
-    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let key = key();
     let issuer = FakeIssuer::with_keys(&[&key]).await;
-    let service = Service::ready(&config(&issuer)).await;
+    let service = Service::ready(&passage(&issuer)).await;
     let upstream = Upstream::start().await.unwrap();
-    let binary = tokio::task::spawn_blocking(|| support::envoy::find(true)).await.unwrap().unwrap();
     let raw = |config: String| {
         let marked = "transport_api_version: V3";
         assert!(config.contains(marked));
         config.replace(marked, "transport_api_version: V3\n              encode_raw_headers: true")
     };
-    let envoy = Envoy::start(&binary, service.grpc, upstream.address, raw).await.unwrap();
+    let envoy = Envoy::edited(service.grpc, upstream.address, raw).await;
     let bearer = |token: String| ("authorization", format!("Bearer {token}"));
-    let good = key.mint("app1", |_, _| {});
+    let good = key.mint(APP, |_, _| {});
     let answer = ask(&envoy, &[bearer(good.clone()), (USER, "admin".to_owned())]).await;
     assert_eq!((answer.status, seen(&answer.body, USER)), (200, vec!["user-1".to_owned()]));
     let twice = ask(&envoy, &[bearer(good.clone()), bearer(good)]).await;
@@ -101,13 +92,13 @@ async fn raw_headers_are_read_alike() {
 }
 
 #[tokio::test]
-async fn without_keys_or_without_us_nobody_gets_through() {
-    let key = SigningKey::shared("k1", Algorithm::Rs256);
+async fn without_keys_or_without_the_service_no_request_gets_through() {
+    let key = key();
     let issuer = FakeIssuer::start(Behavior::Reset).await;
-    let service = Service::start(&config(&issuer)).await;
+    let service = Service::start(&passage_with(&issuer, "")).await;
     let upstream = Upstream::start().await.unwrap();
     let envoy = Envoy::in_front_of(service.grpc, &upstream).await;
-    let bearer = [("authorization", format!("Bearer {}", key.mint("app1", |_, _| {})))];
+    let bearer = [("authorization", format!("Bearer {}", key.mint(APP, |_, _| {})))];
     let answer = ask(&envoy, &bearer).await;
     assert_eq!((answer.status, &answer.body["code"]), (503, &json!("keys_unavailable")));
     service.end().await.unwrap();

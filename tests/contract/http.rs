@@ -1,0 +1,116 @@
+//! The decision over plain HTTP: the same as over gRPC.
+
+use passage_authz::testing::tampered;
+use serde_json::{Value, json};
+
+use crate::support::fixtures::{APP, USER, good, http_port, key};
+use crate::support::http::said;
+use crate::support::{Service, header_map_request};
+
+/// A path and a host with their headers.
+type Try = (&'static str, &'static str, Vec<(&'static str, String)>);
+
+/// What clients try.
+fn requests() -> Vec<Try> {
+    let bearer = |token: String| ("authorization", format!("Bearer {token}"));
+    let expired = key().mint(APP, |_, claims| claims["exp"] = json!(1));
+    let admin = key().mint(APP, |_, claims| claims["role"] = json!("admin"));
+    let forged = || (USER, "forged".to_owned());
+    vec![
+        ("/orders", "shop.example", vec![]),
+        ("/orders?page=2", "shop.example", vec![bearer(good()), forged()]),
+        ("/orders", "shop.example", vec![("cookie", format!("a=b; psg_auth_token={}", good()))]),
+        ("/orders", "shop.example", vec![bearer(tampered(&good()))]),
+        ("/orders", "shop.example", vec![bearer(expired)]),
+        ("/orders", "shop.example", vec![("authorization", "Basic dTpw".to_owned())]),
+        ("/orders", "shop.example", vec![bearer("x".repeat(9000))]),
+        ("/assets/a.css", "shop.example", vec![forged()]),
+        ("/shop/x", "shop.example", vec![forged()]),
+        ("/shop/x", "shop.example", vec![bearer("x".to_owned())]),
+        ("/", "admin.example", vec![bearer(good())]),
+        ("/", "admin.example:443", vec![bearer(admin)]),
+        ("/closed", "shop.example", vec![bearer(good())]),
+        ("/trial", "shop.example", vec![bearer(good())]),
+        ("/assets/../closed", "shop.example", vec![bearer(good())]),
+        ("/assets/%2e%2e/closed", "shop.example", vec![bearer(good())]),
+        ("/assets/..%2fclosed", "shop.example", vec![bearer(good())]),
+        ("/assets/..;/closed", "shop.example", vec![bearer(good())]),
+        ("/a\\b", "shop.example", vec![bearer(good())]),
+        ("/a%zz", "shop.example", vec![bearer(good())]),
+        ("no-slash", "shop.example", vec![bearer(good())]),
+    ]
+}
+
+#[tokio::test]
+async fn forward_auth_decides_as_grpc_does() {
+    let service = Service::ready(&http_port("style: forward_auth")).await;
+    let (client, url) = (reqwest::Client::new(), format!("http://{}/auth", service.http.unwrap()));
+    for (path, host, headers) in requests() {
+        let plain: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let want = service.send(header_map_request("GET", host, path, &plain)).await;
+        let original = format!("https://{host}{path}");
+        let families = [
+            vec![("X-Forwarded-Method", "GET"), ("X-Forwarded-Host", host), ("X-Forwarded-Uri", path)],
+            vec![("X-Original-Method", "GET"), ("X-Original-URL", original.as_str())],
+        ];
+        for family in families {
+            if path == "no-slash" && family.len() == 2 {
+                continue;
+            }
+            let mut request = client.get(&url);
+            for (name, value) in plain.iter().chain(&family) {
+                request = request.header(*name, *value);
+            }
+            let got = said(request).await;
+            let case = format!("{host} {path} {:?}", family[0]);
+            assert_eq!(got.status, want.http, "{case}");
+            assert_eq!(got.header("www-authenticate"), want.header("www-authenticate"), "{case}");
+            if want.http == 200 {
+                for (name, value) in &want.headers {
+                    assert_eq!(got.header(name), Some(value.as_str()), "{case}");
+                }
+                for name in &want.remove {
+                    assert_eq!(got.header(name), Some(""), "{case}");
+                }
+                assert_eq!(got.body, "");
+            } else {
+                assert_eq!(serde_json::from_str::<Value>(&got.body).unwrap(), want.body, "{case}");
+                assert_eq!(got.header("content-type"), Some("application/problem+json"));
+                assert_eq!(got.header(USER), None, "{case}");
+            }
+        }
+    }
+    let good = good();
+    for family in [
+        &[][..],
+        &[("X-Forwarded-Method", "GET"), ("X-Forwarded-Uri", "/")],
+        &[("X-Original-URL", "http://a/")],
+        &[
+            ("X-Forwarded-Method", "GET"),
+            ("X-Forwarded-Host", "a"),
+            ("X-Forwarded-Uri", "/"),
+            ("X-Original-URL", "http://a/assets/x"),
+        ],
+    ] {
+        let mut request = client.get(&url).bearer_auth(&good);
+        for (name, value) in family {
+            request = request.header(*name, *value);
+        }
+        let got = said(request).await;
+        assert_eq!(got.status, 400, "{family:?}");
+        assert!(got.body.contains("request_malformed"), "{}", got.body);
+    }
+    assert!(service.end().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_withheld_token_is_sent_empty_and_other_cookies_stay() {
+    let config = format!("{}tokens: {{forward: false}}\n", http_port("style: envoy"));
+    let service = Service::ready(&config).await;
+    let url = format!("http://{}/orders", service.http.unwrap());
+    let good = good();
+    let request = reqwest::Client::new().post(url).bearer_auth(&good).body("a body that is not read");
+    let got = said(request.header("cookie", format!("a=b; psg_auth_token={good}; c=d"))).await;
+    assert_eq!((got.status, got.header(USER)), (200, Some("user-1")));
+    assert_eq!((got.header("authorization"), got.header("cookie")), (Some(""), Some("a=b; c=d")));
+}

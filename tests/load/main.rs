@@ -1,0 +1,12 @@
+//! What a flood costs, in time and memory. Each test measures, so only one runs at a time, and nothing else in this
+//! process.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod hostile;
+mod overload;
+mod unknown_kids;
+
+/// Held by the test that measures: a quiet value is taken while the other tests are quiet, too.
+static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -1,0 +1,12 @@
+//! The real binary as a child process: its verbs, signals, ports, certificates and log.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli;
+mod connections;
+mod health;
+mod lifecycle;
+mod reload;
+mod telemetry;
+mod tls;

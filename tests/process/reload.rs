@@ -1,0 +1,163 @@
+//! A configuration that is read again while checks go on: by its file, by SIGHUP, with faults.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use passage_authz::domain::algorithm::Algorithm;
+use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
+
+use crate::support::fixtures::{APP, bearer, good, key, serving};
+use crate::support::process::{Running, file};
+use crate::support::{Answer, check_request, get, wait_until};
+
+#[tokio::test]
+async fn a_reload_under_load_loses_no_check_and_a_bad_file_changes_nothing() {
+    let issuer = FakeIssuer::with_keys(&[&key()]).await;
+    let config = file("");
+    let write = |server: &str, rules: &str| {
+        let text = format!(
+            "server: {{listen: '{server}'}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
+             issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}}}]\nrules: {rules}\n",
+            issuer.url()
+        );
+        // As an editor saves: a new file under the old name.
+        let fresh = config.path().with_extension("new");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, config.path()).unwrap();
+    };
+    const ANY: &str = "127.0.0.1:0";
+    write(ANY, "[]");
+    let running = Running::serve(config.path(), "info").await;
+    let ready = || async { get(running.admin, "/readyz").await.0 == 200 };
+    wait_until("ready", ready).await;
+    let reloads = |result: &'static str| async move {
+        let (_, text) = get(running.admin, "/metrics").await;
+        let name = format!("passage_authz_config_reloads_total{{result=\"{result}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<u64>().unwrap()
+    };
+    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let bearer = bearer(&good());
+    let ask = |headers: &[(&str, &str)]| {
+        let (mut client, request) = (client.clone(), check_request(headers));
+        async move {
+            Answer::from(client.check(request).await.expect("no check fails").into_inner()).code().to_owned()
+        }
+    };
+    let stop = tokio_util::sync::CancellationToken::new();
+    let load = {
+        let (client, bearer, stop) = (client.clone(), bearer.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut checks = 0;
+            while !stop.is_cancelled() {
+                let request = check_request(&[("authorization", &bearer)]);
+                let answer = client.clone().check(request).await.expect("no check fails").into_inner();
+                assert_eq!(Answer::from(answer).code(), "allowed");
+                checks += 1;
+            }
+            checks
+        })
+    };
+    assert_eq!(ask(&[]).await, "token_missing");
+
+    // By the file alone, then by SIGHUP.
+    write(ANY, "[{name: all, access: public}]");
+    wait_until("the file is seen", || async { reloads("ok").await == 1 }).await;
+    assert_eq!(ask(&[]).await, "allowed", "from the swap on the new rules count");
+    write(ANY, "[{name: all, access: optional}]");
+    running.signal("-HUP").await;
+    wait_until("SIGHUP is heard", || async { reloads("ok").await == 2 }).await;
+    assert_eq!(ask(&[("authorization", "Bearer x")]).await, "token_malformed");
+
+    // Refused: a bad rule, a file that is none, a change that needs a restart. The rules stay.
+    for (server, rules) in [(ANY, "[{name: all, acess: public}]"), (ANY, "{["), ("127.0.0.1:1", "[]")] {
+        let before = reloads("failed").await;
+        write(server, rules);
+        wait_until("the refusal is counted", || async { reloads("failed").await > before }).await;
+        assert_eq!(ask(&[("authorization", "Bearer x")]).await, "token_malformed");
+        assert_eq!(ask(&[]).await, "allowed");
+    }
+    stop.cancel();
+    assert!(load.await.unwrap() > 0);
+    running.signal("-TERM").await;
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("rules[0].acess: is not a known key"), "{log}");
+    assert!(log.contains("a change of server.listen needs a restart"), "{log}");
+}
+
+#[tokio::test]
+async fn a_reload_leaves_the_keys_of_other_issuers_and_the_checks_that_wait_for_them_alone() {
+    let (old, new) = (key(), SigningKey::shared("k2", Algorithm::Rs256));
+    let issuer = FakeIssuer::with_keys(&[&old]).await;
+    let config = file("");
+    let write = |rules: &str| {
+        let text = format!(
+            "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\nissuers: [{{name: p, passage: \
+             {{app_id: app1, base_url: '{}'}}, refresh: {{wait: 10s, timeout: 20s, unknown_kid_cooldown: 1h}}}}]\nrules: {rules}\n",
+            issuer.url()
+        );
+        std::fs::write(config.path(), text).unwrap();
+    };
+    write("[]");
+    let running = Running::serve(config.path(), "info").await;
+    wait_until("ready", || async { get(running.admin, "/readyz").await.0 == 200 }).await;
+    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let ask = |token: String| {
+        let mut client = client.clone();
+        async move {
+            let request = check_request(&[("authorization", &format!("Bearer {token}"))]);
+            Answer::from(client.check(request).await.unwrap().into_inner()).code().to_owned()
+        }
+    };
+    // A check waits for a key whose fetch is under way; the reload comes in between.
+    let late = jwks(&[&new]).to_string().into_bytes();
+    issuer.behave(Behavior::Late(Duration::from_secs(5), late));
+    let before = issuer.fetches();
+    let waiting = tokio::spawn(ask(new.mint(APP, |_, _| {})));
+    wait_until("the fetch is under way", || async { issuer.fetches() == before + 1 }).await;
+    write("[{name: all, match: {paths: [/none]}, access: deny}]");
+    running.signal("-HUP").await;
+    wait_until("reloaded", || async {
+        get(running.admin, "/metrics").await.1.contains("passage_authz_config_reloads_total{result=\"ok\"} 1")
+    })
+    .await;
+    assert!(!waiting.is_finished(), "the reload came while the check waited");
+    assert_eq!(waiting.await.unwrap(), "allowed");
+    assert_eq!(issuer.fetches(), before + 1, "a reload of rules fetches nothing");
+    assert_eq!(ask(old.mint(APP, |_, _| {})).await, "key_unknown", "withdrawn, and not brought back");
+}
+
+#[tokio::test]
+async fn a_reload_changes_what_a_cached_token_may_do() {
+    let config = |more: &str| {
+        serving("listen: '127.0.0.1:0'", &format!("tokens: {{cache: {{max_entries: 1000}}}}\n{more}"))
+    };
+    let file = file(&config(""));
+    let running = Running::serve(file.path(), "info").await;
+    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let token = good();
+    let ask = || async {
+        let request = check_request(&[("authorization", &format!("Bearer {token}"))]);
+        Answer::from(client.clone().check(request).await.unwrap().into_inner())
+    };
+    assert_eq!(ask().await.code(), "allowed");
+    assert_eq!(ask().await.code(), "allowed");
+    for (more, code) in [
+        ("rules: [{name: a, require: {claims: {role: admin}}}]\n", "claims_insufficient"),
+        ("identity: {headers: {x-user: email}}\n", "allowed"),
+        ("", "allowed"),
+    ] {
+        std::fs::write(file.path(), config(more)).unwrap();
+        running.signal("-HUP").await;
+        let user = if more.starts_with("identity") { None } else { Some("user-1") };
+        wait_until("reloaded", || async {
+            let answer = ask().await;
+            answer.code() == code && (code != "allowed" || answer.header("x-passage-user-id") == user)
+        })
+        .await;
+    }
+    let other = config("").replace(APP, "app2");
+    std::fs::write(file.path(), other).unwrap();
+    running.signal("-HUP").await;
+    wait_until("another app", || async { ask().await.code() == "issuer_unknown" }).await;
+}

@@ -1,0 +1,142 @@
+//! The decision log, the log of an outage, and spans in the trace of a request.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use passage_authz::testing::{Behavior, FakeIssuer};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::support::fixtures::{bearer, good, inline, key, passage_with, serving};
+use crate::support::process::{Running, binary, file};
+use crate::support::{Answer, check_request, header_map_request, wait_until};
+
+#[tokio::test]
+async fn a_denial_is_one_line_and_an_allow_is_none_unless_wanted() {
+    let rules = "rules: [{name: admin, match: {paths: ['/admin/*']}, require: {claims: {role: admin}}}]\n";
+    for (log, lines) in [
+        ("", vec![("denied", "claims_insufficient", true), ("denied", "token_missing", false)]),
+        (
+            "decision_log: {denied: 1, allowed: 1, subject: clear}",
+            vec![
+                ("denied", "claims_insufficient", true),
+                ("denied", "token_missing", false),
+                ("allowed", "", true),
+            ],
+        ),
+        ("decision_log: {denied: 0}", vec![]),
+    ] {
+        let running = Running::start(&inline(&format!("{rules}{log}")), "info").await;
+        let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+        let bearer = bearer(&good());
+        let ask = async |path: &str, headers: &[(&str, &str)]| {
+            let request = header_map_request("GET", "shop.example", path, headers);
+            Answer::from(client.clone().check(request).await.unwrap().into_inner()).code().to_owned()
+        };
+        let id = ("x-request-id", "id-7");
+        let code = ask("/admin/x?access_token=secret", &[("authorization", &bearer), id]).await;
+        assert_eq!(code, "claims_insufficient");
+        assert_eq!(ask("/", &[id]).await, "token_missing");
+        assert_eq!(ask("/", &[("authorization", &bearer)]).await, "allowed");
+        running.signal("-TERM").await;
+        let (_, said) = running.end().await;
+        let said: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let said: Vec<_> = said.into_iter().filter(|event| event["message"] == "decision").collect();
+        assert_eq!(said.len(), lines.len(), "{log}: {said:#?}");
+        for (event, (outcome, code, has_subject)) in said.iter().zip(lines) {
+            assert_eq!((event["outcome"].as_str(), event["code"].as_str()), (Some(outcome), Some(code)));
+            let hash = "c6c289e49e9c05b2145860387b73bcb18df43fb09a1e4a4a9713c76c88bb541b";
+            let subject = if log.contains("clear") { "user-1" } else { hash };
+            assert_eq!(event["sub"].as_str(), has_subject.then_some(subject), "{event}");
+            assert_eq!(event["issuer"].as_str(), has_subject.then_some("passage"), "{event}");
+            assert_eq!((&event["host"], &event["method"]), (&json!("shop.example"), &json!("GET")));
+            if code == "claims_insufficient" {
+                assert_eq!((&event["path"], &event["rule"]), (&json!("/admin/x"), &json!("admin")));
+                assert_eq!(event["request_id"], "id-7");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_two_lines_of_log_however_long() {
+    let issuer = FakeIssuer::start(Behavior::Reset).await;
+    let config = passage_with(&issuer, ", refresh: {interval: 100ms}");
+    let running = Running::start(&config, "info").await;
+    wait_until("ten fetches", || async { issuer.fetches() >= 10 }).await;
+    issuer.behave(Behavior::keys(&[&key()]));
+    running.until_ready().await;
+    running.signal("-TERM").await;
+    let (_, log) = running.end().await;
+    assert_eq!(log.matches("keys cannot be fetched").count(), 1, "{log}");
+    assert_eq!(log.matches("keys can be fetched again").count(), 1, "{log}");
+}
+
+/// A collector that keeps what it is sent over HTTP.
+async fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&kept);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let keep = Arc::clone(&keep);
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                    keep.lock().unwrap().extend_from_slice(&buffer[..count]);
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                }
+            });
+        }
+    });
+    (address, kept)
+}
+
+#[tokio::test]
+async fn a_check_is_a_span_of_the_requests_trace() {
+    let (address, kept) = collector().await;
+    let config = file(&serving("listen: '127.0.0.1:0'", ""));
+    let start = async |exporting: bool| {
+        let mut command = binary();
+        command.args(["serve", "--config"]).arg(config.path()).env("RUST_LOG", "info");
+        if exporting {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"));
+        }
+        Running::spawn(&mut command).await
+    };
+    let holds = |bytes: &[u8]| {
+        let kept = kept.lock().unwrap();
+        kept.windows(bytes.len()).any(|window| window == bytes)
+    };
+    for exporting in [false, true] {
+        let running = start(exporting).await;
+        let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+        let of_request = format!("00-{}-{}-01", "ab".repeat(16), "cd".repeat(8));
+        let of_call = format!("00-{}-{}-01", "12".repeat(16), "34".repeat(8));
+        let request = check_request(&[("traceparent", &of_request)]);
+        client.clone().check(request.clone()).await.unwrap();
+        let mut with_own = tonic::Request::new(request.clone());
+        with_own.metadata_mut().insert("traceparent", of_call.parse().unwrap());
+        client.clone().check(with_own).await.unwrap();
+        let unsampled =
+            check_request(&[("traceparent", &of_request.replace("ab", "ef").replace("-01", "-00"))]);
+        client.clone().check(unsampled).await.unwrap();
+        running.signal("-TERM").await;
+        let (code, log) = running.end().await;
+        assert_eq!(code, Some(0), "{log}");
+        // What is left is sent at the end.
+        for bytes in [[0xab; 16], [0x12; 16]] {
+            assert_eq!(holds(&bytes), exporting, "{bytes:x?} {log}");
+        }
+        assert!(!holds(&[0xef; 16]), "the caller's sampling decision is kept");
+        for text in ["passage-authz", "token_missing", "passage_authz.outcome"] {
+            assert_eq!(holds(text.as_bytes()), exporting, "{text}");
+        }
+    }
+    for parent in [[0xcd_u8; 8], [0x34; 8]] {
+        assert!(holds(&parent), "the span hangs under its parent");
+    }
+}

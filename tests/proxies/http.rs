@@ -1,0 +1,125 @@
+//! The decision over plain HTTP through the proxies that ask that way: Envoy and nginx.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use passage_authz::testing::tampered;
+use serde_json::Value;
+
+use crate::support::envoy::{Envoy, Upstream, binary, seen};
+use crate::support::fixtures::{USER, bearer, good, http_port};
+use crate::support::http::{Said, said};
+use crate::support::{Service, WAIT_LIMIT, wait_until};
+
+/// What a client gets through a proxy, and the users that the upstream sees.
+async fn through(address: SocketAddr, path: &str, headers: &[(&str, String)]) -> (Said, Vec<String>) {
+    let mut request = reqwest::Client::new().get(format!("http://{address}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    let said = said(request).await;
+    let echo: Value = serde_json::from_str(&said.body).unwrap_or_default();
+    // An empty header is no user: over HTTP an answer may blank a header, not remove it.
+    let users = seen(&echo, USER).into_iter().filter(|user| !user.is_empty()).collect();
+    (said, users)
+}
+
+#[tokio::test]
+async fn the_real_envoy_over_http() {
+    let service = Service::ready(&http_port("style: envoy, path_prefix: /check")).await;
+    let upstream = Upstream::start().await.unwrap();
+    let binary = binary().await;
+    let bootstrap = include_str!("../../deploy/envoy/http.yaml")
+        .replace("port_value: 8080", &format!("port_value: {}", service.http.unwrap().port()))
+        .replace("port_value: 8081", &format!("port_value: {}", upstream.address.port()));
+    let envoy = Envoy::run(&binary, bootstrap).await.unwrap();
+    proxied(envoy.address).await;
+    assert!(service.end().await.is_ok());
+    let (said, _) = through(envoy.address, "/", &[("authorization", bearer(&good()))]).await;
+    assert_eq!(said.status, 503, "without the service, no way through");
+}
+
+async fn proxied(address: SocketAddr) {
+    let header = |token: String| ("authorization", bearer(&token));
+    let forged = || [(USER, "forged".to_owned()), ("x_passage_user_id", "forged".to_owned())];
+    let none = Vec::<String>::new();
+    for (path, headers, status, users) in [
+        ("/orders?a=b", vec![header(good())], 200, vec!["user-1".to_owned()]),
+        ("/orders", vec![("cookie", format!("psg_auth_token={}", good()))], 200, vec!["user-1".to_owned()]),
+        ("/orders", vec![], 401, none.clone()),
+        ("/orders", vec![header(tampered(&good()))], 401, none.clone()),
+        ("/assets/x", vec![], 200, none.clone()),
+        ("/shop/x", vec![], 200, none.clone()),
+        ("/closed", vec![header(good())], 403, none.clone()),
+    ] {
+        for more in [&[][..], &forged()] {
+            let headers: Vec<_> = headers.iter().chain(more).cloned().collect();
+            let (said, user) = through(address, path, &headers).await;
+            assert_eq!((said.status, &user), (status, &users), "{path} {more:?} {}", said.body);
+            let challenge = said.header("www-authenticate").is_some_and(|text| text.starts_with("Bearer "));
+            assert_eq!(challenge, status == 401, "{path}");
+        }
+    }
+}
+
+/// Where nginx is, if it is: `NGINX_BIN`, `PATH`, or where Debian puts it.
+fn nginx() -> Option<PathBuf> {
+    let named = std::env::var_os("NGINX_BIN").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    folders.push(PathBuf::from("/usr/sbin"));
+    named.or_else(|| folders.into_iter().map(|folder| folder.join("nginx")).find(|file| file.is_file()))
+}
+
+#[tokio::test]
+async fn the_real_nginx_with_auth_request() {
+    let Some(binary) = nginx() else {
+        let text = "nginx is not here: apt-get install nginx-light, or set NGINX_BIN";
+        assert!(std::env::var_os("REQUIRE_NGINX").is_none(), "{text}");
+        return eprintln!("NOT RUN, {text}");
+    };
+    let service = Service::ready(&http_port("style: forward_auth")).await;
+    let upstream = Upstream::start().await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = include_str!("../../deploy/nginx/nginx.conf")
+        .replace("127.0.0.1:10000", &free.to_string())
+        .replace("127.0.0.1:8080", &service.http.unwrap().to_string())
+        .replace("127.0.0.1:8081", &upstream.address.to_string())
+        .replace("access_log off;", "access_log off; %")
+        .replace("_timeout 1s;", "_timeout 30s;");
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temporary: String = temporary.map(|name| format!("{name}_temp_path {name};\n")).concat();
+    config = config.replace('%', &temporary);
+    let file = folder.path().join("nginx.conf");
+    std::fs::write(&file, format!("daemon off; master_process off; pid nginx.pid;\n{config}")).unwrap();
+    let mut process = tokio::process::Command::new(binary)
+        .args(["-e", "stderr", "-p"])
+        .arg(folder.path())
+        .arg("-c")
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    wait_until("nginx", || async { tokio::net::TcpStream::connect(free).await.is_ok() }).await;
+    proxied(free).await;
+    let good_header = || ("authorization", bearer(&good()));
+    // A client that describes another request than its own.
+    for header in ["X-Forwarded-Uri", "X-Original-URL", "X-Forwarded-Host", "X-Original-Method"] {
+        let headers = [(header, "http://a/assets/x".to_owned())];
+        assert_eq!(through(free, "/orders", &headers).await.0.status, 401, "{header}");
+        let headers = [(header, "http://a/assets/x".to_owned()), good_header()];
+        assert_eq!(through(free, "/closed", &headers).await.0.status, 403, "{header}");
+    }
+    assert!(service.end().await.is_ok());
+    assert_eq!(
+        through(free, "/", &[good_header()]).await.0.status,
+        503,
+        "without the service, no way through"
+    );
+    process.kill().await.unwrap();
+    let _ = tokio::time::timeout(WAIT_LIMIT, process.wait()).await;
+}

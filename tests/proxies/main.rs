@@ -1,0 +1,16 @@
+//! A client, a real Envoy or nginx, the service, an upstream that answers with what it saw.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bootstraps;
+mod connections;
+mod demo;
+mod envoy;
+mod http;
+mod identity;
+mod paths;
+mod raw;
+mod replicas;
+mod rollout;
+mod tokens;

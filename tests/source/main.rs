@@ -1,0 +1,4 @@
+//! The source tree and the documents, held against the code.
+
+mod docs;
+mod layers;
