@@ -132,7 +132,7 @@ async fn whatever_the_issuer_does_the_old_keys_go_on_and_recovery_is_automatic()
 #[tokio::test]
 async fn a_new_key_is_followed_at_once_and_an_old_one_dropped_with_the_swap() {
     let issuer = FakeIssuer::with_keys(&[&key("old")]).await;
-    let refresh = &format!("interval: 1h, {PATIENT}, unknown_kid_cooldown: 100ms");
+    let refresh = "interval: 1h, timeout: 30s, wait: 10s, unknown_kid_cooldown: 100ms";
     let service = Service::ready(&by_url(&issuer.url(), refresh, "")).await;
     assert_eq!(service.bearer(&mint("old")).await.code(), "allowed");
     let before = issuer.fetches();
