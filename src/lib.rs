@@ -16,7 +16,7 @@
 //! Envoy <--CheckResponse-- Answers::of             encodes a grant, or a denial as wire::denied words it
 //! ```
 //!
-//! Every step that fails ends in a [`domain::domain::denial::Denial`]; nothing that fails ends in an allow. The layers of the
+//! Every step that fails ends in a [`domain::denial::Denial`]; nothing that fails ends in an allow. The layers of the
 //! modules are in ARCHITECTURE.md.
 
 // Here and not in Cargo.toml's table: a test fails by panicking, the product must not.

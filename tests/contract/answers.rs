@@ -5,7 +5,7 @@ use passage_authz::domain::denial::{Challenge, Denial};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
 
-use crate::support::fixtures::{APP, key, passage, passage_with};
+use crate::support::fixtures::{APP, PATIENT, key, passage, passage_with};
 use crate::support::{Provocation, Service, get, join_all, raw_check_request};
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn every_denial_is_answered_as_the_contract_says() {
     let inline = jwks(&[&key()]);
     let config = format!(
         "deny: {{realm: shop}}\nissuers:\n\
-         - {{name: passage, passage: {{app_id: {APP}, base_url: '{}'}}}}\n\
+         - {{name: passage, passage: {{app_id: {APP}, base_url: '{}'}}, refresh: {{{PATIENT}}}}}\n\
          - {{name: dead, issuer: dead, audiences: [], keys: {{url: '{}'}}}}\n\
          - {{name: audience, issuer: audience, audiences: [api], keys: {{inline: {inline}}}}}\n\
          rules:\n\
@@ -166,8 +166,8 @@ async fn issuers_stand_side_by_side_with_every_kind_of_source() {
     std::fs::write(file.path(), jwks(&[b]).to_string()).unwrap();
     let config = format!(
         "issuers:\n\
-         - {{name: url, issuer: a, audiences: [], algorithms: [ES256], keys: {{url: '{}/k'}}}}\n\
-         - {{name: file, issuer: b, audiences: [], algorithms: [ES256], keys: {{file: '{}'}}}}\n\
+         - {{name: url, issuer: a, audiences: [], algorithms: [ES256], keys: {{url: '{}/k'}}, refresh: {{{PATIENT}}}}}\n\
+         - {{name: file, issuer: b, audiences: [], algorithms: [ES256], keys: {{file: '{}'}}, refresh: {{{PATIENT}}}}}\n\
          - {{name: inline, issuer: c, audiences: [], algorithms: [ES256], keys: {{inline: {}}}}}\n",
         web.url(),
         file.path().display(),

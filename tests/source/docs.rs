@@ -65,3 +65,20 @@ fn every_code_has_its_row() {
         assert_eq!(readme.matches(&row).count(), 1, "{row}");
     }
 }
+
+/// Every path that the map names, in backticks, is there.
+#[test]
+fn the_map_names_what_exists() {
+    let map = read("ARCHITECTURE.md");
+    let named = map.split('`').skip(1).step_by(2).filter(|text| {
+        ["src/", "tests/", "benches/", "docs/", "deploy/", "examples/", "proto/"]
+            .iter()
+            .any(|root| text.starts_with(root))
+    });
+    let mut count = 0;
+    for path in named.filter(|path| !path.contains([' ', '*', '<']) && !path.contains("foo")) {
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(), "{path}");
+        count += 1;
+    }
+    assert!(count >= 20, "{count}");
+}

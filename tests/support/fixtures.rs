@@ -12,7 +12,8 @@ pub(crate) const APP: &str = "app1";
 pub(crate) const USER: &str = "x-passage-user-id";
 
 /// `refresh` for a test that is not about waiting: the longest `wait`, and a `timeout` that a busy machine does not reach.
-pub(crate) const PATIENT: &str = "timeout: 30s, wait: 10s";
+/// The first unknown `kid` is asked for; with a cool-down longer than `wait`, the next one is unknown at once.
+pub(crate) const PATIENT: &str = "timeout: 30s, wait: 10s, unknown_kid_cooldown: 1h";
 
 pub(crate) fn key() -> Arc<SigningKey> {
     SigningKey::shared("k1", Algorithm::Rs256)
