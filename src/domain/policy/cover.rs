@@ -61,16 +61,14 @@ impl Rule {
     fn covers_hosts(&self, later: &Self, a_port_is_named: bool, usual_ports: bool) -> bool {
         let Some(own) = &self.hosts else { return true };
         let Some(hosts) = &later.hosts else { return false };
-        let never = |_: &Self| false;
-        let demands = |rule: &Self| rule.restricts() || rule.access == Access::Required;
-        let ways: [(&dyn Fn(&Self) -> bool, bool); 3] =
-            [(&never, true), (&Self::restricts, a_port_is_named), (&demands, true)];
-        let covered = |any_port: &dyn Fn(&Self) -> bool| {
+        let covered = |any_port: fn(&Self) -> bool| {
             let covers =
                 |own: &HostPattern, host| own.covers(any_port(self), host, any_port(later), usual_ports);
             hosts.iter().all(|host| own.iter().any(|own| covers(own, host)))
         };
-        ways.into_iter().filter(|(_, is_used)| *is_used).all(|(any_port, _)| covered(any_port))
+        covered(|_| false)
+            && (!a_port_is_named || covered(Self::restricts))
+            && covered(|rule| rule.restricts() || rule.access == Access::Required)
     }
 }
 
