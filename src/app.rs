@@ -34,6 +34,7 @@ pub(crate) mod reload;
 mod tasks;
 
 pub use crate::app::reload::ConfigSource;
+pub(crate) use crate::app::reload::log_warnings;
 
 /// Connections the admin port takes: a few probes and scrapers.
 const MAX_ADMIN_CONNECTIONS: usize = 256;

@@ -21,9 +21,11 @@ mod fault;
 mod load;
 mod place;
 mod schema;
+mod warnings;
 
 pub(crate) use duration::parse_duration;
 pub use environment::Environment;
+pub(crate) use fault::Warning;
 pub use fault::{ConfigError, Fault};
 
 /// One field per top-level key, or per key that is a section.
@@ -53,6 +55,8 @@ pub struct Config {
     pub wording: denial::Wording,
     /// Which decisions are written to the log.
     pub decision_log: DecisionLogSettings,
+    /// What is accepted and deserves a look, in the order of the file's lines.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// The gRPC port.

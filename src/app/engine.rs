@@ -144,6 +144,7 @@ impl Engine {
             check_flags,
             wording,
             decision_log,
+            warnings: _,
         } = config;
         let Carried { spans, predecessor } = carried;
         let accepted_issuers = Issuers::new(configs.iter().map(|config| config.issuer.clone()).collect());

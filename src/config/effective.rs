@@ -40,6 +40,7 @@ impl Config {
             check_flags: CheckFlags { shadow, allow_preflight },
             wording: Wording { realm, reasons },
             decision_log,
+            warnings: _,
         } = self;
         json!({
             "mode": if *shadow { "shadow" } else { "enforce" },
@@ -196,8 +197,12 @@ fn rule_value(rule: &Rule) -> Value {
         Access::Required => "required",
         Access::Deny => "deny",
     };
-    let require = requirement_value(require);
-    json!({"name": name, "match": condition, "access": access, "require": require, "shadow": shadow})
+    let mut written = json!({"name": name, "match": condition, "access": access, "shadow": shadow});
+    // An empty `require` reads like a demand: reading one is a warning.
+    if let (false, Some(written)) = (require.is_empty(), written.as_object_mut()) {
+        written.insert("require".to_owned(), requirement_value(require));
+    }
+    written
 }
 
 fn requirement_value(requirement: &Requirement) -> Value {

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use super::document::{Node, Origin, YamlValue};
 use super::duration::{format_duration, parse_duration};
-use super::fault::Fault;
+use super::fault::{Fault, Warning};
 
-/// Collects the faults while the document is read.
+/// Collects the faults and the warnings while the document is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) file: Option<String>,
     pub(super) faults: RefCell<Vec<Fault>>,
+    pub(super) warnings: RefCell<Vec<Warning>>,
 }
 
 impl Report {
@@ -46,10 +47,29 @@ impl<'n> Place<'n> {
 
     /// Notes a fault: at the node, or at the line of the map that lacks the key.
     pub(super) fn fault(&self, problem: impl Into<String>, accepted: &str) {
+        let (line, key) = self.origin();
+        self.report.add(line, key, problem.into(), accepted);
+    }
+
+    /// Notes a warning about a value that is accepted.
+    pub(super) fn warn(&self, problem: impl Into<String>, advice: impl Into<String>) {
+        let (line, key) = self.origin();
+        let warning = Warning {
+            file: self.report.file.clone(),
+            line: line.filter(|line| *line > 0),
+            key: key.to_owned(),
+            problem: problem.into(),
+            advice: advice.into(),
+        };
+        self.report.warnings.borrow_mut().push(warning);
+    }
+
+    /// The line and the key's path, or the variable's name.
+    fn origin(&self) -> (Option<u64>, &str) {
         match self.node.map(|node| node.origin) {
-            Some(Origin::Variable(name)) => self.report.add(None, name, problem.into(), accepted),
-            Some(Origin::Line(line)) => self.report.add(Some(line), &self.path, problem.into(), accepted),
-            None => self.report.add(Some(self.parent_line), &self.path, problem.into(), accepted),
+            Some(Origin::Variable(name)) => (None, name),
+            Some(Origin::Line(line)) => (Some(line), &self.path),
+            None => (Some(self.parent_line), &self.path),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::domain::claims::Claim;
 use crate::domain::issuer::{Audience, Audiences, IssuerId};
 
 mod faults;
+mod warnings;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, "authz.yaml")
@@ -190,9 +191,14 @@ fn what_takes_effect_is_itself_a_configuration() {
         ),
         format!("{APP}server: {{tls: {{cert: /, key: /}}}}\nhttp: {{listen: 'a:1', style: forward_auth}}"),
     ] {
-        let config = parse(&text).map_err(|error| error.to_string()).unwrap();
+        let mut config = parse(&text).map_err(|error| error.to_string()).unwrap();
         let yaml = config.to_yaml().unwrap();
-        let again = parse(&yaml).map_err(|error| format!("{error}\n{yaml}")).unwrap();
+        let mut again = parse(&yaml).map_err(|error| format!("{error}\n{yaml}")).unwrap();
+        for config in [&mut config, &mut again] {
+            // The same warnings, on other lines.
+            config.warnings.iter_mut().for_each(|warning| warning.line = None);
+            config.warnings.sort_by_key(Warning::to_string);
+        }
         assert_eq!(format!("{config:?}"), format!("{again:?}"), "{yaml}");
         assert_eq!(again.to_yaml().unwrap(), yaml);
     }

@@ -9,11 +9,13 @@ use crate::domain::readings::host::Authority;
 use crate::domain::readings::{Mode, Readings, method};
 use crate::domain::request::Request;
 
+mod cover;
 mod index;
 mod pattern;
 mod rule;
 mod selection;
 
+pub(crate) use cover::{CoveredBy, covered};
 use index::Index;
 pub(crate) use pattern::{HostPattern, Ignored, PathPattern};
 pub(crate) use rule::{Access, Requirement, Rule};

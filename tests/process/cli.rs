@@ -312,3 +312,39 @@ fn check_config_prints_what_it_would_accept() {
     let second = run(&["check-config", "--config", again.path().to_str().unwrap()], "");
     assert_eq!((second.code, second.stdout), (Some(0), first.stdout));
 }
+
+#[test]
+fn check_config_warns_and_strict_makes_it_an_error() {
+    let quiet = file("issuers: [{name: passage, passage: {app_id: app1}}]\n");
+    let warned = file(
+        "issuers: [{name: passage, passage: {app_id: app1}}]\nmode: shadow\n\
+         rules:\n- {name: all, access: public}\n- {name: late, access: deny}\n",
+    );
+    let call = |file: &std::path::Path, more: &[&str]| {
+        let arguments = [&["check-config", "--config", file.to_str().unwrap()], more].concat();
+        run(&arguments, "")
+    };
+    for more in [&[][..], &["--strict"]] {
+        let ran = call(quiet.path(), more);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+        assert!(ran.stdout.contains("mode: enforce"), "{}", ran.stdout);
+    }
+    let name = warned.path().display();
+    let warnings = format!(
+        "passage-authz: warning: {name}:2: mode: in shadow mode a request that would be denied with 401, 403 or 503 is let \
+         through; write enforce once the log denies only what it should\n\
+         passage-authz: warning: {name}:4: rules[0]: rule \"all\" matches everything, so a request that no earlier rule matches \
+         needs no token; narrow its match, or write access: required\n\
+         passage-authz: warning: {name}:5: rules[1]: rule \"late\" is never reached, unless a route picks it by name: rule \
+         \"all\" before it matches all that it matches; put it before rule \"all\", or leave it out\n"
+    );
+    let ran = call(warned.path(), &[]);
+    assert_eq!((ran.code, &ran.stderr), (Some(0), &warnings));
+    assert!(ran.stdout.contains("mode: shadow"), "{}", ran.stdout);
+    let again = file(&ran.stdout);
+    let said = call(again.path(), &[]).stderr;
+    assert_eq!(said.matches("passage-authz: warning: ").count(), 3, "{said}");
+    let ran = call(warned.path(), &["--strict"]);
+    let error = format!("{warnings}passage-authz: warnings are errors by --strict: 3\n");
+    assert_eq!((ran.code, ran.stdout.as_str(), &ran.stderr), (Some(2), "", &error));
+}

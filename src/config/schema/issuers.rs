@@ -6,6 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::super::place::{Place, Table};
+use super::super::warnings;
 use super::super::{IssuerConfig, KeySource, Refresh, WebAccess};
 use super::key_sources::{self, certificates, fetchable};
 use super::shapes::{HOUR, MILLISECOND, SECOND};
@@ -110,7 +111,11 @@ fn ids(place: &Place<'_>, is_app: bool, app_ids: Option<Vec<IssuerId>>) -> Optio
     if items.is_empty() {
         place.fault("is empty", accepted);
     }
-    items.iter().map(|item| item.text(accepted).map(|text| IssuerId(text.to_owned()))).collect()
+    let id = |item: &Place<'_>| {
+        let text = item.text(accepted).inspect(|text| warnings::exact(item, text))?;
+        Some(IssuerId(text.to_owned()))
+    };
+    items.iter().map(id).collect()
 }
 
 fn audiences(place: &Place<'_>, is_app: bool) -> Audiences {
@@ -119,11 +124,13 @@ fn audiences(place: &Place<'_>, is_app: bool) -> Audiences {
         place.required(accepted);
     }
     let items = place.list(accepted).unwrap_or_default();
-    let list: Vec<_> = items.iter().filter_map(|item| item.text(accepted)).collect();
+    let audience =
+        |item: &Place<'_>| item.text(accepted).inspect(|text| warnings::exact(item, text)).map(str::to_owned);
+    let list: Vec<_> = items.iter().filter_map(audience).collect();
     if list.is_empty() {
         return Audiences::NotChecked;
     }
-    Audiences::OneOf(list.into_iter().map(|aud| Audience(aud.to_owned())).collect())
+    Audiences::OneOf(list.into_iter().map(Audience).collect())
 }
 
 fn algorithms(place: &Place<'_>) -> Vec<Algorithm> {
@@ -139,7 +146,9 @@ fn algorithms(place: &Place<'_>) -> Vec<Algorithm> {
 fn types(place: &Place<'_>) -> Vec<String> {
     let accepted = "a list of typ values, such as [JWT, at+jwt]";
     let Some(items) = place.list(accepted) else { return vec!["jwt".to_owned(), "at+jwt".to_owned()] };
-    let types = items.iter().filter_map(|item| item.text(accepted)).map(|text| {
+    let texts =
+        items.iter().filter_map(|item| item.text(accepted).inspect(|text| warnings::exact(item, text)));
+    let types = texts.map(|text| {
         let typ = text.to_ascii_lowercase();
         typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned)
     });

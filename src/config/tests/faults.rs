@@ -32,7 +32,7 @@ issuers:
         faults(text),
         [
             "authz.yaml:1: mode: \"enforced\" is not accepted; accepted: enforce or shadow",
-            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, rules, deny, decision_log",
+            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, paths, rules, deny, decision_log",
             "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051, or unix:/path/to.sock",
             "authz.yaml:5: server.drain_timeout: 20 is not accepted; accepted: a duration from 0s to 1h, written like 250ms, 10s, 5m or 24h",
             "authz.yaml:7: tokens.max_length: 1 is not accepted; accepted: a whole number from 64 to 65536 bytes",
@@ -170,7 +170,7 @@ fn refuses() {
         ),
         (beside("rules: [{name: a, match: {paths: ['/a*']}}]"), "match.paths[0]: \"/a*\" is not accepted"),
         (beside("rules: [{name: a, match: {paths: /a}}]"), "match.paths: \"/a\" is not accepted"),
-        (beside("rules: [{name: a, match: {hosts: ['a:80']}}]"), "match.hosts[0]: \"a:80\" is not accepted"),
+        (beside("rules: [{name: a, match: {hosts: ['a:x']}}]"), "match.hosts[0]: \"a:x\" is not accepted"),
         (beside("rules: [{name: a, match: {methods: []}}]"), "match.methods: is empty"),
         (
             beside("rules: [{name: a, match: {methods: ['G T']}}]"),

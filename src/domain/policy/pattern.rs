@@ -87,6 +87,34 @@ impl HostPattern {
                 HostPort::Number(own) => port.is_some_and(|port| port == own.to_string()),
             }
     }
+
+    /// Whether each host and port that meets the other pattern meets this one; the flags are those of `matches`, for each of
+    /// the two. Ports with zeros in front are left out of account, and with `usual_ports` all but 80 and 443, unless the other
+    /// pattern names one.
+    pub(super) fn covers(
+        &self,
+        any_port_restricts: bool,
+        other: &Self,
+        others_any_port_restricts: bool,
+        usual_ports: bool,
+    ) -> bool {
+        // No exact pattern holds an asterisk, so this stands for all hosts below.
+        let host = match &other.name {
+            HostName::Exact(host) => host.clone(),
+            HostName::Below(host) => format!("*{host}"),
+        };
+        let number = |pattern: &Self| match pattern.port {
+            HostPort::Number(number) => Some(number.to_string()),
+            HostPort::Standard | HostPort::Any => None,
+        };
+        let (own, others) = (number(self), number(other));
+        let odd_ports = [own.as_deref(), others.as_deref(), Some("any other")];
+        let odd_ports = odd_ports.into_iter().filter(|_| !usual_ports || other.names_a_port());
+        [None, Some("80"), Some("443")].into_iter().chain(odd_ports).all(|port| {
+            !other.matches(&host, port, others_any_port_restricts)
+                || self.matches(&host, port, any_port_restricts)
+        })
+    }
 }
 
 impl fmt::Display for HostPattern {
@@ -226,6 +254,26 @@ impl PathPattern {
             Some([b'/', ..]) => self.is_prefix,
             _ => false,
         }
+    }
+
+    /// Whether it is `/*`: each path, but not the `*` of `OPTIONS *`.
+    pub(super) const fn is_root(&self) -> bool {
+        self.is_prefix && self.text.is_empty()
+    }
+
+    /// Whether each path that meets the other pattern meets this one, in whichever mode it is read, and however much of what
+    /// may be ignored is.
+    pub(super) fn covers(&self, other: &Self, ignored: Ignored) -> bool {
+        let is_way =
+            |way: &Ignored| (ignored.case || !way.case) && (ignored.trailing_slash || !way.trailing_slash);
+        let covers = |mode: Mode, way: Ignored| match other.text(mode, way) {
+            None => true,
+            // The prefix `/*`.
+            Some([]) => self.matches(b"/", mode, way),
+            Some(text) => self.matches(text, mode, way),
+        };
+        (self.is_prefix || !other.is_prefix)
+            && Mode::all().all(|mode| Ignored::all().filter(is_way).all(|way| covers(mode, way)))
     }
 }
 
