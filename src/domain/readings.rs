@@ -109,7 +109,7 @@ impl Several<'_> {
 
 /// Whether all servers take a byte for itself, wherever it stands. Written so that the compiler compares many at a time.
 fn is_ordinary(byte: u8) -> bool {
-    (byte >= b' ') & (byte < 0x7f) & !matches!(byte, b'%' | b'?' | b'#' | b'\\' | b';')
+    (b' '..0x7f).contains(&byte) & !matches!(byte, b'%' | b'?' | b'#' | b'\\' | b';')
 }
 
 /// Whether a path has a dot segment (RFC 3986 section 3.3) or a repeated slash.

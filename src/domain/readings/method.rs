@@ -18,7 +18,8 @@ pub(crate) fn methods(request: &Request<'_>, named: &HashSet<Vec<u8>>) -> Vec<Ve
     let mut add = |method: &[u8]| {
         let method = method.trim_ascii().to_ascii_uppercase();
         let is_other = !named.contains(&method);
-        if !method.is_empty() && !(is_other && has_other) && !readings.contains(&method) {
+        let is_one_more = is_other && has_other;
+        if !method.is_empty() && !is_one_more && !readings.contains(&method) {
             has_other |= is_other;
             readings.push(method);
         }
