@@ -1,12 +1,13 @@
 //! Which rules a request falls under. Each reading of its method, host and path falls under the first rule that matches it, or
 //! under the one that demands a token; the rules of all readings must hold.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use crate::domain::claims::Claim;
 use crate::domain::denial::Denial;
 use crate::domain::readings::host::Authority;
-use crate::domain::readings::{Mode, Readings, method};
+use crate::domain::readings::{Reading, Readings, method};
 use crate::domain::request::Request;
 
 mod cover;
@@ -20,6 +21,10 @@ use index::Index;
 pub(crate) use pattern::{HostPattern, Ignored, PathPattern};
 pub(crate) use rule::{Access, Requirement, Rule};
 pub(crate) use selection::Selection;
+
+/// The most readings of one request, method and host included, that are looked up one by one. One with more falls under every
+/// rule.
+const MAX_LOOKUPS: usize = 128;
 
 /// All rules, in their order.
 #[derive(Debug)]
@@ -45,16 +50,20 @@ struct LooksAt {
     trailing_slashes: bool,
     /// Whether a pattern of a host names a port.
     ports: bool,
+    /// Whether a pattern of a path has escapes.
+    levels: bool,
 }
 
 /// One reading of a request.
 #[derive(Clone, Copy)]
-struct Reading<'r> {
+struct Asked<'r> {
     method: &'r [u8],
     host: &'r str,
     port: Option<&'r str>,
-    /// `None` stands for any path.
-    path: Option<(&'r [u8], Mode, Ignored)>,
+    path: &'r [u8],
+    /// How often the path's escapes were decoded.
+    level: usize,
+    ignored: Ignored,
 }
 
 impl Policy {
@@ -68,6 +77,7 @@ impl Policy {
             hosts: rules.iter().any(|rule| rule.hosts.is_some()),
             paths: rules.iter().any(|rule| rule.paths.is_some()),
             ports: rules.iter().any(Rule::names_a_port),
+            levels: patterns().any(PathPattern::has_levels),
             methods: rules.iter().any(|rule| rule.methods.is_some()),
             capitals: ignored.case && differs(Ignored { case: true, ..Ignored::NOTHING }),
             trailing_slashes: ignored.trailing_slash
@@ -108,44 +118,42 @@ impl Policy {
         } else {
             Readings::One(b"")
         };
+        let methods = if !self.looks_at.methods || method::is_plain(request) {
+            vec![Cow::Borrowed(request.method)]
+        } else {
+            method::methods(request, &self.methods).into_iter().map(Cow::Owned).collect()
+        };
+        let names = authority.as_ref().map_or_else(|| vec![""], |authority| authority.names().collect());
+        let port = authority.as_ref().and_then(|authority| authority.port);
         let mut selected = Selected(None);
-        let mut with_method = |method: &[u8]| match &authority {
-            None => self.add_paths(method, "", None, &path, &mut selected),
-            Some(authority) => {
-                for name in authority.names() {
-                    self.add_paths(method, name, authority.port, &path, &mut selected);
+        let each = methods.iter().flat_map(|method| names.iter().map(move |name| (&**method, *name)));
+        match path {
+            Readings::One(path) => {
+                each.for_each(|(method, host)| self.add_folded(method, host, port, path, 0, &mut selected));
+            }
+            Readings::Several(all) if all.len() * methods.len() * names.len() <= MAX_LOOKUPS => {
+                for (method, host) in each {
+                    for Reading { level, path } in &all {
+                        self.add_folded(method, host, port, path, *level, &mut selected);
+                    }
                 }
             }
-        };
-        if !self.looks_at.methods || method::is_plain(request) {
-            with_method(request.method);
-        } else {
-            method::methods(request, &self.methods).iter().for_each(|method| with_method(method));
+            Readings::Several(_) | Readings::TooMany => self.add_all(&methods, &names, port, &mut selected),
         }
         Ok(selected.0.unwrap_or_else(|| Selection::of(self.otherwise())))
     }
 
-    fn add_paths<'p>(
+    /// Adds the rules of a path, and of what is left of it when an upstream ignores case or a slash at its end.
+    fn add_folded<'p>(
         &'p self,
         method: &[u8],
         host: &str,
         port: Option<&str>,
-        path: &Readings<'_>,
+        path: &[u8],
+        level: usize,
         selected: &mut Selected<'p>,
     ) {
-        let anywhere = Reading { method, host, port, path: None };
-        match path {
-            Readings::One(path) => self.add_folded(anywhere, Mode::AsSent, path, selected),
-            Readings::Several(readings) => {
-                readings.for_each(|mode, path| self.add_folded(anywhere, mode, path, selected));
-            }
-            Readings::TooMany => self.add_all(anywhere, selected),
-        }
-    }
-
-    /// Adds the rules of a path, and of what is left of it when an upstream ignores case or a slash at its end.
-    fn add_folded<'p>(&'p self, at: Reading<'_>, mode: Mode, path: &[u8], selected: &mut Selected<'p>) {
-        let case = self.ignored.case && (self.looks_at.capitals || path.iter().any(u8::is_ascii_uppercase));
+        let case = self.ignored.case && (self.looks_at.capitals || pattern::has_case(path));
         let trailing_slash =
             self.ignored.trailing_slash && (self.looks_at.trailing_slashes || path.ends_with(b"/"));
         for (way, index) in &self.indexes {
@@ -153,24 +161,24 @@ impl Policy {
                 continue;
             }
             let folded = way.fold(path);
-            let reading = Reading { path: Some((&folded, mode, *way)), ..at };
-            self.add_first(reading, index, selected);
+            let asked = Asked { method, host, port, path: &folded, level, ignored: *way };
+            self.add_first(asked, index, selected);
         }
     }
 
-    /// Adds the first rule that matches a reading. Another port than the usual ones must not escape a rule that restricts and
-    /// names no port, nor open one that does not: such a port is read in both ways.
-    fn add_first<'p>(&'p self, reading: Reading<'_>, index: &Index, selected: &mut Selected<'p>) {
-        let path = reading.path.map_or(&b""[..], |(path, ..)| path);
-        let first = |any_port: &dyn Fn(&Rule) -> bool| {
+    /// Adds the first rule that matches. A rule that restricts must not be escaped by another port than its host pattern means,
+    /// or by another spelling of an escape in its path; one that opens must not be met by either. So where they may differ,
+    /// the request is looked up in both ways.
+    fn add_first<'p>(&'p self, asked: Asked<'_>, index: &Index, selected: &mut Selected<'p>) {
+        let first = |restricts: &dyn Fn(&Rule) -> bool| {
             let matches =
-                |at: usize| self.rules.get(at).is_some_and(|rule| reading.matches(rule, any_port(rule)));
-            index.first(path, reading.host, matches).and_then(|at| self.ranked(at))
+                |at: usize| self.rules.get(at).is_some_and(|rule| asked.matches(rule, restricts(rule)));
+            index.first(asked.path, asked.host, matches).and_then(|at| self.ranked(at))
         };
         let exact = first(&|_| false);
         selected.add(exact.unwrap_or_else(|| self.otherwise()));
-        let is_usual = matches!(reading.port, None | Some("80" | "443"));
-        if self.looks_at.ports || !is_usual {
+        let is_usual = matches!(asked.port, None | Some("80" | "443"));
+        if self.looks_at.ports || self.looks_at.levels || !is_usual {
             let names_port = exact.is_some_and(|(_, rule)| rule.names_a_port());
             let restricts =
                 |rule: &Rule| rule.restricts() || (!names_port && rule.access == Access::Required);
@@ -178,12 +186,25 @@ impl Policy {
         }
     }
 
-    /// Adds every rule that a path may fall under.
-    fn add_all<'p>(&'p self, reading: Reading<'_>, selected: &mut Selected<'p>) {
-        let all = self.rules.iter().enumerate();
-        for (at, rule) in all.filter(|(_, rule)| reading.matches(rule, rule.access != Access::Public)) {
-            selected.add((at, rule));
-            if rule.paths.is_none() && reading.matches(rule, false) {
+    /// Adds every rule that some path of the request may fall under.
+    fn add_all<'p>(
+        &'p self,
+        methods: &[Cow<'_, [u8]>],
+        names: &[&str],
+        port: Option<&str>,
+        selected: &mut Selected<'p>,
+    ) {
+        for (at, rule) in self.rules.iter().enumerate() {
+            let any_port = rule.access != Access::Public;
+            let may_match = methods.iter().any(|method| rule.matches_method(method))
+                && names.iter().any(|host| rule.matches_host(host, port, any_port));
+            if may_match {
+                selected.add((at, rule));
+            }
+            let matches_all = rule.paths.is_none()
+                && methods.iter().all(|method| rule.matches_method(method))
+                && names.iter().all(|host| rule.matches_host(host, port, false));
+            if matches_all {
                 return;
             }
         }
@@ -199,20 +220,12 @@ impl Policy {
     }
 }
 
-impl Reading<'_> {
-    fn matches(&self, rule: &Rule, any_port: bool) -> bool {
-        let host = |patterns: &Vec<HostPattern>| {
-            patterns.iter().any(|pattern| pattern.matches(self.host, self.port, any_port))
-        };
-        let path = |patterns: &Vec<PathPattern>| match self.path {
-            None => true,
-            Some((path, mode, ignored)) => {
-                patterns.iter().any(|pattern| pattern.matches(path, mode, ignored))
-            }
-        };
-        rule.matches_method(self.method)
-            && rule.hosts.as_ref().is_none_or(host)
-            && rule.paths.as_ref().is_none_or(path)
+impl Asked<'_> {
+    fn matches(&self, rule: &Rule, restricts: bool) -> bool {
+        let Self { method, host, port, path, level, ignored } = *self;
+        rule.matches_method(method)
+            && rule.matches_host(host, port, restricts)
+            && rule.matches_path(path, level, ignored, restricts)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The readings of a request target: every path that a known kind of upstream may take it for.
 //!
-//! A rule is matched against a path, and the upstream parses the path again in its own way. Servers differ in which escapes
-//! they decode and how often, in what separates segments, and in whether and when they cut path parameters, resolve dot
-//! segments and merge slashes. So the target is read in each of these ways, and the rule of every reading must hold
-//! (`policy::Selection`). A target that all servers read alike has one reading and is not copied.
+//! A rule is matched against a path, and the upstream parses the path again in its own way. Servers, and proxies before them,
+//! differ in which escapes they decode and how often, in what separates segments, in whether they cut path parameters, resolve
+//! dot segments and merge slashes, and in the order of these steps. So the readings are the closure of the target under the
+//! steps, whatever their order, and the rule of every reading must hold (`policy::Selection`). A target that all servers read
+//! alike has one reading and is not copied.
 
 use std::borrow::Cow;
 
@@ -11,21 +12,17 @@ use memchr::memmem;
 
 pub(crate) mod host;
 pub(crate) mod method;
-mod transform;
+mod steps;
 
-use strum::VariantArray as _;
-pub(crate) use transform::Mode;
+pub(crate) use steps::MAX_LEVEL;
+use steps::Step;
 
-use transform::{Decoding, Parameters, Resolution, Separators, overlong, resolved, unescaped};
+/// The most readings that are worked out for one target. A target that a person means has a few; one with more falls
+/// under every rule.
+const MAX_READINGS: usize = 48;
 
-/// The longest path in bytes that is read in several ways. The work for one request is bounded: a longer path that servers
-/// may read in several ways falls under every rule.
-const MAX_BYTES: usize = 2048;
-
-/// The most marks in a path that is read in several ways: dot segments, repeated slashes, backslashes, semicolons, and
-/// escapes of a slash, backslash, semicolon, dot or percent sign. Each reading visits each mark. A path with more of them
-/// falls under every rule.
-const MAX_MARKS: usize = 64;
+/// The most bytes of readings that are worked out for one target, with the same consequence.
+const MAX_BYTES: usize = 48 * 1024;
 
 /// As sent or plainly read, the target holds a control character, a broken escape, overlong UTF-8 or `#`, does not begin
 /// with a slash, or climbs above the root.
@@ -38,18 +35,18 @@ pub(crate) struct NotAPath;
 pub(crate) enum Readings<'a> {
     /// All servers read this path.
     One(&'a [u8]),
-    /// Servers may read different paths.
-    Several(Several<'a>),
+    /// Servers may read different paths. The first is the path as sent.
+    Several(Vec<Reading>),
     /// Working out all readings would cost more than a request may.
     TooMany,
 }
 
-/// A path that has several readings, in the form it was sent in.
-#[derive(Debug)]
-pub(crate) struct Several<'a> {
-    /// The path as sent, bytes beyond ASCII written as escapes.
-    sent: Cow<'a, [u8]>,
-    marks: Marks,
+/// One path that a target may be read as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// How often escapes were decoded. A pattern opens a path only where it was decoded as often.
+    pub(crate) level: usize,
+    pub(crate) path: Vec<u8>,
 }
 
 impl<'a> Readings<'a> {
@@ -58,8 +55,7 @@ impl<'a> Readings<'a> {
     /// # Errors
     /// [`NotAPath`].
     pub(crate) fn of(target: &'a [u8]) -> Result<Self, NotAPath> {
-        let end = target.iter().position(|byte| !is_ordinary(*byte));
-        let path = match end.map(|at| (target.split_at(at).0, target.get(at))) {
+        let path = match first_special(target).map(|at| (target.split_at(at).0, target.get(at))) {
             None => target,
             Some((path, Some(b'?'))) => path,
             Some(_) => return Self::of_marked(target.split(|byte| *byte == b'?').next().unwrap_or_default()),
@@ -72,55 +68,92 @@ impl<'a> Readings<'a> {
         }
     }
 
-    fn of_marked(path: &'a [u8]) -> Result<Self, NotAPath> {
+    fn of_marked(path: &[u8]) -> Result<Self, NotAPath> {
         let sent = escaped(path)?;
-        if sent.first() != Some(&b'/') || overlong(&sent) {
+        if sent.first() != Some(&b'/') || !steps::is_well_formed(&sent) || steps::climbs(&sent) {
             return Err(NotAPath);
         }
-        let marks = Marks::of(&sent)?;
-        if sent.len() > MAX_BYTES || marks.count > MAX_MARKS {
-            return Ok(Self::TooMany);
-        }
-        Ok(Self::Several(Several { sent, marks }))
+        Ok(closure(sent.into_owned()).map_or(Self::TooMany, Self::Several))
     }
 }
 
-impl Several<'_> {
-    /// Gives each reading to `take`, with the mode in which its characters were read. One path may come more than once.
-    pub(crate) fn for_each(&self, mut take: impl FnMut(Mode, &[u8])) {
-        take(Mode::AsSent, &self.sent);
-        self.marks.modes().for_each(|mode| Self::read(&self.sent, mode, &mut take));
-        // A proxy or a client library in between may resolve what stands there in clear, before escapes are decoded.
-        for resolution in Resolution::of(&self.sent).iter().filter(|resolution| resolution.ends_in_dots()) {
-            let sent = resolved(&self.sent, *resolution);
-            let modes = self.marks.modes().filter(|mode| mode.keeps_parameters());
-            modes.for_each(|mode| Self::read(&sent, mode, &mut take));
+/// All that a path becomes by any steps in any order; `None` if that is too much to work out.
+fn closure(sent: Vec<u8>) -> Option<Vec<Reading>> {
+    let mut bytes = sent.len();
+    let mut found = vec![Reading { level: 0, path: sent }];
+    let mut at = 0;
+    while at < found.len() {
+        for step in Step::ALL {
+            let Some(from) = found.get(at) else { break };
+            let level = from.level + step.levels();
+            let Some(path) = (level <= MAX_LEVEL).then(|| step.apply(&from.path, from.level)).flatten()
+            else {
+                continue;
+            };
+            // One that was decoded less often can become all that this one can.
+            if found.iter().any(|other| other.level <= level && other.path == path) {
+                continue;
+            }
+            bytes += path.len();
+            if found.len() == MAX_READINGS || bytes > MAX_BYTES {
+                return None;
+            }
+            found.push(Reading { level, path });
         }
+        at += 1;
     }
-
-    fn read(sent: &[u8], mode: Mode, take: &mut impl FnMut(Mode, &[u8])) {
-        let path = mode.read(sent);
-        for resolution in Resolution::of(&path) {
-            take(mode, &resolved(&path, *resolution));
-        }
-        take(mode, &path);
-    }
+    Some(found)
 }
 
-/// Whether all servers take a byte for itself, wherever it stands. Written so that the compiler compares many at a time.
+/// Every escape decoded once; `None` if there is none.
+pub(crate) fn decoded_once(text: &[u8]) -> Option<Vec<u8>> {
+    Step::Decode.apply(text, 0)
+}
+
+/// What a pattern's text stands for where escapes were decoded so often: none, once, twice.
+pub(crate) fn levels(text: &[u8]) -> [Vec<Vec<u8>>; MAX_LEVEL + 1] {
+    let mut texts = vec![text.to_vec()];
+    std::array::from_fn(|level| {
+        if level > 0 {
+            let decoded = |step: Step| {
+                texts.iter().map(move |text| step.apply(text, level).unwrap_or_else(|| text.clone()))
+            };
+            let all: Vec<_> = decoded(Step::Decode).chain(decoded(Step::DecodeButSlashes)).collect();
+            texts = all;
+        }
+        for step in [Step::DecodeSlash, Step::DecodeBackslash] {
+            let decoded: Vec<_> = texts.iter().filter_map(|text| step.apply(text, level)).collect();
+            texts.extend(decoded);
+        }
+        texts.sort_unstable();
+        texts.dedup();
+        texts.clone()
+    })
+}
+
+/// Where the first byte stands that not all servers take for itself. In chunks, so that the compiler compares many at a time.
+fn first_special(target: &[u8]) -> Option<usize> {
+    const CHUNK: usize = 64;
+    let special = |byte: &u8| !is_ordinary(*byte);
+    let any = |chunk: &[u8]| chunk.iter().fold(false, |found, byte| found | special(byte));
+    let before = target.chunks(CHUNK).position(any)? * CHUNK;
+    Some(before + target.get(before..)?.iter().position(special)?)
+}
+
 fn is_ordinary(byte: u8) -> bool {
-    (b' '..0x7f).contains(&byte) & !matches!(byte, b'%' | b'?' | b'#' | b'\\' | b';')
+    (byte.wrapping_sub(b' ') < 0x7f - b' ')
+        & (byte != b'%')
+        & (byte != b'?')
+        & (byte != b'#')
+        & (byte != b'\\')
+        & (byte != b';')
 }
 
 /// Whether a path has a dot segment (RFC 3986 section 3.3) or a repeated slash.
 pub(crate) fn has_structure(path: &[u8]) -> bool {
     memmem::find(path, b"//").is_some()
-        || memmem::find_iter(path, b"/.").any(|at| is_dot_segment(path.get(at + 1..).unwrap_or_default()))
-}
-
-/// Whether what follows a slash begins with a dot segment.
-fn is_dot_segment(rest: &[u8]) -> bool {
-    matches!(rest, [b'.'] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.', b'.', b'/', ..])
+        || memmem::find_iter(path, b"/.")
+            .any(|at| steps::is_dot_segment(path.get(at + 1..).unwrap_or_default()))
 }
 
 /// The path with its bytes beyond ASCII written as escapes (RFC 3987 section 3.1), which is how servers read them.
@@ -133,7 +166,7 @@ fn escaped(path: &[u8]) -> Result<Cow<'_, [u8]>, NotAPath> {
     }
     let mut sent = Vec::with_capacity(path.len() * 3);
     for byte in path {
-        if byte.is_ascii() { sent.push(*byte) } else { transform::escape(*byte, &mut sent) }
+        if byte.is_ascii() { sent.push(*byte) } else { steps::escape(*byte, &mut sent) }
     }
     Ok(Cow::Owned(sent))
 }
@@ -141,90 +174,6 @@ fn escaped(path: &[u8]) -> Result<Cow<'_, [u8]>, NotAPath> {
 /// A pattern's text, its characters beyond ASCII written as escapes; `None` for one that no path could hold.
 pub(crate) fn escaped_text(text: &str) -> Option<String> {
     String::from_utf8(escaped(text.as_bytes()).ok()?.into_owned()).ok()
-}
-
-/// What in a path servers may read differently.
-#[derive(Debug, Default)]
-struct Marks {
-    count: usize,
-    has_backslash: bool,
-    has_semicolon: bool,
-    /// `%2f`, `%5c`
-    has_escaped_slash: bool,
-    /// `%3b`
-    has_escaped_semicolon: bool,
-    /// `%25`: decoded, it may begin another escape.
-    has_escaped_percent: bool,
-    /// An escape of any other reserved character, or of a byte beyond ASCII.
-    has_other_escape: bool,
-}
-
-impl Marks {
-    /// Finds the marks of a path in ASCII.
-    ///
-    /// # Errors
-    /// [`NotAPath`] for a broken escape, an escaped control character, or a path that climbs above the root.
-    fn of(sent: &[u8]) -> Result<Self, NotAPath> {
-        let mut marks = Self::default();
-        for (at, byte) in sent.iter().enumerate() {
-            match byte {
-                b'\\' => marks.has_backslash = true,
-                b';' => marks.has_semicolon = true,
-                b'/' if matches!(sent.get(at + 1), Some(b'/' | b'.')) => {}
-                b'%' => match unescaped(sent.get(at..).unwrap_or_default()).ok_or(NotAPath)? {
-                    0..=0x1f | 0x7f => return Err(NotAPath),
-                    b'/' | b'\\' => marks.has_escaped_slash = true,
-                    b';' => marks.has_escaped_semicolon = true,
-                    b'%' => marks.has_escaped_percent = true,
-                    b'.' => {}
-                    other => {
-                        marks.has_other_escape |= !transform::is_unreserved(other);
-                        continue;
-                    }
-                },
-                _ => continue,
-            }
-            marks.count += 1;
-        }
-        if transform::climbs(&Mode::PLAIN.read(sent)) { Err(NotAPath) } else { Ok(marks) }
-    }
-
-    /// The modes in which the marks make a difference.
-    fn modes(&self) -> impl Iterator<Item = Mode> {
-        let any_escape = self.has_escaped_slash
-            || self.has_escaped_semicolon
-            || self.has_escaped_percent
-            || self.has_other_escape;
-        let decodings = [
-            (Decoding::Unreserved, true),
-            (Decoding::AllButSlashes, any_escape),
-            (Decoding::All, any_escape),
-            (Decoding::Twice, self.has_escaped_percent),
-        ];
-        let semicolon = self.has_semicolon || self.has_escaped_semicolon;
-        let parameters = [
-            (Parameters::Kept, true),
-            (Parameters::CutWhereRaw, self.has_semicolon),
-            (Parameters::CutBeforeDecoding, self.has_escaped_semicolon),
-            (Parameters::CutAfterDecoding, semicolon || self.has_escaped_percent),
-        ];
-        let separators: &[_] = if self.has_backslash || self.has_escaped_slash || self.has_escaped_percent {
-            Separators::VARIANTS
-        } else {
-            &[Separators::Slash]
-        };
-        let decodings = decodings.into_iter().filter_map(|(decoding, differs)| differs.then_some(decoding));
-        decodings.flat_map(move |decoding| {
-            let parameters = parameters.into_iter().filter_map(|(choice, differs)| differs.then_some(choice));
-            parameters.flat_map(move |parameters| {
-                separators.iter().map(move |separators| Mode::Read {
-                    decoding,
-                    parameters,
-                    separators: *separators,
-                })
-            })
-        })
-    }
 }
 
 #[cfg(test)]

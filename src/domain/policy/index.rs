@@ -20,14 +20,15 @@ pub(super) struct Index {
 struct Keys<K> {
     exact: HashMap<K, Vec<usize>>,
     below: HashMap<K, Vec<usize>>,
-    /// The longest of `exact` and of `below`: what is longer need not be looked up, however long the request.
+    /// The longest of `exact`: what is longer need not be looked up, however long the request.
     longest_exact: usize,
-    longest_below: usize,
+    /// The lengths of `below`, in order: only these need be looked up.
+    below_lengths: Vec<usize>,
 }
 
 impl<K> Default for Keys<K> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), below: HashMap::new(), longest_exact: 0, longest_below: 0 }
+        Self { exact: HashMap::new(), below: HashMap::new(), longest_exact: 0, below_lengths: Vec::new() }
     }
 }
 
@@ -72,14 +73,11 @@ impl Index {
     /// The first rule that this is true of, out of those that may match.
     pub(super) fn first(&self, path: &[u8], host: &str, matches: impl Fn(usize) -> bool) -> Option<usize> {
         // A prefix ends before a slash, or with the path.
-        let longest = self.paths.longest_below;
-        let within = path.get(..=longest).unwrap_or(path);
-        let slashes = memchr::memchr_iter(b'/', within);
-        let whole = (path.len() <= longest).then_some(path.len());
-        let prefixes = slashes.chain(whole).filter_map(|end| path.get(..end));
-        let dots = host.rmatch_indices('.').map(|(at, _)| at);
-        let suffixes =
-            dots.take_while(|at| host.len() - at <= self.hosts.longest_below).filter_map(|at| host.get(at..));
+        let is_end = |end: &usize| *end == path.len() || path.get(*end) == Some(&b'/');
+        let prefixes = self.paths.below_lengths.iter().copied().take_while(|end| *end <= path.len());
+        let prefixes = prefixes.filter(is_end).filter_map(|end| path.get(..end));
+        let ends = self.hosts.below_lengths.iter().filter_map(|length| host.len().checked_sub(*length));
+        let suffixes = ends.filter_map(|at| host.get(at..));
         let exact_path =
             (path.len() <= self.paths.longest_exact).then(|| self.paths.exact.get(path)).flatten();
         let exact_host =
@@ -99,12 +97,15 @@ impl Index {
 
 impl<K: Eq + std::hash::Hash> Keys<K> {
     fn add(&mut self, key: K, length: usize, is_below: bool, at: usize) {
-        let (lists, longest) = if is_below {
-            (&mut self.below, &mut self.longest_below)
+        let lists = if is_below {
+            if let Err(at) = self.below_lengths.binary_search(&length) {
+                self.below_lengths.insert(at, length);
+            }
+            &mut self.below
         } else {
-            (&mut self.exact, &mut self.longest_exact)
+            self.longest_exact = length.max(self.longest_exact);
+            &mut self.exact
         };
-        *longest = length.max(*longest);
         let list = lists.entry(key).or_default();
         // A rule may write one pattern twice.
         if list.last() != Some(&at) {
@@ -137,7 +138,7 @@ mod tests {
 
     use super::super::pattern::{HostPattern, PathPattern};
     use super::*;
-    use crate::domain::readings::Mode;
+    use crate::domain::readings::MAX_LEVEL;
 
     fn rule() -> impl Strategy<Value = Rule> {
         let path = prop_oneof![
@@ -174,10 +175,9 @@ mod tests {
             let ignored = Ignored::all().nth(way).unwrap();
             let path = ignored.fold(path.as_bytes());
             let index = Index::new(&rules, ignored);
-            for mode in Mode::all() {
+            for (level, restricts) in (0..=MAX_LEVEL).flat_map(|level| [(level, false), (level, true)]) {
                 let matches = |rule: &Rule| {
-                    rule.paths.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.matches(&path, mode, ignored)))
-                        && rule.hosts.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.matches(&host, None, false)))
+                    rule.matches_path(&path, level, ignored, restricts) && rule.matches_host(&host, None, restricts)
                 };
                 let all = rules.iter().position(matches);
                 let found = index.first(&path, &host, |at| matches(&rules[at]));

@@ -198,11 +198,14 @@ const PATTERNS: &[&str] = &[
     "*",
 ];
 
+/// The readings of a path by one server.
+type Model = fn(&[u8]) -> Vec<Read>;
+
 /// Targets and rules from a seed; the same for the same seed.
 fn differential(cases: u32, seed: u64) {
     let random = &mut fastrand::Rng::with_seed(seed);
     let accesses = [Access::Public, Access::Optional, Access::Required, Access::Deny];
-    let models: [(&str, fn(&[u8]) -> Vec<Read>); 5] =
+    let models: [(&str, Model); 5] =
         [("Express", express), ("Flask", flask), ("Starlette", starlette), ("Go", go), ("Tomcat", tomcat)];
     let (mut compared, mut policy) = (0_u64, Policy::new(Vec::new(), ALL));
     for case in 0..cases {

@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::Ipv6Addr;
 
-use crate::domain::readings::{Mode, Readings, escaped_text, has_structure};
+use crate::domain::readings::{MAX_LEVEL, Readings, escaped_text, has_structure, levels};
 
 /// A host, or all hosts below one, with the ports that it is met by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +47,12 @@ impl HostPattern {
         if host.is_empty() || !host.chars().all(legal) || host.ends_with('.') || host.starts_with('.') {
             return None;
         }
-        let name =
-            if is_below { HostName::Below(format!(".{host}")) } else { HostName::Exact(host.to_owned()) };
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            // In the one form of RFC 5952, as the request's.
+            Some(address) => format!("[{}]", address.parse::<Ipv6Addr>().ok()?),
+            None => host.to_owned(),
+        };
+        let name = if is_below { HostName::Below(format!(".{host}")) } else { HostName::Exact(host) };
         Some(Self { name, port })
     }
 
@@ -159,12 +164,30 @@ impl Ignored {
             [kept @ .., b'/'] if self.trailing_slash && !kept.is_empty() => kept,
             path => path,
         };
-        if self.case && path.iter().any(u8::is_ascii_uppercase) {
-            Cow::Owned(path.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(path)
+        if !self.case || !has_case(path) {
+            return Cow::Borrowed(path);
         }
+        Cow::Owned(match str::from_utf8(path) {
+            Ok(text) if !text.is_ascii() => text.chars().flat_map(small).collect::<String>().into_bytes(),
+            _ => path.to_ascii_lowercase(),
+        })
     }
+}
+
+/// Whether a path may change in small letters.
+pub(super) fn has_case(path: &[u8]) -> bool {
+    path.iter().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii())
+}
+
+/// A character in small letters, and the two that servers take for an ASCII letter although Unicode's lower case does not: the
+/// dotted capital I (one character in some languages' tables) and the long s (whose capital is S).
+fn small(c: char) -> impl Iterator<Item = char> {
+    let c = match c {
+        '\u{130}' => 'i',
+        '\u{17f}' => 's',
+        c => c,
+    };
+    c.to_lowercase()
 }
 
 /// A path, or a path and all below it.
@@ -172,88 +195,83 @@ impl Ignored {
 pub(crate) struct PathPattern {
     text: String,
     is_prefix: bool,
-    texts: Texts,
+    /// What the text stands for where escapes were decoded so often, for each way to ignore something.
+    texts: Vec<Text>,
 }
 
-/// What the pattern's text is in each mode, for each way to ignore something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Texts {
-    SameInAllModes(Folded),
-    /// In the order of [`Mode::all`].
-    ByMode(Vec<Folded>),
+struct Text {
+    /// `None` stands for all of them.
+    level: Option<usize>,
+    folded: [Box<[u8]>; Ignored::WAYS],
 }
 
-type Folded = [Box<[u8]>; Ignored::WAYS];
+impl Text {
+    fn new(level: Option<usize>, text: &[u8]) -> Self {
+        let mut ways = Ignored::all();
+        Self {
+            level,
+            folded: std::array::from_fn(|_| ways.next().unwrap_or(Ignored::NOTHING).fold(text).into()),
+        }
+    }
 
-fn folded(text: &[u8]) -> Folded {
-    std::array::from_fn(|way| {
-        let ignored = Ignored { case: way & 1 != 0, trailing_slash: way & 2 != 0 };
-        ignored.fold(text).into()
-    })
+    fn under(&self, ignored: Ignored) -> Option<&[u8]> {
+        self.folded.get(ignored.index()).map(|text| &**text)
+    }
 }
 
 impl PathPattern {
     /// Reads an exact path, or a path that ends in `/*` and stands for itself and all below (as a `PathPrefix` of the Gateway
-    /// API). Only plain forms: what any server reads in another way, but for escapes and parameters, could not be meant.
+    /// API). Only plain forms: a path with dot segments or repeated slashes, however they are written, could not be meant.
     pub(crate) fn new(text: &str) -> Option<Self> {
         let text = escaped_text(text)?;
         let (path, is_prefix) = text.strip_suffix("/*").map_or((text.as_str(), false), |path| (path, true));
-        let has_wildcard = path != "*" && path.contains('*');
-        if has_wildcard || path.contains(['?', '\\']) || (path == "*" && is_prefix) {
+        let is_odd = path != "*" && path.contains('*');
+        if is_odd || path.contains(['?', '\\']) || (is_prefix && (path == "*" || path.ends_with('/'))) {
             return None;
         }
         // The prefix `/*` alone leaves nothing before its slash.
         let whole = if is_prefix && path.is_empty() { "/" } else { path };
         let texts = match Readings::of(whole.as_bytes()).ok()? {
-            Readings::One(_) => Texts::SameInAllModes(folded(path.as_bytes())),
+            Readings::One(_) => vec![Text::new(None, path.as_bytes())],
             Readings::TooMany => return None,
-            Readings::Several(_) => {
-                let read = |mode: Mode| mode.read(path.as_bytes());
-                if read(Mode::PLAIN) != path.as_bytes() {
-                    return None;
-                }
-                let read: Vec<_> = Mode::all().map(read).collect();
-                if read.iter().any(|read| has_structure(read)) {
-                    return None;
-                }
-                Texts::ByMode(read.iter().map(|read| folded(read)).collect())
+            Readings::Several(all) => {
+                let levels = levels(path.as_bytes());
+                let is_plain =
+                    !has_plain_escape(path) && !all.iter().any(|reading| has_structure(&reading.path));
+                let levels = levels.iter().enumerate().filter(|_| is_plain);
+                let texts = levels
+                    .flat_map(|(level, texts)| texts.iter().map(move |text| Text::new(Some(level), text)));
+                texts.collect()
             }
         };
-        Some(Self { text: path.to_owned(), is_prefix, texts })
+        (!texts.is_empty()).then(|| Self { text: path.to_owned(), is_prefix, texts })
     }
 
     pub(super) const fn is_prefix(&self) -> bool {
         self.is_prefix
     }
 
+    /// Whether decoding makes a difference to the pattern's own text.
+    pub(super) fn has_levels(&self) -> bool {
+        self.texts.iter().any(|text| text.level.is_some())
+    }
+
     /// All texts that it may stand for while this is ignored.
     pub(super) fn texts(&self, ignored: Ignored) -> Vec<&[u8]> {
-        match &self.texts {
-            Texts::SameInAllModes(folded) => {
-                folded.get(ignored.index()).map(|text| &**text).into_iter().collect()
-            }
-            Texts::ByMode(modes) => {
-                modes.iter().filter_map(|folded| folded.get(ignored.index())).map(|text| &**text).collect()
-            }
-        }
+        self.texts.iter().filter_map(|text| text.under(ignored)).collect()
     }
 
-    fn text(&self, mode: Mode, ignored: Ignored) -> Option<&[u8]> {
-        let folded = match &self.texts {
-            Texts::SameInAllModes(folded) => folded,
-            Texts::ByMode(modes) => modes.get(mode.index())?,
-        };
-        folded.get(ignored.index()).map(|text| &**text)
-    }
-
-    /// Whether a path that was read in this mode and folded in this way meets the pattern.
-    pub(super) fn matches(&self, path: &[u8], mode: Mode, ignored: Ignored) -> bool {
-        let Some(own) = self.text(mode, ignored) else { return false };
-        match path.strip_prefix(own) {
+    /// Whether a path meets the pattern, folded in this way. A pattern that opens a path must have been decoded as often as the
+    /// path was; a rule that restricts is met by any spelling of what it means.
+    pub(super) fn matches(&self, path: &[u8], level: usize, ignored: Ignored, restricts: bool) -> bool {
+        let counts = |text: &&Text| restricts || text.level.is_none_or(|own| own == level);
+        let meets = |own: &[u8]| match path.strip_prefix(own) {
             Some([]) => !self.is_prefix || !own.is_empty(),
             Some([b'/', ..]) => self.is_prefix,
             _ => false,
-        }
+        };
+        self.texts.iter().filter(counts).filter_map(|text| text.under(ignored)).any(meets)
     }
 
     /// Whether it is `/*`: each path, but not the `*` of `OPTIONS *`.
@@ -261,20 +279,31 @@ impl PathPattern {
         self.is_prefix && self.text.is_empty()
     }
 
-    /// Whether each path that meets the other pattern meets this one, in whichever mode it is read, and however much of what
+    /// Whether each path that meets the other pattern meets this one, however often it was decoded, and however much of what
     /// may be ignored is.
     pub(super) fn covers(&self, other: &Self, ignored: Ignored) -> bool {
         let is_way =
             |way: &Ignored| (ignored.case || !way.case) && (ignored.trailing_slash || !way.trailing_slash);
-        let covers = |mode: Mode, way: Ignored| match other.text(mode, way) {
-            None => true,
+        let covers = |text: &Text, way: Ignored| {
+            let own = text.under(way).unwrap_or_default();
             // The prefix `/*`.
-            Some([]) => self.matches(b"/", mode, way),
-            Some(text) => self.matches(text, mode, way),
+            let own = if own.is_empty() { b"/" } else { own };
+            let mut levels = text.level.map_or(0..=MAX_LEVEL, |level| level..=level);
+            levels.all(|level| self.matches(own, level, way, false))
         };
         (self.is_prefix || !other.is_prefix)
-            && Mode::all().all(|mode| Ignored::all().filter(is_way).all(|way| covers(mode, way)))
+            && other.texts.iter().all(|text| Ignored::all().filter(is_way).all(|way| covers(text, way)))
     }
+}
+
+/// Whether a text has an escape of an unreserved character, or one in small letters: it is not in plain form.
+fn has_plain_escape(text: &str) -> bool {
+    text.match_indices('%').any(|(at, _)| {
+        let digits = text.get(at + 1..at + 3).unwrap_or_default();
+        let byte = u8::from_str_radix(digits, 16).map(char::from);
+        let is_small = digits.bytes().any(|digit| digit.is_ascii_lowercase());
+        is_small || byte.is_ok_and(|byte| byte.is_ascii_alphanumeric() || "-._~".contains(byte))
+    })
 }
 
 impl fmt::Display for PathPattern {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::domain::claims::Claim;
 use crate::domain::denial::Denial;
 use crate::domain::issuer::IssuerName;
-use crate::domain::policy::pattern::{HostPattern, PathPattern};
+use crate::domain::policy::pattern::{HostPattern, Ignored, PathPattern};
 use crate::domain::verify::Verified;
 
 /// What a rule lets through, the strictest last.
@@ -57,6 +57,15 @@ impl Rule {
     /// Whether one of its hosts is written with a port.
     pub(crate) fn names_a_port(&self) -> bool {
         self.hosts.iter().flatten().any(HostPattern::names_a_port)
+    }
+
+    pub(super) fn matches_host(&self, host: &str, port: Option<&str>, restricts: bool) -> bool {
+        self.hosts.as_ref().is_none_or(|all| all.iter().any(|pattern| pattern.matches(host, port, restricts)))
+    }
+
+    pub(super) fn matches_path(&self, path: &[u8], level: usize, ignored: Ignored, restricts: bool) -> bool {
+        let meets = |pattern: &PathPattern| pattern.matches(path, level, ignored, restricts);
+        self.paths.as_ref().is_none_or(|all| all.iter().any(meets))
     }
 
     pub(crate) fn matches_method(&self, method: &[u8]) -> bool {

@@ -19,8 +19,11 @@ impl<'a> Authority<'a> {
         let (name, rest) = match host.strip_prefix('[') {
             Some(address) => {
                 let (address, _) = address.split_once(']')?;
-                let _: Ipv6Addr = address.parse().ok()?;
-                host.split_at_checked(address.len() + 2)?
+                let written = address.len() + 2;
+                let address: Ipv6Addr = address.parse().ok()?;
+                let port = port(host.get(written..)?)?;
+                // In the one form of RFC 5952.
+                return Some(Self { name: Cow::Owned(format!("[{address}]")), port });
             }
             None => {
                 let (name, rest) = host.split_at_checked(host.find(':').unwrap_or(host.len()))?;
@@ -31,13 +34,7 @@ impl<'a> Authority<'a> {
                 (name, rest)
             }
         };
-        let port = match rest.strip_prefix(':') {
-            None if rest.is_empty() => None,
-            Some(port) if (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(port)
-            }
-            _ => return None,
-        };
+        let port = port(rest)?;
         let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
         let name = if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) };
         Some(Self { name, port })
@@ -48,6 +45,13 @@ impl<'a> Authority<'a> {
         let relative = self.name.strip_suffix('.').filter(|name| !name.is_empty());
         std::iter::once(self.name.as_ref()).chain(relative)
     }
+}
+
+/// The port behind a name, if there is one; `None` for anything else.
+fn port(rest: &str) -> Option<Option<&str>> {
+    let Some(port) = rest.strip_prefix(':') else { return rest.is_empty().then_some(None) };
+    let is_port = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    is_port.then_some(Some(port))
 }
 
 #[cfg(test)]
@@ -64,6 +68,7 @@ mod tests {
             ("a..", Some((&["a..", "a."], None))),
             (".", Some((&["."], None))),
             ("[::1]", Some((&["[::1]"], None))),
+            ("[0:0:0:0:0:0:0:1]:80", Some((&["[::1]"], Some("80")))),
             ("[2001:DB8::1]:443", Some((&["[2001:db8::1]"], Some("443")))),
             ("127.0.0.1:00080", Some((&["127.0.0.1"], Some("00080")))),
             ("x_y~z", Some((&["x_y~z"], None))),

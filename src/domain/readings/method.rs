@@ -1,10 +1,13 @@
-//! The readings of a method: as sent, in capitals, and what a POST says that it stands for.
+//! The readings of a method: as sent, in capitals, and what a header or a query parameter says that it stands for. Frameworks
+//! look for these on a POST, some on any request. A method in the body of a form is not seen here.
 
 use std::collections::HashSet;
 
+use memchr::memchr;
+
 use crate::domain::request::Request;
 
-/// Headers by which frameworks let a POST stand for another method.
+/// Headers by which frameworks let a request stand for another method.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// The query parameter that means the same to some of them.
@@ -25,18 +28,60 @@ pub(crate) fn methods(request: &Request<'_>, named: &HashSet<Vec<u8>>) -> Vec<Ve
         }
     };
     add(request.method);
-    if request.method.eq_ignore_ascii_case(b"POST") {
-        let headers = OVERRIDES.iter().flat_map(|name| request.header(name));
-        let parameters = request.query(OVERRIDE_PARAMETER);
-        // Envoy joins the values of a header that comes twice.
-        headers.chain(parameters).flat_map(|value| value.split(|byte| *byte == b',')).for_each(add);
+    // Envoy joins the values of a header that comes twice.
+    let headers = overrides(request).flat_map(|value| value.split(|byte| *byte == b','));
+    headers.for_each(&mut add);
+    let query = request.path.iter().position(|byte| *byte == b'?').and_then(|at| request.path.get(at + 1..));
+    for pair in query.unwrap_or_default().split(|byte| matches!(byte, b'&' | b';')) {
+        let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        let (name, value) = pair.split_at(equals);
+        if is_override_parameter(name) {
+            add(&decoded(value.get(1..).unwrap_or_default()));
+        }
     }
     readings
 }
 
 /// Whether a request's method has one reading.
 pub(crate) fn is_plain(request: &Request<'_>) -> bool {
-    request.method != b"POST" && !request.method.iter().any(u8::is_ascii_lowercase)
+    let is_sent = !request.method.iter().any(u8::is_ascii_lowercase);
+    // A query that names a method has its letters, or escapes of them.
+    let query = memchr(b'?', request.path).and_then(|at| request.path.get(at..)).unwrap_or_default();
+    is_sent && overrides(request).next().is_none() && !has_parameter(query)
+}
+
+/// The values of the headers, `_` or any other mark for a dash: CGI knows no difference (RFC 3875 section 4.1.18).
+fn overrides<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> {
+    let is_named = |name: &[u8]| {
+        let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+        OVERRIDES.iter().any(|own| own.len() == name.len() && name.iter().map(folded).eq(own.bytes()))
+    };
+    request.headers.iter().filter(move |(name, _)| is_named(name)).map(|(_, value)| *value)
+}
+
+/// Whether a query may hold the parameter, in clear or with escapes.
+fn has_parameter(query: &[u8]) -> bool {
+    !query.is_empty()
+        && query
+            .split(|byte| matches!(byte, b'?' | b'&' | b';'))
+            .any(|pair| is_override_parameter(pair.split(|byte| *byte == b'=').next().unwrap_or_default()))
+}
+
+/// PHP reads other marks at a name's begin as `_`.
+fn is_override_parameter(name: &[u8]) -> bool {
+    // Escaped three times as long, which is all of it.
+    if !(OVERRIDE_PARAMETER.len()..=3 * OVERRIDE_PARAMETER.len()).contains(&name.len()) {
+        return false;
+    }
+    let name = decoded(name);
+    let mark =
+        |byte: u8| if matches!(byte, b'.' | b' ' | b'[' | b'+') { b'_' } else { byte.to_ascii_lowercase() };
+    name.iter().map(|byte| mark(*byte)).eq(OVERRIDE_PARAMETER.bytes())
+}
+
+/// A query's text with its escapes decoded; what is none stays.
+fn decoded(text: &[u8]) -> Vec<u8> {
+    super::decoded_once(text).unwrap_or_else(|| text.to_vec())
 }
 
 #[cfg(test)]
@@ -59,7 +104,11 @@ mod tests {
                 &["POST", "PATCH", "GET", "DELETE"],
             ),
             ("POST", "/", &[("x-http-method", "A,B,C,DELETE"), ("x-http-method", "")], &["POST", "DELETE"]),
-            ("PUT", "/?_method=delete", &[("x-http-method-override", "DELETE")], &["PUT"]),
+            ("PUT", "/?_method=delete", &[("x-http-method-override", "DELETE")], &["PUT", "DELETE"]),
+            ("GET", "/", &[("X_HTTP_Method.Override", "DELETE")], &["GET", "DELETE"]),
+            ("POST", "/?a=1;%5Fmethod=DEL%45TE", &[], &["POST", "DELETE"]),
+            ("POST", "/?.method=DELETE&_METHOD=PATCH", &[], &["POST", "DELETE", "PATCH"]),
+            ("POST", "/?x_method=DELETE&_methods=DELETE&_method", &[], &["POST"]),
         ] {
             let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
             let request =
