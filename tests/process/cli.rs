@@ -148,6 +148,7 @@ fn verify_speaks_json_and_names_every_fault() {
         (edit(|header, _| header["kid"] = json!("\u{1b}[31m")), json!("key_unknown"), Some("key")),
         (edit(|_, claims| claims["nbf"] = json!(3e9)), json!("token_not_yet_valid"), Some("exp, nbf")),
         (edit(|_, claims| claims["sub"] = json!("")), json!("claim_invalid"), Some("claims")),
+        (edit(|_, claims| claims["cnf"] = json!({"jkt": "x"})), json!("proof_missing"), Some("binding")),
     ] {
         let ran = run(&["verify", "--config", path, "--output", "json", "-"], &token);
         let said: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -155,7 +156,7 @@ fn verify_speaks_json_and_names_every_fault() {
         assert_eq!(ran.code, Some(i32::from(!code.is_null())));
         assert_eq!(said["verdict"], if code.is_null() { "allow" } else { "deny" });
         let steps = said["steps"].as_array().unwrap();
-        assert_eq!(steps.len(), 12);
+        assert_eq!(steps.len(), 13);
         let result = |name: &str| steps.iter().filter(|step| step["result"] == name).count();
         let fails: Vec<_> = steps
             .iter()
@@ -163,7 +164,7 @@ fn verify_speaks_json_and_names_every_fault() {
             .map(|step| step["step"].as_str().unwrap())
             .collect();
         assert_eq!(fails, failed.into_iter().collect::<Vec<_>>());
-        assert_eq!(result("pass") + result("fail") + result("skipped"), 12);
+        assert_eq!(result("pass") + result("fail") + result("skipped"), 13);
         if let Some(signature) = token.rsplit('.').next().filter(|signature| signature.len() > 20) {
             assert!(!ran.stdout.contains(signature) || token.len() == 9000);
         }
@@ -193,6 +194,7 @@ fn verify_skips_the_steps_after_the_failed_one() {
         "exp, nbf",
         "aud",
         "claims",
+        "binding",
     ];
     let deep = format!("{}1{}", "[".repeat(17), "]".repeat(17));
     type Edit<'a> = &'a dyn Fn(&mut Value, &mut Value);

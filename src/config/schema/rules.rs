@@ -1,11 +1,10 @@
 //! `rules` as written.
 
-use serde_json::Value;
-
 use super::super::place::{Place, Table};
 use super::shapes::{choice, http_token};
 use crate::domain::claims::Claim;
 use crate::domain::issuer::IssuerName;
+use crate::domain::json::Json;
 use crate::domain::policy::{Access, HostPattern, PathPattern, Requirement, Rule};
 
 /// Each name once, since a proxy may choose a rule by name; each required issuer among the configured ones.
@@ -66,7 +65,7 @@ fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requiremen
         }
         let accepted = "a text, a number, true or false, or a list of them";
         let values = match place.list_or_one(accepted) {
-            Some(items) => items.iter().filter_map(|item| item.scalar(accepted)).collect::<Vec<Value>>(),
+            Some(items) => items.iter().filter_map(|item| item.scalar(accepted)).collect::<Vec<Json>>(),
             None => Vec::new(),
         };
         if place.is_empty_list() {
