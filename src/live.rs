@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::check::authorizer::Authorizer;
+use crate::domain::denial::Wording;
 use crate::wire::envoy::Answers;
 
 /// One configuration as an authorizer, and the gRPC messages of its verdicts.
 #[derive(Debug)]
 pub(crate) struct Current {
     pub authorizer: Authorizer,
+    /// How a denial is worded over HTTP.
+    pub wording: Wording,
     /// Encoded once, as far as they do not depend on the request.
     pub answers: Answers,
 }

@@ -57,7 +57,7 @@ impl HttpChecks {
         };
         let response = match verdict {
             Verdict::Allow(grant) => allow_response(&grant),
-            Verdict::Deny(denial) => deny_response(denial, &authorizer.wording),
+            Verdict::Deny(denial) => deny_response(denial, &current.wording),
         };
         // A value that is illegal in a header: without its header the response would be an allow with half an identity.
         response.unwrap_or_else(|| empty_response(StatusCode::INTERNAL_SERVER_ERROR))

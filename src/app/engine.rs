@@ -175,13 +175,12 @@ impl Engine {
             identity,
             policy,
             check_flags,
-            wording,
             observers: Observers { counts, decisions: DecisionLog::new(decision_log), spans },
             keys: Arc::new(keys),
             clock,
         };
         Ok(Self {
-            current: Current { authorizer, answers },
+            current: Current { authorizer, wording, answers },
             refreshers,
             fixed: Fixed { server, http, admin_listen },
             issuers,

@@ -8,7 +8,7 @@ use crate::check::token_cache::TokenCache;
 use crate::config::{CheckFlags, TokenSettings};
 use crate::domain::claims::Subject;
 use crate::domain::clock::Clock;
-use crate::domain::denial::{Denial, Wording};
+use crate::domain::denial::Denial;
 use crate::domain::identity::Identity;
 use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::key_set::KeySet;
@@ -31,7 +31,6 @@ pub(crate) struct Authorizer {
     pub policy: Policy,
     /// Shadow and preflight, for all rules.
     pub check_flags: CheckFlags,
-    pub wording: Wording,
     pub observers: Observers,
     pub keys: Arc<KeySets>,
     /// The tokens that were verified before.

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
-use opentelemetry::trace::{Span as _, SpanContext, SpanKind, TraceContextExt as _};
+use opentelemetry::trace::{Span as _, SpanKind};
 use opentelemetry::trace::{Tracer as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
@@ -98,10 +98,10 @@ impl Spans {
     }
 }
 
-/// The parent of a check's span. Without one it is [`SpanContext::NONE`], which the SDK's `parentbased_*` samplers, the
-/// default among them, read as a parent that was not sampled.
+/// The parent of a check's span. Without one the span is the root of a trace: [`SpanContext::NONE`] as a remote parent would
+/// read as one that was not sampled to the SDK's `parentbased_*` samplers, the default among them.
 fn parent_context(request: Option<&Request<'_>>) -> Context {
-    let no_parent = Context::new().with_remote_span_context(SpanContext::NONE);
+    let no_parent = Context::new();
     match request.and_then(TraceCarrier::of) {
         Some(carrier) => TraceContextPropagator::new().extract_with_context(&no_parent, &carrier),
         None => no_parent,
@@ -163,6 +163,8 @@ fn is_traceparent(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+
     use super::*;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -213,7 +215,7 @@ mod tests {
         assert!(read(b"\xff").is_none());
         assert!(read(format!("00-{TRACE}-{}-01", "é".repeat(8)).as_bytes()).is_none());
         let none = parent_context(None);
-        assert!(none.has_active_span() && !none.span().span_context().is_valid());
+        assert!(!none.has_active_span(), "the span of a check without a parent is the root of its trace");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub enum Denial {
     RuleDenies,
     /// The issuer's keys were not fetched in time, or are older than `max_stale`.
     KeysUnavailable,
-    /// The check request is not well formed, or its path is ambiguous.
+    /// The check request is not well formed, or rules look at its host or its path and it has none.
     RequestMalformed,
     /// The route names a rule that does not exist.
     RuleUnknown,

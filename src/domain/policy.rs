@@ -94,7 +94,7 @@ impl Policy {
     pub(crate) fn select(&self, request: &Request<'_>) -> Result<Selection<'_>, Denial> {
         if let Some(name) = request.rule {
             let at = str::from_utf8(name).ok().and_then(|name| self.by_name.get(name));
-            return at.and_then(|at| self.rules.get(*at)).map(Selection::of).ok_or(Denial::RuleUnknown);
+            return at.and_then(|at| self.ranked(*at)).map(Selection::of).ok_or(Denial::RuleUnknown);
         }
         let authority = if self.looks_at.hosts {
             Some(Authority::parse(request.host).ok_or(Denial::RequestMalformed)?)
@@ -120,7 +120,7 @@ impl Policy {
         } else {
             method::methods(request, &self.methods).iter().for_each(|method| with_method(method));
         }
-        Ok(selected.0.unwrap_or_else(|| Selection::of(&self.otherwise)))
+        Ok(selected.0.unwrap_or_else(|| Selection::of(self.otherwise())))
     }
 
     fn add_paths<'p>(
@@ -163,29 +163,37 @@ impl Policy {
         let first = |any_port: &dyn Fn(&Rule) -> bool| {
             let matches =
                 |at: usize| self.rules.get(at).is_some_and(|rule| reading.matches(rule, any_port(rule)));
-            index.first(path, reading.host, matches).and_then(|at| self.rules.get(at))
+            index.first(path, reading.host, matches).and_then(|at| self.ranked(at))
         };
         let exact = first(&|_| false);
-        selected.add(exact.unwrap_or(&self.otherwise));
+        selected.add(exact.unwrap_or_else(|| self.otherwise()));
         let is_usual = matches!(reading.port, None | Some("80" | "443"));
         if self.looks_at.ports || !is_usual {
-            let names_port = exact.is_some_and(Rule::names_a_port);
+            let names_port = exact.is_some_and(|(_, rule)| rule.names_a_port());
             let restricts =
                 |rule: &Rule| rule.restricts() || (!names_port && rule.access == Access::Required);
-            let restricting = first(&restricts);
-            selected.add(restricting.unwrap_or(&self.otherwise));
+            selected.add(first(&restricts).unwrap_or_else(|| self.otherwise()));
         }
     }
 
     /// Adds every rule that a path may fall under.
     fn add_all<'p>(&'p self, reading: Reading<'_>, selected: &mut Selected<'p>) {
-        for rule in self.rules.iter().filter(|rule| reading.matches(rule, rule.access != Access::Public)) {
-            selected.add(rule);
+        let all = self.rules.iter().enumerate();
+        for (at, rule) in all.filter(|(_, rule)| reading.matches(rule, rule.access != Access::Public)) {
+            selected.add((at, rule));
             if rule.paths.is_none() && reading.matches(rule, false) {
                 return;
             }
         }
-        selected.add(&self.otherwise);
+        selected.add(self.otherwise());
+    }
+
+    fn ranked(&self, at: usize) -> Option<(usize, &Rule)> {
+        self.rules.get(at).map(|rule| (at, rule))
+    }
+
+    const fn otherwise(&self) -> (usize, &Rule) {
+        (usize::MAX, &self.otherwise)
     }
 }
 
@@ -210,7 +218,7 @@ impl Reading<'_> {
 struct Selected<'p>(Option<Selection<'p>>);
 
 impl<'p> Selected<'p> {
-    fn add(&mut self, rule: &'p Rule) {
+    fn add(&mut self, rule: (usize, &'p Rule)) {
         match &mut self.0 {
             None => self.0 = Some(Selection::of(rule)),
             Some(selection) => selection.add(rule),

@@ -99,7 +99,7 @@ impl Several<'_> {
     }
 
     fn read(sent: &[u8], mode: Mode, take: &mut impl FnMut(Mode, &[u8])) {
-        let Some(path) = mode.read(sent) else { return };
+        let path = mode.read(sent);
         for resolution in Resolution::of(&path) {
             take(mode, &resolved(&path, *resolution));
         }
@@ -186,8 +186,7 @@ impl Marks {
             }
             marks.count += 1;
         }
-        let plain = Mode::PLAIN.read(sent).ok_or(NotAPath)?;
-        if transform::climbs(&plain) { Err(NotAPath) } else { Ok(marks) }
+        if transform::climbs(&Mode::PLAIN.read(sent)) { Err(NotAPath) } else { Ok(marks) }
     }
 
     /// The modes in which the marks make a difference.

@@ -77,7 +77,14 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
         ("config.issuers", issuer("audiences", json!("api")), "/config/issuers/0/audiences"),
         ("config.issuers", issuer("algorithms", json!(["HS256"])), "/config/issuers/0/algorithms/0"),
         ("config.issuers", issuer("keys", json!({"discovery": true, "url": "x"})), "/config/issuers/0/keys"),
+        ("config.paths.ignore_cases", json!(true), "ignore_cases"),
+        ("config.paths.ignore_case", json!("yes"), "/config/paths/ignore_case"),
         ("config.rules", json!([{"name": "a", "acess": "public"}]), "acess"),
+        (
+            "config.rules",
+            json!([{"name": "a", "match": {"methods": ["get"]}}]),
+            "/config/rules/0/match/methods/0",
+        ),
         ("config.rules", json!([{"name": "a", "match": {"paths": []}}]), "/config/rules/0/match/paths"),
     ];
     let values: Vec<_> = table.iter().map(|(path, value, _)| with(path, value.clone())).collect();

@@ -124,6 +124,8 @@ async fn a_check_is_a_span_of_the_requests_trace() {
         let unsampled =
             check_request(&[("traceparent", &of_request.replace("ab", "ef").replace("-01", "-00"))]);
         client.clone().check(unsampled).await.unwrap();
+        // No trace to belong to: the span is the root of one.
+        client.clone().check(check_request(&[("authorization", "Bearer x")])).await.unwrap();
         running.signal("-TERM").await;
         let (code, log) = running.end().await;
         assert_eq!(code, Some(0), "{log}");
@@ -132,7 +134,7 @@ async fn a_check_is_a_span_of_the_requests_trace() {
             assert_eq!(holds(&bytes), exporting, "{bytes:x?} {log}");
         }
         assert!(!holds(&[0xef; 16]), "the caller's sampling decision is kept");
-        for text in ["passage-authz", "token_missing", "passage_authz.outcome"] {
+        for text in ["passage-authz", "token_missing", "token_malformed", "passage_authz.outcome"] {
             assert_eq!(holds(text.as_bytes()), exporting, "{text}");
         }
     }

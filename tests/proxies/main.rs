@@ -11,6 +11,7 @@ mod http;
 mod identity;
 mod paths;
 mod raw;
+mod readings;
 mod replicas;
 mod rollout;
 mod tokens;

@@ -151,8 +151,8 @@ pub(crate) struct PathPattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Texts {
     SameInAllModes(Folded),
-    /// `None` where the text would have a broken escape.
-    ByMode(Vec<Option<Folded>>),
+    /// In the order of [`Mode::all`].
+    ByMode(Vec<Folded>),
 }
 
 type Folded = [Box<[u8]>; Ignored::WAYS];
@@ -181,14 +181,14 @@ impl PathPattern {
             Readings::TooMany => return None,
             Readings::Several(_) => {
                 let read = |mode: Mode| mode.read(path.as_bytes());
-                if read(Mode::PLAIN)? != path.as_bytes() {
+                if read(Mode::PLAIN) != path.as_bytes() {
                     return None;
                 }
                 let read: Vec<_> = Mode::all().map(read).collect();
-                if read.iter().flatten().any(|read| has_structure(read)) {
+                if read.iter().any(|read| has_structure(read)) {
                     return None;
                 }
-                Texts::ByMode(read.iter().map(|read| read.as_deref().map(folded)).collect())
+                Texts::ByMode(read.iter().map(|read| folded(read)).collect())
             }
         };
         Some(Self { text: path.to_owned(), is_prefix, texts })
@@ -204,19 +204,16 @@ impl PathPattern {
             Texts::SameInAllModes(folded) => {
                 folded.get(ignored.index()).map(|text| &**text).into_iter().collect()
             }
-            Texts::ByMode(modes) => modes
-                .iter()
-                .flatten()
-                .filter_map(|folded| folded.get(ignored.index()))
-                .map(|text| &**text)
-                .collect(),
+            Texts::ByMode(modes) => {
+                modes.iter().filter_map(|folded| folded.get(ignored.index())).map(|text| &**text).collect()
+            }
         }
     }
 
     fn text(&self, mode: Mode, ignored: Ignored) -> Option<&[u8]> {
         let folded = match &self.texts {
             Texts::SameInAllModes(folded) => folded,
-            Texts::ByMode(modes) => modes.get(mode.index())?.as_ref()?,
+            Texts::ByMode(modes) => modes.get(mode.index())?,
         };
         folded.get(ignored.index()).map(|text| &**text)
     }

@@ -7,29 +7,36 @@ use crate::domain::verify::Verified;
 /// The rules that a request must satisfy, never none: the rule of each reading.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection<'p> {
-    first: &'p Rule,
-    others: Vec<&'p Rule>,
+    first: Ranked<'p>,
+    /// In the policy's order, so that adding one does not compare it with all of them.
+    others: Vec<Ranked<'p>>,
 }
 
+/// A rule and its place in the policy.
+type Ranked<'p> = (usize, &'p Rule);
+
 impl<'p> Selection<'p> {
-    pub(super) const fn of(rule: &'p Rule) -> Self {
+    pub(super) const fn of(rule: Ranked<'p>) -> Self {
         Self { first: rule, others: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, rule: &'p Rule) {
-        if !self.rules().any(|other| std::ptr::eq(other, rule)) {
-            self.others.push(rule);
+    /// Adds a rule, unless it is there.
+    pub(super) fn add(&mut self, rule: Ranked<'p>) {
+        if rule.0 != self.first.0
+            && let Err(at) = self.others.binary_search_by_key(&rule.0, |(place, _)| *place)
+        {
+            self.others.insert(at, rule);
         }
     }
 
     pub(crate) fn rules(&self) -> impl Iterator<Item = &'p Rule> {
-        std::iter::once(self.first).chain(self.others.iter().copied())
+        std::iter::once(self.first).chain(self.others.iter().copied()).map(|(_, rule)| rule)
     }
 
     /// The rule that lets the least through: it decides, unless another one's requirement is not met.
     pub(crate) fn strictest(&self) -> &'p Rule {
         let stricter = |one: &'p Rule, other: &'p Rule| if other.access > one.access { other } else { one };
-        self.rules().fold(self.first, stricter)
+        self.rules().fold(self.first.1, stricter)
     }
 
     pub(crate) fn access(&self) -> Access {
@@ -79,8 +86,9 @@ mod tests {
                 .enumerate()
                 .map(|(at, (access, shadow))| rule(&at.to_string(), *access, *shadow))
                 .collect();
-            let mut selection = Selection::of(&rules[0]);
-            rules.iter().for_each(|rule| selection.add(rule));
+            let mut selection = Selection::of((0, &rules[0]));
+            rules.iter().enumerate().rev().for_each(|rule| selection.add(rule));
+            rules.iter().enumerate().for_each(|rule| selection.add(rule));
             assert_eq!(selection.rules().count(), rules.len(), "each rule once");
             assert_eq!(selection.strictest().name, strictest.to_string());
             assert_eq!(

@@ -103,22 +103,23 @@ impl Mode {
         matches!(self, Self::Read { parameters: Parameters::Kept, .. })
     }
 
-    /// Reads a path in this mode; `None` if that leaves a broken escape.
-    pub(crate) fn read(self, sent: &[u8]) -> Option<Vec<u8>> {
-        let Self::Read { decoding, parameters, separators } = self else { return Some(sent.to_vec()) };
+    /// Reads a path in this mode. What is no escape in it, once it has been decoded, stays as it is: a strict server refuses
+    /// such a path, a lenient one goes on with the rest.
+    pub(crate) fn read(self, sent: &[u8]) -> Vec<u8> {
+        let Self::Read { decoding, parameters, separators } = self else { return sent.to_vec() };
         let cut = match parameters {
             Parameters::Kept | Parameters::CutAfterDecoding => Cow::Borrowed(sent),
             Parameters::CutWhereRaw => Cow::Owned(without_parameters(sent, false)),
             Parameters::CutBeforeDecoding => Cow::Owned(without_parameters(sent, true)),
         };
-        let mut path = decoded(&cut, decoding, separators)?;
+        let mut path = decoded(&cut, decoding, separators);
         if decoding == Decoding::Twice {
-            path = decoded(&path, Decoding::All, separators)?;
+            path = decoded(&path, Decoding::All, separators);
         }
-        Some(match parameters {
+        match parameters {
             Parameters::CutAfterDecoding => without_parameters(&path, true),
             Parameters::Kept | Parameters::CutWhereRaw | Parameters::CutBeforeDecoding => path,
-        })
+        }
     }
 }
 
@@ -129,6 +130,9 @@ pub(super) const fn is_unreserved(byte: u8) -> bool {
 
 /// The byte of the escape that this begins with.
 pub(super) fn unescaped(text: &[u8]) -> Option<u8> {
+    if text.first() != Some(&b'%') {
+        return None;
+    }
     let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
     u8::try_from(digit(1)? * 16 + digit(2)?).ok()
 }
@@ -144,7 +148,7 @@ pub(super) fn escape(byte: u8, path: &mut Vec<u8>) {
 /// dot or a slash in it.
 pub(super) fn overlong(sent: &[u8]) -> bool {
     memchr::memchr_iter(b'%', sent).any(|at| {
-        let escape_at = |at: usize| sent.get(at..).filter(|text| text.starts_with(b"%")).and_then(unescaped);
+        let escape_at = |at: usize| sent.get(at..).and_then(unescaped);
         // The least second byte of a character of three, four, five and six bytes.
         let least = match escape_at(at) {
             Some(0xc0 | 0xc1) => return true,
@@ -158,8 +162,7 @@ pub(super) fn overlong(sent: &[u8]) -> bool {
     })
 }
 
-/// Decodes escapes; `None` for a broken one.
-fn decoded(path: &[u8], decoding: Decoding, separators: Separators) -> Option<Vec<u8>> {
+fn decoded(path: &[u8], decoding: Decoding, separators: Separators) -> Vec<u8> {
     let separates = |byte: u8| match separators {
         Separators::Slash => false,
         Separators::Backslash => byte == b'\\',
@@ -168,28 +171,28 @@ fn decoded(path: &[u8], decoding: Decoding, separators: Separators) -> Option<Ve
     let mut read = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some(at) = memchr2(b'%', b'\\', rest) {
-        let (before, marked) = rest.split_at_checked(at)?;
+        let (before, marked) = rest.split_at_checked(at).unwrap_or_default();
         read.extend_from_slice(before);
-        if marked.first() == Some(&b'\\') {
-            read.push(if separates(b'\\') { b'/' } else { b'\\' });
-            rest = marked.get(1..)?;
-            continue;
+        let escaped = unescaped(marked);
+        let length = if escaped.is_some() { 3 } else { 1 };
+        match escaped.or(marked.first().copied()) {
+            Some(byte) if separates(byte) => read.push(b'/'),
+            Some(byte) if escaped.is_none() || decodes(decoding, byte) => read.push(byte),
+            Some(byte) => escape(byte, &mut read),
+            None => {}
         }
-        let byte = unescaped(marked)?;
-        let is_decoded = match decoding {
-            Decoding::Unreserved => is_unreserved(byte),
-            Decoding::AllButSlashes => !matches!(byte, b'/' | b'\\'),
-            Decoding::All | Decoding::Twice => true,
-        };
-        match byte {
-            byte if separates(byte) => read.push(b'/'),
-            _ if is_decoded => read.push(byte),
-            _ => escape(byte, &mut read),
-        }
-        rest = marked.get(3..)?;
+        rest = marked.get(length..).unwrap_or_default();
     }
     read.extend_from_slice(rest);
-    Some(read)
+    read
+}
+
+const fn decodes(decoding: Decoding, byte: u8) -> bool {
+    match decoding {
+        Decoding::Unreserved => is_unreserved(byte),
+        Decoding::AllButSlashes => !matches!(byte, b'/' | b'\\'),
+        Decoding::All | Decoding::Twice => true,
+    }
 }
 
 /// Cuts each segment at its first semicolon, and at `%3b` if that is one as well.
