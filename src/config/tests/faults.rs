@@ -282,7 +282,7 @@ fn refuses_ports_and_the_log() {
         ),
         ("decision_log: {allowed: -0.1}", "decision_log.allowed: -0.1 is not accepted"),
         ("decision_log: {allowed: all}", "decision_log.allowed: \"all\" is not accepted"),
-        ("decision_log: {allowed: .nan}", "non-finite float"),
+        ("decision_log: {allowed: .nan}", ".nan is no number that can be compared exactly"),
         ("decision_log: {max_per_second: 0}", "decision_log.max_per_second: 0 is not accepted"),
         ("decision_log: {subject: plain}", "decision_log.subject: \"plain\" is not accepted"),
     ] {
