@@ -105,19 +105,20 @@ impl Node {
         Self { origin: Origin::Variable(name), value: YamlValue::Bool(true) }
     }
 
-    /// The node as JSON: key sets may be written inline as YAML.
-    pub(super) fn json(&self) -> Json {
-        match &self.value {
+    /// The node as JSON: key sets may be written inline as YAML. `None` if a number in it is none of JSON.
+    pub(super) fn json(&self) -> Option<Json> {
+        Some(match &self.value {
             YamlValue::Null => Json::Null,
             YamlValue::Bool(value) => Json::Bool(*value),
             YamlValue::Number(value) => Json::Number(value.clone()),
-            YamlValue::Incomparable(_) | YamlValue::Unread(_) => Json::Null,
+            YamlValue::Incomparable(_) | YamlValue::Unread(_) => return None,
             YamlValue::String(value) => Json::String(value.clone()),
-            YamlValue::List(items) => Json::Array(items.iter().map(Self::json).collect()),
+            YamlValue::List(items) => Json::Array(items.iter().map(Self::json).collect::<Option<_>>()?),
             YamlValue::Map(entries) => {
-                Json::Object(entries.iter().map(|(key, _, node)| (key.clone(), node.json())).collect())
+                let members = entries.iter().map(|(key, _, node)| Some((key.clone(), node.json()?)));
+                Json::Object(members.collect::<Option<_>>()?)
             }
-        }
+        })
     }
 
     /// What stands here, worded for a fault.

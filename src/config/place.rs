@@ -176,7 +176,7 @@ impl<'n> Place<'n> {
     pub(super) fn scalar(&self, accepted: &str) -> Option<Json> {
         let node = self.node?;
         match node.value {
-            YamlValue::Bool(_) | YamlValue::Number(_) | YamlValue::String(_) => Some(node.json()),
+            YamlValue::Bool(_) | YamlValue::Number(_) | YamlValue::String(_) => node.json(),
             YamlValue::Null
             | YamlValue::Incomparable(_)
             | YamlValue::Unread(_)
@@ -244,8 +244,12 @@ impl<'n> Place<'n> {
     }
 
     /// The value as JSON text.
-    pub(super) fn json(&self) -> Option<String> {
-        self.node.map(|node| node.json().to_string())
+    pub(super) fn json(&self, accepted: &str) -> Option<String> {
+        let json = self.node?.json();
+        if json.is_none() {
+            self.fault("holds a number that JSON does not have", accepted);
+        }
+        json.map(|json| json.to_string())
     }
 }
 

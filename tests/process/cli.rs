@@ -48,6 +48,7 @@ pass  signature
 pass  exp, nbf  at 2027-01-15T07:59:59Z
 pass  aud
 pass  claims    x-passage-user-id: user-1
+pass  binding
 
 allow
 
@@ -72,6 +73,7 @@ pass  signature
 FAIL  exp, nbf  token_expired: The token has expired.
   -   aud
   -   claims
+  -   binding
 
 deny 401 token_expired
 
@@ -96,6 +98,7 @@ FAIL  signature signature_invalid: The token's signature does not verify.
   -   exp, nbf
   -   aud
   -   claims
+  -   binding
 
 deny 401 signature_invalid
 
@@ -170,6 +173,21 @@ fn verify_speaks_json_and_names_every_fault() {
         }
         let text = run(&["verify", "--config", path, "-"], &token).stdout;
         assert!(!text.contains('\u{1b}'), "not a terminal, and no escapes of the token's: {text:?}");
+    }
+}
+
+#[test]
+fn verify_prints_numbers_with_their_digits_and_members_in_their_order() {
+    let file = file(&inline(""));
+    let path = file.path().to_str().unwrap();
+    let claims =
+        format!(r#"{{"sub":"u","z":18446744073709551617,"iss":"{APP}","exp":4000000000,"a":[1.50,1e999]}}"#);
+    let token = key().sign_text(r#"{"alg":"RS256","kid":"k1"}"#, &claims);
+    for format in ["text", "json"] {
+        let ran = run(&["verify", "--config", path, "--output", format, "-"], &token);
+        let printed: String = ran.stdout.split_whitespace().collect();
+        assert!(printed.contains(&claims), "{format}: {}", ran.stdout);
+        assert_eq!(ran.code, Some(0));
     }
 }
 

@@ -66,7 +66,7 @@ fn discovery_source(place: &Place<'_>, ids: &[IssuerId], access: WebAccess) -> O
 }
 
 fn inline_source(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySource> {
-    let text = place.json()?;
+    let text = place.json("a JWK Set: {keys: [...]}")?;
     if holds_private_key(&text) {
         // Refused before any other fault is worded, and never kept: check-config prints inline keys.
         place.fault("holds a private key", "the public half alone: no d, p, q, dp, dq, qi, oth");
