@@ -9,6 +9,7 @@ pub(crate) mod identity;
 pub(crate) mod issuer;
 pub(crate) mod json;
 pub(crate) mod key_set;
+pub(crate) mod number;
 pub(crate) mod policy;
 mod public_key;
 mod readings;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::document::{Node, Origin, YamlValue};
 use super::duration::{format_duration, parse_duration};
 use super::fault::{Fault, Warning};
+use crate::domain::json::Json;
 
 /// Collects the faults and the warnings while the document is read.
 #[derive(Debug, Default)]
@@ -93,7 +94,10 @@ impl<'n> Place<'n> {
         match &node.value {
             YamlValue::Null => self.fault("has no value", accepted),
             YamlValue::String(text) => self.fault(format!("{text:?} is not accepted"), accepted),
-            YamlValue::Integer(number) => self.fault(format!("{number} is not accepted"), accepted),
+            YamlValue::Number(number) => self.fault(format!("{number} is not accepted"), accepted),
+            YamlValue::Incomparable(text) => {
+                self.fault(format!("{text} is no number that can be compared exactly"), accepted);
+            }
             _ => self.fault(format!("is {}", node.kind()), accepted),
         }
     }
@@ -188,14 +192,16 @@ impl<'n> Place<'n> {
         value
     }
 
-    /// A text, a number, or true or false.
-    pub(super) fn scalar(&self, accepted: &str) -> Option<serde_json::Value> {
+    /// A text, a number that can be compared exactly, or true or false.
+    pub(super) fn scalar(&self, accepted: &str) -> Option<Json> {
         let node = self.node?;
         match node.value {
-            YamlValue::Bool(_) | YamlValue::Integer(_) | YamlValue::Float(_) | YamlValue::String(_) => {
-                Some(node.json())
-            }
-            YamlValue::Null | YamlValue::List(_) | YamlValue::Map(_) => {
+            YamlValue::Bool(_) | YamlValue::Number(_) | YamlValue::String(_) => node.json(),
+            YamlValue::Null
+            | YamlValue::Incomparable(_)
+            | YamlValue::Unread(_)
+            | YamlValue::List(_)
+            | YamlValue::Map(_) => {
                 self.not_accepted(node, accepted);
                 None
             }
@@ -223,26 +229,25 @@ impl<'n> Place<'n> {
     }
 
     pub(super) fn integer(&self, range: RangeInclusive<i64>, unit: &str, default: i64) -> i64 {
-        match self.node {
-            None => default,
-            Some(Node { value: YamlValue::Integer(value), .. }) if range.contains(value) => *value,
-            Some(node) => {
-                self.not_accepted(
-                    node,
-                    &format!("a whole number from {} to {}{unit}", range.start(), range.end()),
-                );
-                default
-            }
-        }
+        let Some(node) = self.node else { return default };
+        let value = match &node.value {
+            YamlValue::Number(number) => number.as_str().parse().ok(),
+            _ => None,
+        };
+        value.filter(|value| range.contains(value)).unwrap_or_else(|| {
+            self.not_accepted(
+                node,
+                &format!("a whole number from {} to {}{unit}", range.start(), range.end()),
+            );
+            default
+        })
     }
 
     /// A number from 0 to 1.
-    #[expect(clippy::cast_precision_loss, reason = "only 0 and 1 pass the range")]
     pub(super) fn share(&self, default: f64) -> f64 {
         let Some(node) = self.node else { return default };
-        let value = match node.value {
-            YamlValue::Integer(value) => Some(value as f64),
-            YamlValue::Float(value) => Some(value),
+        let value = match &node.value {
+            YamlValue::Number(number) => number.as_str().parse().ok(),
             _ => None,
         };
         value.filter(|value| (0.0..=1.0).contains(value)).unwrap_or_else(|| {
@@ -259,8 +264,12 @@ impl<'n> Place<'n> {
     }
 
     /// The value as JSON text.
-    pub(super) fn json(&self) -> Option<String> {
-        self.node.map(|node| node.json().to_string())
+    pub(super) fn json(&self, accepted: &str) -> Option<String> {
+        let json = self.node?.json();
+        if json.is_none() {
+            self.fault("holds a number that JSON does not have", accepted);
+        }
+        json.map(|json| json.to_string())
     }
 }
 

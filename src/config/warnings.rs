@@ -5,10 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::place::Place;
 use crate::domain::issuer::IssuerName;
+use crate::domain::json::Json;
 use crate::domain::policy::{Access, CoveredBy, Ignored, Requirement, Rule, covered};
 
 /// The bits of a file mode that let the group or others write.
@@ -77,21 +76,21 @@ pub(super) fn no_claims(claims: &Place<'_>) {
 }
 
 /// A claim's name, and one value that is wanted of it.
-pub(super) fn wanted_value(place: &Place<'_>, claim: &str, value: &Value) {
+pub(super) fn wanted_value(place: &Place<'_>, claim: &str, value: &Json) {
     let is_scope = SCOPES.contains(&claim);
     match value {
-        Value::String(text) if text.is_empty() && is_scope => place.warn(
+        Json::String(text) if text.is_empty() && is_scope => place.warn(
             "an empty scope is met by a claim with two spaces in a row, or with one at an end",
             "write the name of a scope",
         ),
-        Value::String(text) if text.contains(' ') && is_scope => place.warn(
+        Json::String(text) if text.contains(' ') && is_scope => place.warn(
             format!("{text:?} matches no scope: scopes are separated by spaces and compared one by one"),
             "write a list of scopes, of which any is enough",
         ),
-        Value::String(text) if text.is_empty() && TEXTS.contains(&claim) => {
+        Json::String(text) if text.is_empty() && TEXTS.contains(&claim) => {
             place.warn(format!("matches no token: {claim} is never empty"), "write the text");
         }
-        Value::String(text) => exact(place, text),
+        Json::String(text) => exact(place, text),
         _ if is_scope || TEXTS.contains(&claim) => {
             place.warn(
                 format!("{value} is no text and matches no token: {claim} holds texts"),

@@ -1,11 +1,9 @@
 //! Which headers carry the identity to the upstream, and which other spellings of their names a client could use to
 //! forge it. Both lists are made once per configuration, not per request.
 
-use serde_json::Value;
-
 use crate::domain::claims::Claim;
 use crate::domain::denial::Denial;
-use crate::domain::json::Object;
+use crate::domain::json::{Json, Object};
 
 /// The identity headers and the claims for the proxy's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,15 +33,6 @@ impl<'c> Headers<'c> {
 /// How many arrays and objects a claim in the metadata may nest. Each level is two messages to protobuf, whose C++
 /// parser stops at a depth of 100.
 const MAX_METADATA_DEPTH: usize = 16;
-
-fn is_deeper_than(max_depth: usize, value: &Value) -> bool {
-    match (value, max_depth) {
-        (Value::Array(_) | Value::Object(_), 0) => true,
-        (Value::Array(items), _) => items.iter().any(|item| is_deeper_than(max_depth - 1, item)),
-        (Value::Object(members), _) => members.values().any(|member| is_deeper_than(max_depth - 1, member)),
-        _ => false,
-    }
-}
 
 impl Identity {
     /// The header of the Passage user's ID, unless configured otherwise.
@@ -104,11 +93,14 @@ impl Identity {
     /// # Errors
     /// [`Denial::ClaimInvalid`] for a claim that is deeper than [`MAX_METADATA_DEPTH`]: the proxy could not parse the
     /// answer.
-    pub(crate) fn metadata_of(&self, claims: &Object<'_>) -> Result<Vec<(&str, Value)>, Denial> {
-        let present = self.metadata.iter().filter_map(|claim| Some((claim.as_str(), claim.of(claims)?)));
-        let metadata: Vec<_> = present.filter(|(_, value)| !value.is_null()).collect();
-        let fits = metadata.iter().all(|(_, value)| !is_deeper_than(MAX_METADATA_DEPTH, value));
-        if fits { Ok(metadata) } else { Err(Denial::ClaimInvalid) }
+    pub(crate) fn metadata_of(&self, claims: &Object<'_>) -> Result<Vec<(&str, Json)>, Denial> {
+        let mut metadata = Vec::with_capacity(self.metadata.len());
+        for claim in &self.metadata {
+            if let Some(value) = claim.value(claims, MAX_METADATA_DEPTH)? {
+                metadata.push((claim.as_str(), value));
+            }
+        }
+        Ok(metadata)
     }
 }
 

@@ -1,11 +1,10 @@
 //! The result of a check as a value: a [`Grant`] or a [`Denial`]. Only the protocols render it.
 
-use serde_json::Value;
-
-use crate::domain::claims::Subject;
+use crate::domain::claims::{self, Subject};
 use crate::domain::denial::Denial;
 use crate::domain::identity::{Headers, Identity};
 use crate::domain::issuer::IssuerName;
+use crate::domain::json::Json;
 use crate::domain::token::Withheld;
 use crate::domain::token_fault::{TokenFault, TokenStep};
 use crate::domain::verify::Verified;
@@ -24,7 +23,7 @@ pub(crate) struct Grant<'c> {
     issuer: Option<&'c IssuerName>,
     subject: Option<Subject>,
     headers: Headers<'c>,
-    metadata: Vec<(&'c str, Value)>,
+    metadata: Vec<(&'c str, Json)>,
     withheld: Withheld,
     shadow: Option<Denial>,
 }
@@ -33,14 +32,18 @@ impl<'c> Grant<'c> {
     /// Allows a request with a verified token, under the token's identity.
     ///
     /// # Errors
-    /// [`Denial::ClaimInvalid`] for a claim that has no single form in a header, or is too deep for the metadata.
+    /// [`Denial::ClaimInvalid`] for a claim that has no single form in a header, or is too deep for the metadata; then
+    /// [`Denial::ProofMissing`].
     pub(crate) fn to(verified: &Verified<'_, 'c>, identity: &'c Identity) -> Result<Self, TokenFault> {
         let fault = |denial| TokenStep::Claims.fault(denial);
+        let headers = identity.headers_of(verified.claims()).map_err(fault)?;
+        let metadata = identity.metadata_of(verified.claims()).map_err(fault)?;
+        claims::binding(verified.claims(), verified.issuer())?;
         Ok(Self {
             issuer: Some(&verified.issuer().name),
             subject: Some(verified.subject().clone()),
-            headers: identity.headers_of(verified.claims()).map_err(fault)?,
-            metadata: identity.metadata_of(verified.claims()).map_err(fault)?,
+            headers,
+            metadata,
             ..Self::default()
         })
     }
@@ -87,7 +90,7 @@ impl<'c> Grant<'c> {
 
     /// Claims for the proxy's dynamic metadata.
     #[must_use]
-    pub(crate) fn metadata(&self) -> &[(&'c str, Value)] {
+    pub(crate) fn metadata(&self) -> &[(&'c str, Json)] {
         &self.metadata
     }
 

@@ -10,6 +10,7 @@ use prost_types::{ListValue, Struct, Value};
 
 use crate::domain::denial::{Challenge, Denial, Wording};
 use crate::domain::identity::{Headers, Identity};
+use crate::domain::json::Json;
 use crate::domain::request::Request;
 use crate::domain::token::Withheld;
 use crate::domain::verdict::{Grant, Verdict};
@@ -139,13 +140,14 @@ fn denied_response(denial: Denial, wording: &Wording) -> CheckResponse {
 }
 
 /// A claim's value for Envoy's dynamic metadata.
-fn protobuf(value: &serde_json::Value) -> Value {
-    use serde_json::Value as Json;
+fn protobuf(value: &Json) -> Value {
     let kind = match value {
         Json::Null => Kind::NullValue(0),
         Json::Bool(value) => Kind::BoolValue(*value),
-        // A protobuf Struct has doubles only.
-        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        // A protobuf Struct has doubles only: rounded, two IDs would become one.
+        Json::Number(value) => {
+            value.exact_f64().map_or_else(|| Kind::StringValue(value.to_string()), Kind::NumberValue)
+        }
         Json::String(value) => Kind::StringValue(value.clone()),
         Json::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(protobuf).collect() }),
         Json::Object(members) => {

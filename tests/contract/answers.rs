@@ -53,7 +53,8 @@ fn row(denial: Denial) -> (i32, u16, &'static str) {
         | Denial::TokenNotYetValid
         | Denial::AudienceMismatch
         | Denial::ClaimMissing
-        | Denial::ClaimInvalid => (16, 401, "Bearer realm=\"shop\", error=\"invalid_token\""),
+        | Denial::ClaimInvalid
+        | Denial::ProofMissing => (16, 401, "Bearer realm=\"shop\", error=\"invalid_token\""),
         Denial::ClaimsInsufficient => (7, 403, "Bearer realm=\"shop\", error=\"insufficient_scope\""),
         Denial::IssuerNotAccepted | Denial::RuleDenies => (7, 403, ""),
         Denial::KeysUnavailable => (14, 503, ""),
@@ -82,6 +83,7 @@ fn provoke(denial: Denial, iss: &str) -> Provocation {
         Denial::AudienceMismatch => Token(key().mint("audience", |_, claims| claims["aud"] = json!("web"))),
         Denial::ClaimMissing => mint(|_, claims| claims["sub"] = Value::Null),
         Denial::ClaimInvalid => mint(|_, claims| claims["sub"] = json!("a\r\nx-admin: 1")),
+        Denial::ProofMissing => mint(|_, claims| claims["cnf"] = json!({"jkt": "x"})),
         Denial::ClaimsInsufficient => Rule("admin", key().mint(iss, |_, _| {})),
         Denial::IssuerNotAccepted => Rule("dead", key().mint(iss, |_, _| {})),
         Denial::RuleDenies => Rule("closed", key().mint(iss, |_, _| {})),

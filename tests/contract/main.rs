@@ -4,10 +4,12 @@
 mod support;
 
 mod answers;
+mod bound_tokens;
 mod cache;
 mod http;
 mod limits;
 mod metrics;
+mod numbers;
 mod paths;
 mod rotation;
 mod rules;

@@ -39,6 +39,7 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
         issuer[key] = value;
         json!([issuer])
     };
+    let claims = |value: Value| json!([{"name": "a", "require": {"claims": {"id": value}}}]);
     let table = [
         ("replicas", json!(3), "replicas"),
         ("passage.appID", json!("x"), "appID"),
@@ -86,6 +87,10 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
             "/config/rules/0/match/methods/0",
         ),
         ("config.rules", json!([{"name": "a", "match": {"paths": []}}]), "/config/rules/0/match/paths"),
+        // Helm would round them.
+        ("config.rules", claims(json!(9_007_199_254_740_993_u64)), "/config/rules/0/require/claims/id"),
+        ("config.rules", claims(json!([1, 9_007_199_254_740_993_u64])), "/config/rules/0/require/claims/id"),
+        ("config.issuers", issuer("bound_tokens", json!("verified")), "/config/issuers/0/bound_tokens"),
     ];
     let values: Vec<_> = table.iter().map(|(path, value, _)| with(path, value.clone())).collect();
     for ((path, value, named), answer) in table.iter().zip(ask(&values)) {

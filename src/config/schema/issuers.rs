@@ -9,9 +9,9 @@ use super::super::place::{Place, Table};
 use super::super::warnings;
 use super::super::{IssuerConfig, KeySource, Refresh, WebAccess};
 use super::key_sources::{self, certificates, fetchable};
-use super::shapes::{HOUR, MILLISECOND, SECOND};
+use super::shapes::{HOUR, MILLISECOND, SECOND, choice};
 use crate::domain::algorithm::Algorithm;
-use crate::domain::issuer::{Audience, Audiences, Issuer, IssuerId, IssuerName, PassageApp};
+use crate::domain::issuer::{Audience, Audiences, BoundTokens, Issuer, IssuerId, IssuerName, PassageApp};
 
 /// Two issuers may share neither `iss` (it decides which issuer's rules hold for a token) nor name (rules and
 /// stored keys refer to it).
@@ -67,8 +67,13 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
     };
     let require_kid = table.at("require_kid").bool(is_app);
     let leeway = table.at("leeway").duration(Duration::ZERO..=SECOND * 300, SECOND * 30);
+    let bound_tokens = match choice(&table.at("bound_tokens"), &["verify", "ignore"]) {
+        Some("ignore") => BoundTokens::Ignore,
+        _ => BoundTokens::Verify,
+    };
     let refresh = table.at("refresh").table(refresh);
-    let issuer = Issuer { name: name?, ids: ids?, audiences, algorithms, require_kid, types, leeway };
+    let (name, ids) = (name?, ids?);
+    let issuer = Issuer { name, ids, audiences, algorithms, require_kid, types, leeway, bound_tokens };
     Some(IssuerConfig { issuer, keys: keys?, refresh })
 }
 

@@ -1,12 +1,11 @@
 //! `rules` as written.
 
-use serde_json::Value;
-
 use super::super::place::{Place, Table};
 use super::super::warnings;
 use super::shapes::{choice, http_token};
 use crate::domain::claims::Claim;
 use crate::domain::issuer::IssuerName;
+use crate::domain::json::Json;
 use crate::domain::policy::{Access, HostPattern, Ignored, PathPattern, Requirement, Rule};
 
 /// Each name once, since a proxy may choose a rule by name; each required issuer among the configured ones.
@@ -87,7 +86,7 @@ fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requiremen
                 let value = |item: &Place<'_>| {
                     item.scalar(accepted).inspect(|value| warnings::wanted_value(item, name, value))
                 };
-                items.iter().filter_map(value).collect::<Vec<Value>>()
+                items.iter().filter_map(value).collect::<Vec<Json>>()
             }
             None => Vec::new(),
         };

@@ -81,6 +81,21 @@ fn refuses() {
             "issuers: [{name: a, passage: {app_id: a}, audiences: x}]".into(),
             "audiences: \"x\" is not accepted",
         ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, bound_tokens: verified}]".into(),
+            "bound_tokens: \"verified\" is not accepted; accepted: verify or ignore",
+        ),
+        ("issuers: [{name: a, passage: {app_id: a}, bound_tokens: }]".into(), "bound_tokens: has no value"),
+        (
+            "issuers: [{name: a, issuer: a, audiences: [], keys: {inline: {keys: [{d: x, n: 1e999}]}}}]"
+                .into(),
+            "holds a private key",
+        ),
+        (
+            "server: {max_connections: 18446744073709551617}".into(),
+            "max_connections: 18446744073709551617 is not",
+        ),
+        ("server: {max_connections: .inf}".into(), "max_connections: .inf is no number"),
         ("issuers: [{name: a, passage: {app_id: a}, algorithms: []}]".into(), "algorithms: is empty"),
         ("issuers: [{name: a, passage: {app_id: a}, algorithms: [none]}]".into(), "algorithms[0]: \"none\""),
         ("issuers: [{name: a, passage: {app_id: a}, issuer: []}]".into(), "issuers[0].issuer: is empty"),
@@ -259,14 +274,14 @@ fn refuses_ports_and_the_log() {
         ),
         ("tokens: {cache: 10}", "tokens.cache: 10 is not accepted; accepted: a map"),
         ("tokens: {cache: {max_entries: -1}}", "tokens.cache.max_entries: -1 is not accepted"),
-        ("decision_log: {denied: 1.5}", "decision_log.denied: is a"),
+        ("decision_log: {denied: 1.5}", "decision_log.denied: 1.5 is not accepted"),
         (
             "decision_log: {denied: 2}",
             "decision_log.denied: 2 is not accepted; accepted: a number from 0 to 1",
         ),
-        ("decision_log: {allowed: -0.1}", "decision_log.allowed: is a"),
+        ("decision_log: {allowed: -0.1}", "decision_log.allowed: -0.1 is not accepted"),
         ("decision_log: {allowed: all}", "decision_log.allowed: \"all\" is not accepted"),
-        ("decision_log: {allowed: .nan}", "non-finite float"),
+        ("decision_log: {allowed: .nan}", ".nan is no number that can be compared exactly"),
         ("decision_log: {max_per_second: 0}", "decision_log.max_per_second: 0 is not accepted"),
         ("decision_log: {subject: plain}", "decision_log.subject: \"plain\" is not accepted"),
     ] {
