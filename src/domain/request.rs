@@ -14,6 +14,8 @@ pub(crate) struct Request<'a> {
     pub trace: Option<TraceHeaders<'a>>,
     /// The name of the rule that the proxy's route chose, if it chose one.
     pub rule: Option<&'a [u8]>,
+    /// Whether the protocol's answer cannot remove a query parameter.
+    pub query_stays: bool,
 }
 
 /// The headers of W3C Trace Context: the trace, and what tracing systems added to it.

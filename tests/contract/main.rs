@@ -12,4 +12,5 @@ mod paths;
 mod rotation;
 mod rules;
 mod services;
+mod token_sources;
 mod tokens;
