@@ -319,7 +319,7 @@ async fn tokens_that_are_not_forwarded() {
         (
             "/public/a?access%5Ftoken=x;b",
             &[],
-            ("anonymous", &["x-api-token"], None, &["access_token", "access%5Ftoken"]),
+            ("anonymous", &["x-api-token"], None, &["access%5Ftoken", "access_token"]),
         ),
     ];
     let without_http = config(false, "envoy").replacen("http: {", "#", 1);

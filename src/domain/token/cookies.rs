@@ -76,8 +76,11 @@ fn start(header: &[u8], equals: usize, name: &str) -> Option<Start> {
             return Some(Start { reading, name: outside.len(), value });
         }
     }
+    // The work for each equals sign is bounded: no spelling is longer than the name with every byte as an escape.
+    let from = end.saturating_sub(name.len() * 3 + 3);
+    let near = before.get(from..)?;
     let after = |is_separator: fn(u8) -> bool| {
-        before.iter().rposition(|byte| is_separator(*byte)).map_or(0, |at| at + 1)
+        near.iter().rposition(|byte| is_separator(*byte)).map_or(from, |at| from + at + 1)
     };
     [after(|byte| matches!(byte, b';' | b',')), after(|byte| is_blank(byte) || b";,\"".contains(&byte))]
         .into_iter()
@@ -166,6 +169,22 @@ mod tests {
         ] {
             let want: Vec<_> = want.iter().map(|(reading, value)| (*reading, (*value).to_owned())).collect();
             assert_eq!(found(header), want, "{:?}", String::from_utf8_lossy(header));
+        }
+    }
+
+    /// Half a MiB of what might be names: each is looked at once.
+    #[test]
+    fn a_hostile_header_costs_its_length() {
+        for part in ["n=", "PSG_AUTH_TOKEX_=", " =", "n ="] {
+            assert_eq!(places(part.repeat(1 << 15).as_bytes(), "psg_auth_token").count(), 0, "{part}");
+        }
+        for part in ["PSG_AUTH_TOKEN=,", "psg_auth_token= ", "psg_auth_token=x;"] {
+            let header = part.repeat(1 << 13);
+            let cut: Vec<_> = places(header.as_bytes(), "psg_auth_token").map(|place| place.span).collect();
+            assert_eq!(cut.len(), 1 << 13, "{part}");
+            let mut left = Vec::new();
+            pairs_left(header.as_bytes(), cut, &mut left);
+            assert_eq!(left.len(), 0, "{part}");
         }
     }
 

@@ -55,12 +55,12 @@ pub(crate) struct Withheld {
 impl fmt::Debug for Withheld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { headers, cookie, query } = self;
-        // The cookies that are left are other services' sessions.
+        // The cookies that are left are other services' sessions, and a parameter's name is whatever the client wrote.
         let cookie = cookie.as_ref().map(|cookie| format!("{} bytes", cookie.len()));
         f.debug_struct("Withheld")
             .field("headers", headers)
             .field("cookie", &cookie)
-            .field("query", query)
+            .field("query", &query.len())
             .finish()
     }
 }
@@ -96,29 +96,19 @@ impl Withheld {
     /// Adds a header, and what CGI and its kin take for it. Under [`Forwarded::NoToken`] the header is named seen or not: a proxy
     /// may show a check a part of the headers only.
     fn add_header(&mut self, name: &str, request: &Request<'_>, forwarded: Forwarded<'_>) {
-        if matches!(forwarded, Forwarded::NoToken) {
-            self.headers.push(name.to_owned());
-        }
-        for (found, value) in &request.headers {
-            if are_headers_alike(found, name.as_bytes())
+        let alike = request.headers.iter().filter(|(found, value)| {
+            are_headers_alike(found, name.as_bytes())
                 && parts(value).any(|part| forwarded.excludes(part.trim_ascii()))
-                && let Ok(found) = str::from_utf8(found)
-            {
-                add_once(&mut self.headers, &found.to_ascii_lowercase());
-            }
-        }
+        });
+        let alike = alike.filter_map(|(found, _)| str::from_utf8(found).ok());
+        add_once(&mut self.headers, alike.map(str::to_ascii_lowercase), name, forwarded);
     }
 
     fn add_query(&mut self, name: &str, request: &Request<'_>, forwarded: Forwarded<'_>) {
-        if matches!(forwarded, Forwarded::NoToken) {
-            self.query.push(name.to_owned());
-        }
         let parameters = query::places(request.path, name);
-        for parameter in parameters.filter(|parameter| forwarded.excludes(parameter.value)) {
-            if let Ok(raw_name) = str::from_utf8(parameter.raw_name) {
-                add_once(&mut self.query, raw_name);
-            }
-        }
+        let excluded = parameters.filter(|parameter| forwarded.excludes(parameter.value));
+        let names = excluded.filter_map(|parameter| str::from_utf8(parameter.raw_name).ok());
+        add_once(&mut self.query, names.map(str::to_owned), name, forwarded);
     }
 
     fn cut_cookies(&mut self, sources: &[TokenSource], request: &Request<'_>, forwarded: Forwarded<'_>) {
@@ -145,10 +135,20 @@ impl Withheld {
     }
 }
 
-fn add_once(names: &mut Vec<String>, name: &str) {
-    if !names.iter().any(|known| known == name) {
-        names.push(name.to_owned());
+/// Adds each of the names that a request has for a source once, and under [`Forwarded::NoToken`] the source's own.
+fn add_once(
+    names: &mut Vec<String>,
+    found: impl Iterator<Item = String>,
+    own: &str,
+    forwarded: Forwarded<'_>,
+) {
+    let mut added: Vec<_> = found.collect();
+    if matches!(forwarded, Forwarded::NoToken) {
+        added.push(own.to_owned());
     }
+    added.sort_unstable();
+    added.dedup();
+    names.append(&mut added);
 }
 
 #[cfg(test)]
@@ -210,7 +210,7 @@ mod tests {
         let all = |path| withheld(&sources(), &request(&[], path), Forwarded::NoToken).query;
         assert_eq!(
             all("/?access_token=a&access%5Ftoken=b&c=d;access_token=e"),
-            ["access_token", "access%5Ftoken", "c"]
+            ["access%5Ftoken", "access_token", "c"]
         );
     }
 
@@ -243,7 +243,7 @@ mod tests {
             (
                 t.to_vec(),
                 "/?access_token[]=u&access%5Ftoken=u&ACCESS_TOKEN=t",
-                want(&[], None, &["access_token[]", "access%5Ftoken"]),
+                want(&[], None, &["access%5Ftoken", "access_token[]"]),
             ),
             (t.to_vec(), "/?a=b;access_token=u", want(&[], None, &["a"])),
         ] {
