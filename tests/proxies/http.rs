@@ -84,6 +84,7 @@ pub(crate) struct Nginx {
 }
 
 /// Starts nginx, if it is here.
+#[expect(clippy::print_stderr, reason = "says that the test did not run")]
 pub(crate) async fn nginx_in_front_of(service: &Service, upstream: &Upstream) -> Option<Nginx> {
     let Some(binary) = nginx() else {
         let text = "nginx is not here: apt-get install nginx-light, or set NGINX_BIN";

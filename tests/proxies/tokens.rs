@@ -102,8 +102,11 @@ const HTTP_RULES: &str = "rules:\n\
     - {name: public, match: {paths: ['/public/*']}, access: public}\n\
     - {name: optional, match: {paths: ['/optional/*']}, access: optional}\n";
 
+/// A path with the lines of headers; the status, and what the upstream sees of cookies and of `authorization`.
+type Row<'a> = (&'a str, &'a str, u16, Option<&'a str>, Option<&'a str>);
+
 /// What a proxy lets through. `T` stands for a good token, `F` for a forged one.
-async fn through(proxy: SocketAddr, rows: &[(&str, &str, u16, Option<&str>, Option<&str>)]) {
+async fn through(proxy: SocketAddr, rows: &[Row<'_>]) {
     let good = good();
     let fill =
         |text: &str| text.replace("=T", &format!("={good}")).replace("=F", &format!("={}", tampered(&good)));
@@ -130,7 +133,7 @@ async fn through(proxy: SocketAddr, rows: &[(&str, &str, u16, Option<&str>, Opti
 }
 
 /// Where a token besides the judged one stands in a header.
-const ELSEWHERE: &[(&str, &str, u16, Option<&str>, Option<&str>)] = &[
+const ELSEWHERE: &[Row<'static>] = &[
     (
         "/a",
         "authorization: Bearer T\r\ncookie: a=b; psg_auth_token=T\r\n",
@@ -169,7 +172,7 @@ const ELSEWHERE: &[(&str, &str, u16, Option<&str>, Option<&str>)] = &[
 ];
 
 /// Under `tokens.forward: false`.
-const NONE: &[(&str, &str, u16, Option<&str>, Option<&str>)] = &[
+const NONE: &[Row<'static>] = &[
     ("/a", "authorization: Bearer T\r\ncookie: a=b; psg_auth_token=T; c=d\r\n", 200, Some("a=b; c=d"), None),
     ("/a", "cookie: psg_auth_token=T\r\n", 200, None, None),
     (
@@ -185,7 +188,7 @@ const NONE: &[(&str, &str, u16, Option<&str>, Option<&str>)] = &[
     ("/optional/a", "cookie: a=b\r\n", 200, Some("a=b"), None),
 ];
 
-/// Envoy joins lines with a comma; unless it resolves a second line otherwise, so does the upstream.
+/// Envoy shows a check lines of one name joined with a comma.
 #[tokio::test]
 async fn no_other_token_than_the_judged_one_passes_envoy() {
     let tokens = "tokens: {from: [{header: authorization}, {cookie: psg_auth_token}, {query: access_token}]}";
