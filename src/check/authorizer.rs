@@ -115,8 +115,8 @@ impl Authorizer {
             *forwarded = Forwarded::NoToken;
             return Ok(anonymous());
         }
-        let token = match token::find(sources, request) {
-            Ok(token) => Some(token),
+        let judged = match token::find(sources, request) {
+            Ok(judged) => Some(judged),
             Err(Denial::TokenMissing) if selection.allows_anonymous() => {
                 if token::is_hidden(sources, request) {
                     return Err(Denial::TokenMalformed.into());
@@ -125,13 +125,13 @@ impl Authorizer {
             }
             Err(denial) => return Err(denial.into()),
         };
-        *forwarded = Forwarded::Only(token);
+        *forwarded = Forwarded::Only(judged);
         if request.query_stays && !token::withheld(sources, request, *forwarded).query.is_empty() {
             return Err(Denial::TokenMalformed.into());
         }
-        match token {
+        match judged {
             None => Ok(anonymous()),
-            Some(token) => self.check_token(token, selection).await,
+            Some(judged) => self.check_token(judged.token, selection).await,
         }
     }
 

@@ -16,7 +16,7 @@ mod query;
 mod source;
 mod withheld;
 
-pub(crate) use source::{TokenSource, find, is_hidden};
+pub(crate) use source::{Judged, TokenSource, find, is_hidden};
 pub(crate) use withheld::{Forwarded, Withheld, withheld};
 
 /// A token as the client sent it: unchecked, and never printed.

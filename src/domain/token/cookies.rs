@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::names::{Reading, is_alike, is_blank};
+use super::names::{Reading, is_alike, is_blank, may_hold};
 
 /// A part of a `Cookie` header that a server may take for the cookie.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,8 +28,9 @@ struct Start {
 /// `SimpleCookie`, and servers differ in whether a semicolon in quotes separates. There the pair is hidden. Quotes stay part
 /// of the value.
 pub(super) fn places<'a>(header: &'a [u8], name: &str) -> impl Iterator<Item = CookiePlace<'a>> {
+    let searched = if may_hold(header, name) { header } else { &[] };
     let mut starts =
-        memchr::memchr_iter(b'=', header).filter_map(move |equals| start(header, equals, name)).peekable();
+        memchr::memchr_iter(b'=', searched).filter_map(move |equals| start(header, equals, name)).peekable();
     std::iter::from_fn(move || {
         let Start { reading, name, value } = starts.next()?;
         let next = starts.peek().map_or(header.len(), |next| next.name);

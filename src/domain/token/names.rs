@@ -39,6 +39,49 @@ const fn fold(byte: u8) -> u8 {
     }
 }
 
+/// Letters by how often English and names have them, the rarest last.
+const BY_FREQUENCY: &[u8; 26] = b"etaoinsrhdlucmfywgpbvkxqjz";
+
+/// Whether bytes may hold the name or one that is alike: a search for its rarest letter, which skips many bytes at a time.
+/// Most headers of cookies do not, and have many pairs.
+pub(super) fn may_hold(bytes: &[u8], name: &str) -> bool {
+    const RARITY: [u8; 256] = {
+        let mut rarity = [0; 256];
+        let mut at = 0;
+        while at < BY_FREQUENCY.len() {
+            rarity[BY_FREQUENCY[at] as usize] = at as u8 + 1;
+            rarity[BY_FREQUENCY[at].to_ascii_uppercase() as usize] = at as u8 + 1;
+            at += 1;
+        }
+        rarity
+    };
+    let mut rarest = (0, 0, 0);
+    for (at, byte) in name.bytes().enumerate() {
+        let rarity = RARITY.get(usize::from(byte)).copied().unwrap_or_default();
+        if rarity > rarest.0 {
+            rarest = (rarity, at, byte);
+        }
+    }
+    let (rarity, at, rarest) = rarest;
+    if rarity == 0 {
+        return true;
+    }
+    let neighbour = |wanted: Option<&u8>, found: Option<&u8>| match (wanted, found) {
+        (Some(wanted), Some(found)) => fold(*wanted) == fold(*found) || *found == b'+',
+        (None, _) => true,
+        (Some(_), None) => false,
+    };
+    let name = name.as_bytes();
+    let before = at.checked_sub(1).and_then(|before| name.get(before));
+    let after = name.get(at + 1);
+    let [small, capital] = [rarest.to_ascii_lowercase(), rarest.to_ascii_uppercase()];
+    memchr::memchr3_iter(small, capital, b'%', bytes).any(|found| {
+        bytes.get(found) == Some(&b'%')
+            || (neighbour(after, bytes.get(found + 1))
+                && neighbour(before, found.checked_sub(1).and_then(|before| bytes.get(before))))
+    })
+}
+
 /// The bytes with escapes and `+` decoded, once; a broken escape stays.
 pub(super) fn unescaped(raw: &[u8]) -> impl Iterator<Item = u8> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
@@ -92,6 +135,7 @@ mod tests {
             "access_token\u{a0}",
         ] {
             assert!(is_alike(name.as_bytes(), "access_token"), "{name}");
+            assert!(may_hold(format!("a=kK; {name}=x").as_bytes(), "access_token"), "{name}");
         }
         for name in [
             "",
@@ -105,6 +149,11 @@ mod tests {
         ] {
             assert!(!is_alike(name.as_bytes(), "access_token"), "{name}");
         }
+        for name in ["k", "_", "__", "1k", "Z9", "my.token", "zz"] {
+            assert!(is_alike(name.as_bytes(), name) && may_hold(name.as_bytes(), name), "{name}");
+            assert!(may_hold(name.to_ascii_uppercase().as_bytes(), name), "{name}");
+        }
+        assert!(!may_hold(b"", "access_token") && !may_hold(b"theme=dark; tokyo=1; CK=kke", "access_token"));
         assert!(is_alike(b"my_token", "my.token") && !is_alike(b"my-token", "my.token"));
         assert!(
             are_headers_alike(b"X_Api.Token", b"x-api-token")

@@ -66,14 +66,22 @@ impl TokenSource {
     }
 }
 
+/// The token that a request is judged by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Judged<'a> {
+    pub(crate) token: Token<'a>,
+    /// Which of the sources has the token.
+    pub(super) source: usize,
+}
+
 /// The token of the first source that is present. A bad token there is denied, even if a later source has a good one.
 ///
 /// # Errors
 /// [`Denial::TokenMissing`] if no source is present, [`Denial::TokenMalformed`] for an ambiguous one.
-pub(crate) fn find<'a>(sources: &[TokenSource], request: &Request<'a>) -> Result<Token<'a>, Denial> {
-    for source in sources {
+pub(crate) fn find<'a>(sources: &[TokenSource], request: &Request<'a>) -> Result<Judged<'a>, Denial> {
+    for (at, source) in sources.iter().enumerate() {
         if let Some(token) = source.find(request)? {
-            return Ok(token);
+            return Ok(Judged { token, source: at });
         }
     }
     Err(Denial::TokenMissing)
@@ -104,7 +112,7 @@ mod tests {
         let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let request = Request { headers, path: path.as_bytes(), ..Request::default() };
         match find(sources, &request) {
-            Ok(token) => Ok(Some(String::from_utf8_lossy(token.0).into_owned())),
+            Ok(judged) => Ok(Some(String::from_utf8_lossy(judged.token.0).into_owned())),
             Err(Denial::TokenMissing) if is_hidden(sources, &request) => Ok(None),
             Err(denial) => Err(denial),
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::authorization::{bearer, is_bearer, is_read_as_bearer, parts};
 use super::names::are_headers_alike;
 use super::source::{AUTHORIZATION, COOKIE};
-use super::{Token, TokenSource, cookies, query};
+use super::{Judged, Token, TokenSource, cookies, query};
 use crate::domain::request::Request;
 
 /// Which tokens of a request the upstream may get.
@@ -15,7 +15,7 @@ pub(crate) enum Forwarded<'a> {
     AsSent,
     /// The one that was judged, wherever it stands, and no other: an upstream may read its sources in another order, and takes
     /// what it gets for verified. `None`: the request has no token.
-    Only(Option<Token<'a>>),
+    Only(Option<Judged<'a>>),
     /// None, not even the one that was judged.
     NoToken,
 }
@@ -25,7 +25,9 @@ impl Forwarded<'_> {
     fn excludes(self, value: &[u8]) -> bool {
         match self {
             Self::AsSent => false,
-            Self::Only(token) => !value.is_empty() && token != Some(Token(value)),
+            Self::Only(judged) => {
+                !value.is_empty() && judged.is_none_or(|judged| judged.token != Token(value))
+            }
             Self::NoToken => true,
         }
     }
@@ -73,8 +75,11 @@ pub(crate) fn withheld(sources: &[TokenSource], request: &Request<'_>, forwarded
         return withheld;
     }
     let mut has_cookie_source = false;
-    for source in sources {
+    for (at, source) in sources.iter().enumerate() {
         match source {
+            // All credentials were found to be the token.
+            TokenSource::Bearer if matches!(forwarded, Forwarded::Only(Some(judged)) if judged.source == at) =>
+                {}
             TokenSource::Bearer => {
                 let mut credentials = request.header(AUTHORIZATION).flat_map(parts);
                 if credentials.any(|part| forwarded.excludes_credentials(part)) {
@@ -249,7 +254,11 @@ mod tests {
         ] {
             let request = request(&headers, path);
             assert_eq!(
-                withheld(&sources(), &request, Forwarded::Only(Some(Token(b"t")))),
+                withheld(
+                    &sources(),
+                    &request,
+                    Forwarded::Only(Some(Judged { token: Token(b"t"), source: 9 }))
+                ),
                 want,
                 "{headers:?} {path}"
             );
