@@ -39,31 +39,26 @@ const fn fold(byte: u8) -> u8 {
     }
 }
 
-/// Letters by how often English and names have them, the rarest last.
-const BY_FREQUENCY: &[u8; 26] = b"etaoinsrhdlucmfywgpbvkxqjz";
+/// How rare each letter from a to z is in English and in names, roughly.
+const RARITY: &[u8; 26] = b"13221333154221135111243535";
+
+/// The rarity of a letter in either case; 0 for what is no letter.
+fn rarity(byte: u8) -> u8 {
+    let at = byte.to_ascii_lowercase().wrapping_sub(b'a');
+    RARITY.get(usize::from(at)).copied().unwrap_or_default()
+}
 
 /// Whether bytes may hold the name or one that is alike: a search for its rarest letter, which skips many bytes at a time.
 /// Most headers of cookies do not, and have many pairs.
 pub(super) fn may_hold(bytes: &[u8], name: &str) -> bool {
-    const RARITY: [u8; 256] = {
-        let mut rarity = [0; 256];
-        let mut at = 0;
-        while at < BY_FREQUENCY.len() {
-            rarity[BY_FREQUENCY[at] as usize] = at as u8 + 1;
-            rarity[BY_FREQUENCY[at].to_ascii_uppercase() as usize] = at as u8 + 1;
-            at += 1;
-        }
-        rarity
-    };
     let mut rarest = (0, 0, 0);
     for (at, byte) in name.bytes().enumerate() {
-        let rarity = RARITY.get(usize::from(byte)).copied().unwrap_or_default();
-        if rarity > rarest.0 {
-            rarest = (rarity, at, byte);
+        if rarity(byte) > rarest.0 {
+            rarest = (rarity(byte), at, byte);
         }
     }
-    let (rarity, at, rarest) = rarest;
-    if rarity == 0 {
+    let (rank, at, rarest) = rarest;
+    if rank == 0 {
         return true;
     }
     let neighbour = |wanted: Option<&u8>, found: Option<&u8>| match (wanted, found) {
