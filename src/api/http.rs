@@ -56,7 +56,7 @@ impl HttpChecks {
             None => authorizer.deny_unreadable(Denial::RequestMalformed),
         };
         let response = match verdict {
-            Verdict::Allow(grant) => allow_response(&grant),
+            Verdict::Allow(grant) => allow_response(&grant, self.style),
             Verdict::Deny(denial) => deny_response(denial, &current.wording),
         };
         // A value that is illegal in a header: without its header the response would be an allow with half an identity.
@@ -84,6 +84,7 @@ fn request_itself<'a>(request: &'a Parts, prefix: &str) -> Option<Request<'a>> {
         host,
         path,
         headers: borrow_all(headers),
+        query_stays: true,
         ..Request::default()
     })
 }
@@ -129,7 +130,14 @@ fn described_request(request: &Parts) -> Option<Request<'_>> {
         }
         _ => return None,
     };
-    Some(Request { method, host, path, headers: borrow_all(headers), ..Request::default() })
+    Some(Request {
+        method,
+        host,
+        path,
+        headers: borrow_all(headers),
+        query_stays: true,
+        ..Request::default()
+    })
 }
 
 /// Host and target of `scheme://host/path?query`. Not by a URL parser, which resolves `..` in the path: the upstream
@@ -152,19 +160,28 @@ fn borrow_all(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
 }
 
-/// 200 with the identity. An HTTP response cannot remove a request's header: one that must go is overwritten with an
-/// empty value.
-fn allow_response(grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
+/// Names the headers that the proxy removes from the request, separated by commas. Envoy obeys it; other proxies can be
+/// configured to, and cannot tell a header that is sent empty from one that is not sent (nginx's `$upstream_http_...`).
+const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
+
+/// 200 with the identity. Identity headers that must go are overwritten with an empty value, tokens are named in
+/// [`TO_REMOVE`], and for other proxies than Envoy sent empty as well.
+fn allow_response(grant: &Grant<'_>, style: Style) -> Option<Response<Full<Bytes>>> {
     let headers_of = grant.headers();
-    // The configuration refuses a query source that is withheld if there is an HTTP port.
+    // The configuration refuses a query source that is withheld if there is an HTTP port, and a check denies a token in the
+    // query that is not the one it judged.
     let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
     let mut response = empty_response(StatusCode::OK);
     let headers = response.headers_mut();
     for (name, value) in &headers_of.set {
         headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
     }
-    for name in headers_of.removed().chain(tokens.iter().map(String::as_str)) {
+    let emptied = if style == Style::Envoy { &[][..] } else { tokens };
+    for name in headers_of.removed().chain(emptied.iter().map(String::as_str)) {
         headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
+    }
+    if !tokens.is_empty() {
+        headers.insert(TO_REMOVE, HeaderValue::from_str(&tokens.join(",")).ok()?);
     }
     if let Some(rest) = cookie {
         headers.insert(http::header::COOKIE, HeaderValue::from_bytes(rest).ok()?);

@@ -14,7 +14,7 @@ use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::key_set::KeySet;
 use crate::domain::policy::{Access, Policy, Rule, Selection};
 use crate::domain::request::Request;
-use crate::domain::token::{self, Token};
+use crate::domain::token::{self, Forwarded, Token};
 use crate::domain::token_fault::TokenFault;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, Unverified, Verified};
@@ -43,9 +43,10 @@ pub(crate) struct Authorizer {
 impl Authorizer {
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let start = self.observers.start(&self.clock);
+        let mut forwarded = Forwarded::AsSent;
         let (rule, decided) = match self.policy.select(request) {
             Ok(selection) => {
-                let decided = self.apply_rule(&selection, request).await;
+                let decided = self.apply_rule(&selection, request, &mut forwarded).await;
                 let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
                 let rule = unmet.unwrap_or_else(|| selection.strictest());
                 (rule.name.as_str(), self.unless_shadow(&selection, decided))
@@ -65,8 +66,11 @@ impl Authorizer {
         self.observers.finish(start, &Decision { outcome, issuer, subject, rule }, Some(request));
         match decided {
             Err(refusal) => Verdict::Deny(refusal.denial),
-            Ok(grant) if self.tokens.forward => Verdict::Allow(grant),
-            Ok(grant) => Verdict::Allow(grant.withholding(token::withheld(&self.tokens.from, request))),
+            Ok(grant) => {
+                let forwarded = if self.tokens.forward { forwarded } else { Forwarded::NoToken };
+                let withheld = token::withheld(&self.tokens.from, request, forwarded);
+                Verdict::Allow(grant.withholding(withheld))
+            }
         }
     }
 
@@ -90,20 +94,43 @@ impl Authorizer {
         }
     }
 
-    async fn apply_rule<'c>(&'c self, selection: &Selection<'c>, request: &Request<'_>) -> Decided<'c> {
+    /// Sets which tokens the upstream may get if the request goes on, be it in shadow. A denial before a token was looked at
+    /// changes nothing: in shadow the request goes on as it came.
+    async fn apply_rule<'c, 'r>(
+        &'c self,
+        selection: &Selection<'c>,
+        request: &Request<'r>,
+        forwarded: &mut Forwarded<'r>,
+    ) -> Decided<'c> {
         let anonymous = || Grant::anonymous(&self.identity);
         match selection.access() {
             Access::Deny => return Err(Denial::RuleDenies.into()),
             Access::Public => return Ok(anonymous()),
             Access::Optional | Access::Required => {}
         }
+        let sources = &self.tokens.from;
         if self.check_flags.allow_preflight && request.is_preflight() {
+            // A browser sends no credentials with a preflight (Fetch standard, "CORS-preflight fetch").
+            *forwarded = Forwarded::NoToken;
             return Ok(anonymous());
         }
-        match token::find(&self.tokens.from, request) {
-            Err(Denial::TokenMissing) if selection.allows_anonymous() => Ok(anonymous()),
-            Err(denial) => Err(denial.into()),
-            Ok(token) => self.check_token(token, selection).await,
+        let judged = match token::find(sources, request) {
+            Ok(judged) => Some(judged),
+            Err(Denial::TokenMissing) if selection.allows_anonymous() => {
+                if token::is_hidden(sources, request) {
+                    return Err(Denial::TokenMalformed.into());
+                }
+                None
+            }
+            Err(denial) => return Err(denial.into()),
+        };
+        *forwarded = Forwarded::Only(judged);
+        if request.query_stays && !token::withheld(sources, request, *forwarded).query.is_empty() {
+            return Err(Denial::TokenMalformed.into());
+        }
+        match judged {
+            None => Ok(anonymous()),
+            Some(judged) => self.check_token(judged.token, selection).await,
         }
     }
 

@@ -65,7 +65,7 @@ impl<'c> Grant<'c> {
         Self { shadow: Some(denial), issuer, subject, ..Self::anonymous(identity) }
     }
 
-    /// The same, with the request's tokens withheld from the upstream.
+    /// The same, with these parts of the request withheld from the upstream.
     #[must_use]
     pub(crate) fn withholding(self, withheld: Withheld) -> Self {
         Self { withheld, ..self }

@@ -14,4 +14,5 @@ mod paths;
 mod rotation;
 mod rules;
 mod services;
+mod token_sources;
 mod tokens;

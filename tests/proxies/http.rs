@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::envoy::{Envoy, Upstream, binary, seen};
 use crate::support::fixtures::{USER, bearer, good, http_port};
 use crate::support::http::{Said, said};
-use crate::support::{Service, WAIT_LIMIT, wait_until};
+use crate::support::{Service, wait_until};
 
 /// What a client gets through a proxy, and the users that the upstream sees.
 async fn through(address: SocketAddr, path: &str, headers: &[(&str, String)]) -> (Said, Vec<String>) {
@@ -25,15 +25,19 @@ async fn through(address: SocketAddr, path: &str, headers: &[(&str, String)]) ->
     (said, users)
 }
 
+/// Envoy with the shipped http.yaml.
+pub(crate) async fn envoy_over_http(service: &Service, upstream: &Upstream) -> Envoy {
+    let bootstrap = include_str!("../../deploy/envoy/http.yaml")
+        .replace("port_value: 8080", &format!("port_value: {}", service.http.unwrap().port()))
+        .replace("port_value: 8081", &format!("port_value: {}", upstream.address.port()));
+    Envoy::run(&binary().await, bootstrap).await.unwrap()
+}
+
 #[tokio::test]
 async fn the_real_envoy_over_http() {
     let service = Service::ready(&http_port("style: envoy, path_prefix: /check")).await;
     let upstream = Upstream::start().await.unwrap();
-    let binary = binary().await;
-    let bootstrap = include_str!("../../deploy/envoy/http.yaml")
-        .replace("port_value: 8080", &format!("port_value: {}", service.http.unwrap().port()))
-        .replace("port_value: 8081", &format!("port_value: {}", upstream.address.port()));
-    let envoy = Envoy::run(&binary, bootstrap).await.unwrap();
+    let envoy = envoy_over_http(&service, &upstream).await;
     proxied(envoy.address).await;
     assert!(service.end().await.is_ok());
     let (said, _) = through(envoy.address, "/", &[("authorization", bearer(&good()))]).await;
@@ -72,15 +76,22 @@ fn nginx() -> Option<PathBuf> {
     named.or_else(|| folders.into_iter().map(|folder| folder.join("nginx")).find(|file| file.is_file()))
 }
 
-#[tokio::test]
-async fn the_real_nginx_with_auth_request() {
+/// An nginx with the shipped nginx.conf that runs until it is dropped.
+pub(crate) struct Nginx {
+    pub(crate) address: SocketAddr,
+    _process: tokio::process::Child,
+    _folder: tempfile::TempDir,
+}
+
+/// Starts nginx, if it is here.
+#[expect(clippy::print_stderr, reason = "says that the test did not run")]
+pub(crate) async fn nginx_in_front_of(service: &Service, upstream: &Upstream) -> Option<Nginx> {
     let Some(binary) = nginx() else {
         let text = "nginx is not here: apt-get install nginx-light, or set NGINX_BIN";
         assert!(std::env::var_os("REQUIRE_NGINX").is_none(), "{text}");
-        return eprintln!("NOT RUN, {text}");
+        eprintln!("NOT RUN, {text}");
+        return None;
     };
-    let service = Service::ready(&http_port("style: forward_auth")).await;
-    let upstream = Upstream::start().await.unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut config = include_str!("../../deploy/nginx/nginx.conf")
@@ -94,7 +105,7 @@ async fn the_real_nginx_with_auth_request() {
     config = config.replace('%', &temporary);
     let file = folder.path().join("nginx.conf");
     std::fs::write(&file, format!("daemon off; master_process off; pid nginx.pid;\n{config}")).unwrap();
-    let mut process = tokio::process::Command::new(binary)
+    let process = tokio::process::Command::new(binary)
         .args(["-e", "stderr", "-p"])
         .arg(folder.path())
         .arg("-c")
@@ -105,6 +116,15 @@ async fn the_real_nginx_with_auth_request() {
         .spawn()
         .unwrap();
     wait_until("nginx", || async { tokio::net::TcpStream::connect(free).await.is_ok() }).await;
+    Some(Nginx { address: free, _process: process, _folder: folder })
+}
+
+#[tokio::test]
+async fn the_real_nginx_with_auth_request() {
+    let service = Service::ready(&http_port("style: forward_auth")).await;
+    let upstream = Upstream::start().await.unwrap();
+    let Some(nginx) = nginx_in_front_of(&service, &upstream).await else { return };
+    let free = nginx.address;
     proxied(free).await;
     let good_header = || ("authorization", bearer(&good()));
     // A client that describes another request than its own.
@@ -120,6 +140,4 @@ async fn the_real_nginx_with_auth_request() {
         503,
         "without the service, no way through"
     );
-    process.kill().await.unwrap();
-    let _ = tokio::time::timeout(WAIT_LIMIT, process.wait()).await;
 }

@@ -1,5 +1,7 @@
 //! A request to Envoy written byte by byte, since HTTP clients tidy up what they send.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -8,7 +10,7 @@ use crate::support::envoy::Envoy;
 
 /// Status and body of the answer; a body that is not JSON is null.
 pub(crate) async fn raw(envoy: &Envoy, target: &str, headers: impl AsRef<[u8]>) -> (u16, Value) {
-    raw_to(envoy, "shop.example", target, headers).await
+    raw_at(envoy.address, "shop.example", target, headers).await
 }
 
 /// The same for another host.
@@ -18,7 +20,17 @@ pub(crate) async fn raw_to(
     target: &str,
     headers: impl AsRef<[u8]>,
 ) -> (u16, Value) {
-    let mut stream = TcpStream::connect(envoy.address).await.unwrap();
+    raw_at(envoy.address, host, target, headers).await
+}
+
+/// The same to any proxy.
+pub(crate) async fn raw_at(
+    proxy: SocketAddr,
+    host: &str,
+    target: &str,
+    headers: impl AsRef<[u8]>,
+) -> (u16, Value) {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
     let text = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
     stream.write_all(&[text.as_bytes(), headers.as_ref(), b"\r\n"].concat()).await.unwrap();
     let mut answer = Vec::new();
