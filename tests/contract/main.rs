@@ -12,4 +12,6 @@ mod paths;
 mod rotation;
 mod rules;
 mod services;
+mod time;
 mod tokens;
+mod withdrawn_keys;
