@@ -5,6 +5,7 @@ mod support;
 
 mod answers;
 mod cache;
+mod fragments;
 mod http;
 mod limits;
 mod metrics;

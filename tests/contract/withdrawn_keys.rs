@@ -59,7 +59,7 @@ async fn an_empty_set_ends_all_tokens_and_new_keys_bring_them_back() {
         let login = FakeIssuer::start(Behavior::Hang).await;
         let uri = format!("{}/keys", issuer.url());
         login.behave(Behavior::json(&json!({"issuer": login.url(), "jwks_uri": uri})));
-        let refresh = format!("interval: 100ms, unknown_kid_cooldown: 100ms, {PATIENT}");
+        let refresh = format!("interval: 100ms, unknown_kid_cooldown: 1h, {PATIENT}");
         let (iss, text) = if discovery {
             let text = config("{discovery: true}", &refresh);
             (login.url(), text.replace("issuer: i,", &format!("issuer: '{}',", login.url())))
