@@ -139,7 +139,8 @@ async fn a_key_file_may_be_emptied() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), jwks(&[&key("a")]).to_string()).unwrap();
     let keys = format!("{{file: '{}'}}", file.path().display());
-    let service = Service::ready(&config(&keys, "interval: 1h, wait: 0s")).await;
+    let service =
+        Service::ready(&config(&keys, &format!("interval: 1h, unknown_kid_cooldown: 1h, {PATIENT}"))).await;
     assert_eq!(service.bearer(&mint("a")).await.code(), "allowed");
     fs::write(file.path(), "{\"keys\": []}").unwrap();
     wait_until("the file is read again", || async { changes(&service).await > 1.5 }).await;
