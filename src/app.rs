@@ -29,6 +29,7 @@ use crate::server::tls::{Tls, TlsError};
 use crate::server::workers::{Threads, Workers};
 use crate::server::{self, Drained, Options, PortCounters, Protocol};
 
+mod clock_watch;
 pub(crate) mod engine;
 pub(crate) mod reload;
 mod tasks;
@@ -167,7 +168,7 @@ impl Bound {
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
         let Self { engine, clock, source, exporter, tls, grpc, http, admin, workers, threads } = self;
         let Fixed { server, http: http_settings, admin_listen: _ } = engine.fixed.clone();
-        let (live, reloader) = Reloader::start(engine, clock, source);
+        let (live, reloader) = Reloader::start(engine, clock.clone(), source);
         let (reporter, health) = tonic_health::server::health_reporter();
         health::begin(&reporter).await;
         let admission = Arc::new(Admission::default());
@@ -183,6 +184,7 @@ impl Bound {
             reporting.await;
             reported_last.cancel();
         });
+        tasks.spawn("the watch over the clock", clock_watch::watch(clock, tasks.drained()));
         if let Some(tls) = tls.clone() {
             tasks.spawn("the watch over the certificates", tls.follow(tasks.drained()));
         }

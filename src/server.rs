@@ -23,6 +23,7 @@ use crate::server::tls::Tls;
 use crate::server::workers::Workers;
 
 mod connection;
+pub(crate) mod fragments;
 mod in_flight;
 mod limits;
 pub mod listen;

@@ -1,10 +1,10 @@
 //! Checks over plain HTTP: Envoy's `http_service`, nginx's `auth_request`, Traefik's and Caddy's forward auth.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Response, StatusCode, Uri};
+use http::{Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::Bytes;
 
@@ -14,6 +14,7 @@ use crate::domain::request::Request;
 use crate::domain::token::Withheld;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::live::Live;
+use crate::server::fragments::MayBeCut;
 use crate::server::overload::Admission;
 use crate::wire::denied::{self, Denied};
 
@@ -51,7 +52,9 @@ impl HttpChecks {
         // One configuration for the whole check.
         let current = self.live.current();
         let authorizer = &current.authorizer;
-        let verdict = match self.view(&request) {
+        let marked_path =
+            (self.style == Style::Envoy).then(|| marked_path(&request, &self.path_prefix)).flatten();
+        let verdict = match self.view(&request, marked_path.as_deref()) {
             Some(request) => authorizer.decide(&request).await,
             None => authorizer.deny_unreadable(Denial::RequestMalformed),
         };
@@ -63,9 +66,12 @@ impl HttpChecks {
         response.unwrap_or_else(|| empty_response(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
-    fn view<'a>(&self, request: &'a Parts) -> Option<Request<'a>> {
+    fn view<'a>(&self, request: &'a Parts, marked_path: Option<&'a [u8]>) -> Option<Request<'a>> {
         match self.style {
-            Style::Envoy => request_itself(request, &self.path_prefix),
+            Style::Envoy => {
+                let request = request_itself(request, &self.path_prefix)?;
+                Some(Request { path: marked_path.unwrap_or(request.path), ..request })
+            }
             Style::ForwardAuth => described_request(request),
         }
     }
@@ -87,6 +93,27 @@ fn request_itself<'a>(request: &'a Parts, prefix: &str) -> Option<Request<'a>> {
         query_stays: true,
         ..Request::default()
     })
+}
+
+/// The path of a target that may have been cut at a `#`, with a `#` at its end: rules with paths then answer that it is no path,
+/// as they do over gRPC, where the target is seen whole. A target with a query is judged as it is: only the query may have
+/// been cut.
+fn marked_path(request: &Parts, prefix: &str) -> Option<Vec<u8>> {
+    request.extensions.get::<MayBeCut>()?;
+    let path = strip_path_prefix(prefix, target(&request.uri))?;
+    if path.contains(&b'?') {
+        return None;
+    }
+    if request.version >= Version::HTTP_2 {
+        static FIRST: Once = Once::new();
+        FIRST.call_once(|| {
+            tracing::warn!(
+                "checks come over HTTP/2, where a path may be cut at a # before it can be seen: rules with paths answer \
+                 400; let the proxy use HTTP/1.1 to http.listen, or gRPC"
+            );
+        });
+    }
+    Some([path, b"#"].concat())
 }
 
 fn target(uri: &Uri) -> &[u8] {

@@ -52,10 +52,10 @@ pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Reads an encoded `CheckRequest`; the view borrows from it.
 ///
 /// # Errors
-/// [`Denial::RequestMalformed`] if it has no HTTP request, [`Denial::RuleUnknown`] if it names two rules.
+/// [`Denial::RequestMalformed`] if it has no HTTP request, [`Denial::RuleUnknown`] if it names two rules or misspells the key.
 pub(crate) fn view(check: &[u8]) -> Result<Request<'_>, Denial> {
     match scan::scan(check) {
-        Ok(scanned) if scanned.has_two_rules => Err(Denial::RuleUnknown),
+        Ok(scanned) if scanned.has_unclear_rule => Err(Denial::RuleUnknown),
         Ok(scanned) if scanned.is_http => Ok(scanned.request),
         Ok(_) | Err(scan::Malformed) => Err(Denial::RequestMalformed),
     }

@@ -209,7 +209,6 @@ async fn a_dead_issuer_never_allows_and_readiness_says_so() {
         Behavior::Hang,
         Behavior::Answer(500, vec![], vec![]),
         Behavior::json(&json!({})),
-        Behavior::json(&json!({"keys": []})),
         Behavior::json(&json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]})),
         Behavior::Truncate(jwks(&[&key()]).to_string().into_bytes()),
         Behavior::Answer(200, vec![], vec![b' '; 2 << 20]),

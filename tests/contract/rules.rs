@@ -28,9 +28,26 @@ async fn a_route_may_pick_a_rule_by_name() {
         path.clone_into(&mut attributes.request.as_mut().unwrap().http.as_mut().unwrap().path);
         assert_eq!(service.send(request).await.code(), want, "{rule:?} {path}");
     }
-    let mut other = check_request(&[]);
-    other.attributes.as_mut().unwrap().context_extensions.insert("Rule".to_owned(), "public".to_owned());
-    assert_eq!(service.send(other).await.code(), "token_missing", "another key picks nothing");
+    // A misspelt key is no silent "no rule"; other keys are not ours, and pick nothing.
+    for (keys, want) in [
+        (&["Rule"][..], "rule_unknown"),
+        (&["RULE"], "rule_unknown"),
+        (&["rUlE"], "rule_unknown"),
+        (&["rules"], "rule_unknown"),
+        (&["Rules"], "rule_unknown"),
+        (&["rule", "Rule"], "rule_unknown"),
+        (&["rule", "rules"], "rule_unknown"),
+        (&["rule", "ruleset", "virtual_host"], "allowed"),
+        (&["ruleset"], "token_missing"),
+        (&["rule "], "token_missing"),
+        (&["x-rule"], "token_missing"),
+        (&["tenant"], "token_missing"),
+    ] {
+        let mut request = check_request(&[]);
+        let extensions = &mut request.attributes.as_mut().unwrap().context_extensions;
+        extensions.extend(keys.iter().map(|key| ((*key).to_owned(), "public".to_owned())));
+        assert_eq!(service.send(request).await.code(), want, "{keys:?}");
+    }
 }
 
 #[tokio::test]

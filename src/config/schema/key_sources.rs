@@ -8,7 +8,7 @@ use crate::domain::algorithm::Algorithm;
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerId;
 use crate::domain::json::{Json, MAX_DEPTH};
-use crate::domain::key_set::KeySet;
+use crate::domain::key_set::{KeySet, KeySetError};
 
 pub(super) fn read(
     place: &Place<'_>,
@@ -76,7 +76,13 @@ fn inline_source(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySourc
     for key in &skipped {
         place.fault(format!("key {} cannot be used: {}", key.index, key.reason), "usable keys only");
     }
-    if let (Err(error), true) = (set, skipped.is_empty()) {
+    let fault = match set {
+        // An issuer may withdraw its keys; a configuration without a key can only be a mistake.
+        Ok(set) if set.is_empty() => Some(KeySetError::NoneUsable),
+        Ok(_) => None,
+        Err(error) => Some(error),
+    };
+    if let (Some(error), true) = (fault, skipped.is_empty()) {
         place.fault(error.to_string(), "a JWK Set: {keys: [...]}");
     }
     Some(KeySource::Inline(text))
