@@ -8,8 +8,10 @@ use http::{Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Bytes;
 
-use crate::config::{Http, Style};
+use crate::api::proxy_secret::WatchedSecret;
+use crate::config::{ClientIdentity, Http, Style};
 use crate::domain::denial::{Denial, Wording};
+use crate::domain::identity::Identity;
 use crate::domain::request::Request;
 use crate::domain::token::Withheld;
 use crate::domain::verdict::{Grant, Verdict};
@@ -22,14 +24,34 @@ use crate::wire::denied::{self, Denied};
 pub(crate) struct HttpChecks {
     live: Arc<Live>,
     admission: Arc<Admission>,
-    style: Style,
-    path_prefix: Arc<str>,
+    settings: Arc<Settings>,
 }
 
+struct Settings {
+    style: Style,
+    path_prefix: String,
+    client_identity: ClientIdentity,
+    proxy_secret: Option<Arc<WatchedSecret>>,
+}
+
+/// What the proxy proves itself with, if `http.proxy_secret_file` is set.
+const PROXY_SECRET: HeaderName = HeaderName::from_static("x-passage-authz-proxy-secret");
+
+/// Envoy removes the headers that this one of the answer names from the request (`http_service` of ext_authz).
+const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
+
 impl HttpChecks {
-    pub(crate) fn new(live: Arc<Live>, admission: Arc<Admission>, http: &Http) -> Self {
-        let Http { listen: _, style, path_prefix } = http;
-        Self { live, admission, style: *style, path_prefix: path_prefix.as_str().into() }
+    pub(crate) fn new(
+        live: Arc<Live>,
+        admission: Arc<Admission>,
+        http: &Http,
+        proxy_secret: Option<Arc<WatchedSecret>>,
+    ) -> Self {
+        // The file was read into `proxy_secret`.
+        let Http { listen: _, style, path_prefix, client_identity, proxy_secret_file: _ } = http;
+        let (style, client_identity, path_prefix) = (*style, *client_identity, path_prefix.clone());
+        let settings = Settings { style, path_prefix, client_identity, proxy_secret };
+        Self { live, admission, settings: Arc::new(settings) }
     }
 
     /// Answers one request. Its body, if any, is not read.
@@ -47,27 +69,89 @@ impl HttpChecks {
         }
     }
 
-    async fn answer(self, request: Parts) -> Response<Full<Bytes>> {
+    async fn answer(self, mut request: Parts) -> Response<Full<Bytes>> {
         // One configuration for the whole check.
         let current = self.live.current();
         let authorizer = &current.authorizer;
-        let verdict = match self.view(&request) {
+        let settings = &self.settings;
+        let verdict = match settings.view(&mut request) {
+            Some(request) if settings.refuses_identity_of(&request, &authorizer.identity) => {
+                authorizer.deny_unjudged(Denial::RequestMalformed, &request)
+            }
             Some(request) => authorizer.decide(&request).await,
             None => authorizer.deny_unreadable(Denial::RequestMalformed),
         };
         let response = match verdict {
-            Verdict::Allow(grant) => allow_response(&grant),
+            Verdict::Allow(grant) => settings.allow_response(&grant),
             Verdict::Deny(denial) => deny_response(denial, &authorizer.wording),
         };
         // A value that is illegal in a header: without its header the response would be an allow with half an identity.
         response.unwrap_or_else(|| empty_response(StatusCode::INTERNAL_SERVER_ERROR))
     }
+}
 
-    fn view<'a>(&self, request: &'a Parts) -> Option<Request<'a>> {
+impl Settings {
+    /// The request to authorize; `None` if the proxy's secret is wrong or the request is not described.
+    fn view<'a>(&self, request: &'a mut Parts) -> Option<Request<'a>> {
+        if let Some(secret) = &self.proxy_secret {
+            let sent = single_value(&request.headers, &PROXY_SECRET).flatten();
+            if !sent.is_some_and(|sent| secret.matches(sent)) {
+                tracing::debug!("a check without the proxy's secret");
+                return None;
+            }
+            // Nothing after this sees the secret.
+            request.headers.remove(PROXY_SECRET);
+        }
         match self.style {
             Style::Envoy => request_itself(request, &self.path_prefix),
             Style::ForwardAuth => described_request(request),
         }
+    }
+
+    /// Whether the request carries an identity header that the proxy might forward: proxies that ask in the style
+    /// `forward_auth` do not remove a header that the answer names, and some (Caddy 2.10) ignore one that it has empty.
+    fn refuses_identity_of(&self, request: &Request<'_>, identity: &Identity) -> bool {
+        let forged = || {
+            let mut headers = request.headers.iter();
+            headers.any(|(name, value)| identity.is_spelling(name) && !value.trim_ascii().is_empty())
+        };
+        match (self.style, self.client_identity) {
+            (Style::ForwardAuth, ClientIdentity::Refuse) => forged(),
+            (Style::ForwardAuth, ClientIdentity::Overwritten) | (Style::Envoy, _) => false,
+        }
+    }
+
+    /// 200 with the identity, and with what must not reach the upstream.
+    fn allow_response(&self, grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
+        // The configuration refuses a query source that is withheld if there is an HTTP port.
+        let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
+        let mut response = empty_response(StatusCode::OK);
+        let headers = response.headers_mut();
+        for (name, value) in &grant.headers().set {
+            headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
+        }
+        if let Some(rest) = cookie {
+            headers.insert(http::header::COOKIE, HeaderValue::from_bytes(rest).ok()?);
+        }
+        let secret = self.proxy_secret.as_ref().map(|_| PROXY_SECRET);
+        let tokens = tokens.iter().map(String::as_str);
+        let removed = grant.headers().removed().chain(tokens).chain(secret.as_ref().map(HeaderName::as_str));
+        match self.style {
+            Style::Envoy => {
+                let names = removed.collect::<Vec<_>>().join(",");
+                if !names.is_empty() {
+                    headers.insert(TO_REMOVE, HeaderValue::try_from(names).ok()?);
+                }
+            }
+            // Nothing can be removed: a proxy that copies the header from the answer overwrites the client's.
+            Style::ForwardAuth => {
+                for name in removed {
+                    headers
+                        .insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
+                }
+            }
+        }
+        Some(response)
     }
 }
 
@@ -150,26 +234,6 @@ fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<
 
 fn borrow_all(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
-}
-
-/// 200 with the identity. An HTTP response cannot remove a request's header: one that must go is overwritten with an
-/// empty value.
-fn allow_response(grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
-    let headers_of = grant.headers();
-    // The configuration refuses a query source that is withheld if there is an HTTP port.
-    let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
-    let mut response = empty_response(StatusCode::OK);
-    let headers = response.headers_mut();
-    for (name, value) in &headers_of.set {
-        headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
-    }
-    for name in headers_of.removed().chain(tokens.iter().map(String::as_str)) {
-        headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
-    }
-    if let Some(rest) = cookie {
-        headers.insert(http::header::COOKIE, HeaderValue::from_bytes(rest).ok()?);
-    }
-    Some(response)
 }
 
 fn deny_response(denial: Denial, wording: &Wording) -> Option<Response<Full<Bytes>>> {

@@ -62,6 +62,12 @@ impl<'c> Grant<'c> {
         Self { shadow: Some(denial), issuer, subject, ..Self::anonymous(identity) }
     }
 
+    /// The same, with further spellings of identity headers removed that the request has.
+    #[must_use]
+    pub(crate) fn removing(self, seen: Vec<String>) -> Self {
+        Self { headers: Headers { seen, ..self.headers }, ..self }
+    }
+
     /// The same, with the request's tokens withheld from the upstream.
     #[must_use]
     pub(crate) fn withholding(self, withheld: Withheld) -> Self {

@@ -6,6 +6,7 @@ mod support;
 mod answers;
 mod cache;
 mod http;
+mod identity_headers;
 mod limits;
 mod metrics;
 mod paths;
