@@ -211,10 +211,6 @@ fn refuses() {
             beside("identity: {headers: {content.length: sub}}"),
             "content.length: cannot be an identity header",
         ),
-        (
-            beside("identity: {headers: {x_passage_authz_proxy_secret: sub}}"),
-            "x_passage_authz_proxy_secret: cannot be an identity header",
-        ),
         (beside("identity: {headers: {x-user: ''}}"), "x-user: \"\" is not accepted"),
         (beside("identity: {headers: {x-user: /a~2}}"), "x-user: \"/a~2\" is not accepted"),
         (beside("identity: {metadata: sub}"), "identity.metadata: \"sub\" is not accepted"),
@@ -293,6 +289,10 @@ fn refuses_ports_and_the_log() {
         (
             "http: {listen: 'a:1', style: envoy}\ntokens: {forward: false, from: [{query: t}]}",
             "http: cannot remove a query parameter",
+        ),
+        (
+            "identity: {headers: {x_passage_authz_proxy_secret: sub}}",
+            "x_passage_authz_proxy_secret: cannot be an identity header",
         ),
         ("tokens: {cache: 10}", "tokens.cache: 10 is not accepted; accepted: a map"),
         ("tokens: {cache: {max_entries: -1}}", "tokens.cache.max_entries: -1 is not accepted"),
