@@ -1,6 +1,8 @@
 //! Which headers carry the identity to the upstream, and which other spellings of their names a client could use to
 //! forge it: those with `-` and `_` are listed once per configuration, those with other marks are found in the request.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::domain::claims::Claim;
@@ -20,18 +22,15 @@ pub struct Identity {
 pub struct Headers<'c> {
     /// To set; each overwrites what the client sent.
     pub set: Vec<(&'c str, String)>,
-    /// To remove, besides the aliases.
-    pub remove: Vec<&'c str>,
+    /// To remove, besides the aliases: identity headers without a claim, and spellings with other marks that the request has.
+    pub remove: Vec<Cow<'c, str>>,
     /// The spellings of the identity headers with `-` and `_`: to remove from every request, seen or not.
     pub aliases: &'c [String],
-    /// Spellings with other marks that the request has: to remove.
-    pub(crate) seen: Vec<String>,
 }
 
 impl Headers<'_> {
     pub fn removed(&self) -> impl Iterator<Item = &str> {
-        let seen = self.seen.iter().map(String::as_str);
-        self.aliases.iter().map(String::as_str).chain(self.remove.iter().copied()).chain(seen)
+        self.aliases.iter().map(String::as_str).chain(self.remove.iter().map(|name| &**name))
     }
 }
 
@@ -85,11 +84,11 @@ impl Identity {
     /// # Errors
     /// [`Denial::ClaimInvalid`] for a claim that has no single form in a header.
     pub(crate) fn headers_of(&self, claims: &Object<'_>) -> Result<Headers<'_>, Denial> {
-        let mut headers = Headers { aliases: &self.aliases, ..Headers::default() };
+        let mut headers = Headers { set: Vec::new(), remove: Vec::new(), aliases: &self.aliases };
         for (name, claim) in &self.headers {
             match claim.header_value(claims)? {
                 Some(value) => headers.set.push((name, value)),
-                None => headers.remove.push(name),
+                None => headers.remove.push(name.into()),
             }
         }
         Ok(headers)
@@ -98,8 +97,8 @@ impl Identity {
     /// The headers of an anonymous request: none is set, all are removed.
     #[must_use]
     pub fn anonymous(&self) -> Headers<'_> {
-        let remove = self.headers.iter().map(|(name, _)| name.as_str()).collect();
-        Headers { remove, aliases: &self.aliases, ..Headers::default() }
+        let remove = self.headers.iter().map(|(name, _)| name.into()).collect();
+        Headers { set: Vec::new(), remove, aliases: &self.aliases }
     }
 
     /// The names of the request that an upstream may read as an identity header and that are neither such a header itself
@@ -334,7 +333,7 @@ mod tests {
             }).collect();
             let seen = identity.seen(forged.iter().map(String::as_bytes)).unwrap();
             for mut headers in [identity.headers_of(&claims).unwrap(), identity.anonymous()] {
-                headers.seen.clone_from(&seen);
+                headers.remove.extend(seen.iter().cloned().map(Cow::Owned));
                 let set = headers.set.iter().map(|(name, _)| *name);
                 let mut all: Vec<_> = set.chain(headers.removed()).map(str::to_ascii_lowercase).collect();
                 let count = all.len();

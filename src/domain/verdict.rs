@@ -1,5 +1,7 @@
 //! The result of a check as a value: a [`Grant`] or a [`Denial`]. Only the protocols render it.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::domain::claims::Subject;
@@ -64,8 +66,9 @@ impl<'c> Grant<'c> {
 
     /// The same, with further spellings of identity headers removed that the request has.
     #[must_use]
-    pub(crate) fn removing(self, seen: Vec<String>) -> Self {
-        Self { headers: Headers { seen, ..self.headers }, ..self }
+    pub(crate) fn removing(mut self, seen: Vec<String>) -> Self {
+        self.headers.remove.extend(seen.into_iter().map(Cow::Owned));
+        self
     }
 
     /// The same, with the request's tokens withheld from the upstream.

@@ -90,13 +90,12 @@ impl Answers {
         let claims = grant.metadata().iter().map(|(claim, value)| ((*claim).to_owned(), protobuf(value)));
         let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
         let fields = claims.chain(shadow).collect();
-        let Headers { set, remove, aliases: _, seen } = grant.headers();
+        let Headers { set, remove, aliases: _ } = grant.headers();
         let Withheld { headers: tokens, cookie, query } = grant.withheld();
         let mut headers: Vec<_> =
             set.iter().map(|(name, value)| header((*name).to_owned(), value.clone())).collect();
-        let remove = remove.iter().map(|name| (*name).to_owned());
         let mut headers_to_remove: Vec<_> =
-            remove.chain(seen.iter().cloned()).chain(tokens.iter().cloned()).collect();
+            remove.iter().map(|name| (**name).to_owned()).chain(tokens.iter().cloned()).collect();
         match cookie.as_deref().map(utf8_cookies) {
             None => {}
             Some(rest) if rest.is_empty() => headers_to_remove.push("cookie".to_owned()),

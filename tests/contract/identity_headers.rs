@@ -112,7 +112,7 @@ async fn two_thousand_spellings_are_removed() {
     };
     let names: Vec<_> = marks.flat_map(spelled).take(2000).collect();
     let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let answer = service.send(header_map_request("GET", "shop.example", "/assets/a", &headers)).await;
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!((answer.http, answer.remove.len()), (200, 2000 + 7 + 1));
