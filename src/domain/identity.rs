@@ -54,7 +54,8 @@ impl Identity {
     /// How many dashes, underscores and other marks a header's name may have: each doubles its spellings.
     pub const MAX_MARKS: usize = 5;
 
-    /// The names must be lower case, and no two may be the same once [`folded`]: the configuration checks both.
+    /// The names must be lower case with at most [`Self::MAX_MARKS`] marks, and no two may be the same once [`folded`]: the
+    /// configuration checks all three.
     #[must_use]
     pub fn new(headers: Vec<(String, Claim)>, metadata: Vec<Claim>) -> Self {
         let aliases = headers.iter().flat_map(|(name, _)| aliases(name)).collect();
