@@ -17,6 +17,7 @@ use crate::api::grpc;
 use crate::api::health;
 use crate::api::http::HttpChecks;
 use crate::api::metrics::Ports;
+use crate::api::proxy_secret::{UnusableSecret, WatchedSecret};
 use crate::app::engine::{BuildError, Carried, Engine, Fixed};
 use crate::app::reload::Reloader;
 use crate::app::tasks::{TaskError, Tasks};
@@ -60,6 +61,7 @@ pub struct Bound {
     source: Option<ConfigSource>,
     exporter: Option<Exporter>,
     tls: Option<Arc<Tls>>,
+    proxy_secret: Option<Arc<WatchedSecret>>,
     grpc: Listener,
     http: Option<Listener>,
     admin: Listener,
@@ -76,6 +78,9 @@ pub enum StartError {
     /// A certificate cannot be used; nothing was bound.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The proxy's secret cannot be used; nothing was bound.
+    #[error(transparent)]
+    Secret(#[from] UnusableSecret),
     /// A port could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -105,10 +110,18 @@ pub(crate) fn dry_run(config: Config) -> Result<(), StartError> {
 }
 
 /// Everything that can fail without a port.
-fn build(config: Config, clock: Clock, spans: Spans) -> Result<(Engine, Option<Tls>), StartError> {
+fn build(config: Config, clock: Clock, spans: Spans) -> Result<Built, StartError> {
     let engine = Engine::build(config, clock, Carried { spans, predecessor: None })?;
     let tls = engine.fixed.server.tls.clone().map(Tls::load).transpose()?;
-    Ok((engine, tls))
+    let secret_file = engine.fixed.http.as_ref().and_then(|http| http.proxy_secret_file.clone());
+    let proxy_secret = secret_file.map(WatchedSecret::load).transpose()?;
+    Ok(Built { engine, tls: tls.map(Arc::new), proxy_secret: proxy_secret.map(Arc::new) })
+}
+
+struct Built {
+    engine: Engine,
+    tls: Option<Arc<Tls>>,
+    proxy_secret: Option<Arc<WatchedSecret>>,
 }
 
 impl Bound {
@@ -119,7 +132,7 @@ impl Bound {
     pub async fn bind(setup: Setup) -> Result<Self, StartError> {
         let Setup { config, clock, source, exporter } = setup;
         let spans = exporter.as_ref().map(Exporter::spans).unwrap_or_default();
-        let (engine, tls) = build(config, clock.clone(), spans)?;
+        let Built { engine, tls, proxy_secret } = build(config, clock.clone(), spans)?;
         let Fixed { server, http, admin_listen } = &engine.fixed;
         let tcp = |address: &String| Listen::Tcp(address.clone());
         let grpc_listener = Listener::bind("server.listen", &server.listen, server.unix_mode).await?;
@@ -134,7 +147,8 @@ impl Bound {
             clock,
             source,
             exporter,
-            tls: tls.map(Arc::new),
+            tls,
+            proxy_secret,
             grpc: grpc_listener,
             http: http_listener,
             admin: admin_listener,
@@ -166,7 +180,8 @@ impl Bound {
     /// # Errors
     /// [`RunError`] if a task ends that should not, or checks were cut off.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { engine, clock, source, exporter, tls, grpc, http, admin, workers, threads } = self;
+        let Self { engine, clock, source, exporter, tls, proxy_secret, grpc, http, admin, workers, threads } =
+            self;
         let Fixed { server, http: http_settings, admin_listen: _ } = engine.fixed.clone();
         let (live, reloader) = Reloader::start(engine, clock.clone(), source);
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -188,6 +203,9 @@ impl Bound {
         if let Some(tls) = tls.clone() {
             tasks.spawn("the watch over the certificates", tls.follow(tasks.drained()));
         }
+        if let Some(secret) = proxy_secret.clone() {
+            tasks.spawn("the watch over the proxy secret", secret.follow(tasks.drained()));
+        }
         let shown = Admin::new(Arc::clone(&live), ports.clone());
         let admin_port = serve_admin(admin, shown, server.drain_timeout, stop.clone(), tasks.drained());
         tasks.spawn("the admin port", async move {
@@ -205,7 +223,7 @@ impl Bound {
         };
         if let (Some(listener), Some(settings)) = (http, http_settings) {
             let options = Options { protocol: Protocol::Http, tls: None, ..options.clone() };
-            let checks = HttpChecks::new(live, admission, &settings);
+            let checks = HttpChecks::new(live, admission, &settings, proxy_secret);
             tasks
                 .spawn_port("the HTTP port", serve_http(listener, options, ports.http, checks, stop.clone()));
         }

@@ -20,6 +20,7 @@ mod environment;
 mod fault;
 mod load;
 mod place;
+mod proxy_secret;
 mod schema;
 mod warnings;
 
@@ -27,6 +28,8 @@ pub(crate) use duration::parse_duration;
 pub use environment::Environment;
 pub(crate) use fault::Warning;
 pub use fault::{ConfigError, Fault};
+pub(crate) use proxy_secret::ProxySecret;
+pub use proxy_secret::ProxySecretError;
 
 /// One field per top-level key, or per key that is a section.
 #[derive(Debug)]
@@ -114,6 +117,19 @@ pub struct Http {
     pub style: Style,
     /// Cut off from the front of each path; begins with a slash or is empty.
     pub path_prefix: String,
+    /// What a client's own identity headers mean in the style `forward_auth`.
+    pub client_identity: ClientIdentity,
+    /// Holds the secret that the proxy sends; read again when it changes.
+    pub proxy_secret_file: Option<PathBuf>,
+}
+
+/// What becomes of a request that carries an identity header, where the answer cannot remove it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientIdentity {
+    /// The request is malformed: the proxy may forward the header.
+    Refuse,
+    /// The request is decided as if it had none: the proxy is known to remove the header.
+    Overwritten,
 }
 
 /// Where an HTTP request describes the request to authorize.

@@ -8,8 +8,10 @@ use http::{Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::Bytes;
 
-use crate::config::{Http, Style};
+use crate::api::proxy_secret::WatchedSecret;
+use crate::config::{ClientIdentity, Http, Style};
 use crate::domain::denial::{Denial, Wording};
+use crate::domain::identity::Identity;
 use crate::domain::request::Request;
 use crate::domain::token::Withheld;
 use crate::domain::verdict::{Grant, Verdict};
@@ -23,14 +25,36 @@ use crate::wire::denied::{self, Denied};
 pub(crate) struct HttpChecks {
     live: Arc<Live>,
     admission: Arc<Admission>,
-    style: Style,
-    path_prefix: Arc<str>,
+    settings: Arc<Settings>,
 }
 
+struct Settings {
+    style: Style,
+    path_prefix: String,
+    client_identity: ClientIdentity,
+    proxy_secret: Option<Arc<WatchedSecret>>,
+}
+
+/// What the proxy proves itself with, if `http.proxy_secret_file` is set.
+const PROXY_SECRET: HeaderName = HeaderName::from_static("x-passage-authz-proxy-secret");
+
+/// Names the headers that the proxy removes from the request, separated by commas. Envoy obeys it (`http_service` of ext_authz);
+/// other proxies can be configured to, and cannot tell a header that is sent empty from one that is not sent (nginx's
+/// `$upstream_http_...`).
+const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
+
 impl HttpChecks {
-    pub(crate) fn new(live: Arc<Live>, admission: Arc<Admission>, http: &Http) -> Self {
-        let Http { listen: _, style, path_prefix } = http;
-        Self { live, admission, style: *style, path_prefix: path_prefix.as_str().into() }
+    pub(crate) fn new(
+        live: Arc<Live>,
+        admission: Arc<Admission>,
+        http: &Http,
+        proxy_secret: Option<Arc<WatchedSecret>>,
+    ) -> Self {
+        // The file was read into `proxy_secret`.
+        let Http { listen: _, style, path_prefix, client_identity, proxy_secret_file: _ } = http;
+        let (style, client_identity, path_prefix) = (*style, *client_identity, path_prefix.clone());
+        let settings = Settings { style, path_prefix, client_identity, proxy_secret };
+        Self { live, admission, settings: Arc::new(settings) }
     }
 
     /// Answers one request. Its body, if any, is not read.
@@ -48,25 +72,41 @@ impl HttpChecks {
         }
     }
 
-    async fn answer(self, request: Parts) -> Response<Full<Bytes>> {
+    async fn answer(self, mut request: Parts) -> Response<Full<Bytes>> {
         // One configuration for the whole check.
         let current = self.live.current();
         let authorizer = &current.authorizer;
-        let marked_path =
-            (self.style == Style::Envoy).then(|| marked_path(&request, &self.path_prefix)).flatten();
-        let verdict = match self.view(&request, marked_path.as_deref()) {
+        let settings = &self.settings;
+        let envoy = settings.style == Style::Envoy;
+        let marked_path = envoy.then(|| marked_path(&request, &settings.path_prefix)).flatten();
+        let verdict = match settings.view(&mut request, marked_path.as_deref()) {
+            Some(request) if settings.refuses_identity_of(&request, &authorizer.identity) => {
+                authorizer.deny_unjudged(Denial::RequestMalformed, &request)
+            }
             Some(request) => authorizer.decide(&request).await,
             None => authorizer.deny_unreadable(Denial::RequestMalformed),
         };
         let response = match verdict {
-            Verdict::Allow(grant) => allow_response(&grant, self.style),
+            Verdict::Allow(grant) => settings.allow_response(&grant),
             Verdict::Deny(denial) => deny_response(denial, &current.wording),
         };
         // A value that is illegal in a header: without its header the response would be an allow with half an identity.
         response.unwrap_or_else(|| empty_response(StatusCode::INTERNAL_SERVER_ERROR))
     }
+}
 
-    fn view<'a>(&self, request: &'a Parts, marked_path: Option<&'a [u8]>) -> Option<Request<'a>> {
+impl Settings {
+    /// The request to authorize; `None` if the proxy's secret is wrong or the request is not described.
+    fn view<'a>(&self, request: &'a mut Parts, marked_path: Option<&'a [u8]>) -> Option<Request<'a>> {
+        if let Some(secret) = &self.proxy_secret {
+            let sent = single_value(&request.headers, &PROXY_SECRET).flatten();
+            if !sent.is_some_and(|sent| secret.matches(sent)) {
+                tracing::debug!("a check without the proxy's secret");
+                return None;
+            }
+            // Nothing after this sees the secret.
+            request.headers.remove(PROXY_SECRET);
+        }
         match self.style {
             Style::Envoy => {
                 let request = request_itself(request, &self.path_prefix)?;
@@ -74,6 +114,53 @@ impl HttpChecks {
             }
             Style::ForwardAuth => described_request(request),
         }
+    }
+
+    /// Whether the request carries an identity header that the proxy might forward: proxies that ask in the style
+    /// `forward_auth` do not remove a header that the answer names, and some (Caddy 2.10) ignore one that it has empty.
+    fn refuses_identity_of(&self, request: &Request<'_>, identity: &Identity) -> bool {
+        let forged = || {
+            let mut headers = request.headers.iter();
+            headers.any(|(name, value)| identity.is_spelling(name) && !value.trim_ascii().is_empty())
+        };
+        match (self.style, self.client_identity) {
+            (Style::ForwardAuth, ClientIdentity::Refuse) => forged(),
+            (Style::ForwardAuth, ClientIdentity::Overwritten) | (Style::Envoy, _) => false,
+        }
+    }
+
+    /// 200 with the identity, and with what must not reach the upstream.
+    fn allow_response(&self, grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
+        // The configuration refuses a query source that is withheld if there is an HTTP port, and a check denies a token in the
+        // query that is not the one it judged.
+        let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
+        let mut response = empty_response(StatusCode::OK);
+        let headers = response.headers_mut();
+        for (name, value) in &grant.headers().set {
+            headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
+        }
+        if let Some(rest) = cookie {
+            headers.insert(http::header::COOKIE, HeaderValue::from_bytes(rest).ok()?);
+        }
+        let secret = self.proxy_secret.as_ref().map(|_| PROXY_SECRET);
+        let tokens = tokens.iter().map(String::as_str);
+        let removed: Vec<_> =
+            grant.headers().removed().chain(tokens).chain(secret.as_ref().map(HeaderName::as_str)).collect();
+        if !removed.is_empty() {
+            headers.insert(TO_REMOVE, HeaderValue::try_from(removed.join(",")).ok()?);
+        }
+        match self.style {
+            Style::Envoy => {}
+            // A proxy that copies the header from the answer overwrites the client's; one that takes an empty header for none
+            // can be configured to obey the list.
+            Style::ForwardAuth => {
+                for name in removed {
+                    headers
+                        .insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
+                }
+            }
+        }
+        Some(response)
     }
 }
 
@@ -185,35 +272,6 @@ fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<
 
 fn borrow_all(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
-}
-
-/// Names the headers that the proxy removes from the request, separated by commas. Envoy obeys it; other proxies can be
-/// configured to, and cannot tell a header that is sent empty from one that is not sent (nginx's `$upstream_http_...`).
-const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
-
-/// 200 with the identity. Identity headers that must go are overwritten with an empty value, tokens are named in
-/// [`TO_REMOVE`], and for other proxies than Envoy sent empty as well.
-fn allow_response(grant: &Grant<'_>, style: Style) -> Option<Response<Full<Bytes>>> {
-    let headers_of = grant.headers();
-    // The configuration refuses a query source that is withheld if there is an HTTP port, and a check denies a token in the
-    // query that is not the one it judged.
-    let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
-    let mut response = empty_response(StatusCode::OK);
-    let headers = response.headers_mut();
-    for (name, value) in &headers_of.set {
-        headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
-    }
-    let emptied = if style == Style::Envoy { &[][..] } else { tokens };
-    for name in headers_of.removed().chain(emptied.iter().map(String::as_str)) {
-        headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
-    }
-    if !tokens.is_empty() {
-        headers.insert(TO_REMOVE, HeaderValue::from_str(&tokens.join(",")).ok()?);
-    }
-    if let Some(rest) = cookie {
-        headers.insert(http::header::COOKIE, HeaderValue::from_bytes(rest).ok()?);
-    }
-    Some(response)
 }
 
 fn deny_response(denial: Denial, wording: &Wording) -> Option<Response<Full<Bytes>>> {

@@ -49,7 +49,8 @@ impl Authorizer {
                 let decided = self.apply_rule(&selection, request, &mut forwarded).await;
                 let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
                 let rule = unmet.unwrap_or_else(|| selection.strictest());
-                (rule.name.as_str(), self.unless_shadow(&selection, decided))
+                let decided = self.unless_shadow(&selection, decided);
+                (rule.name.as_str(), decided.and_then(|grant| self.without_forgeries(grant, request)))
             }
             Err(denial) => ("", Err(denial.into())),
         };
@@ -76,9 +77,18 @@ impl Authorizer {
 
     /// The verdict on bytes that are no request.
     pub(crate) fn deny_unreadable(&self, denial: Denial) -> Verdict<'_> {
+        self.deny(denial, None)
+    }
+
+    /// Denies a request before any rule is looked for.
+    pub(crate) fn deny_unjudged(&self, denial: Denial, request: &Request<'_>) -> Verdict<'_> {
+        self.deny(denial, Some(request))
+    }
+
+    fn deny(&self, denial: Denial, request: Option<&Request<'_>>) -> Verdict<'_> {
         let outcome = Outcome::Denied(denial);
         let decision = Decision { outcome, issuer: None, subject: None, rule: "" };
-        self.observers.finish(self.observers.start(&self.clock), &decision, None);
+        self.observers.finish(self.observers.start(&self.clock), &decision, request);
         Verdict::Deny(denial)
     }
 
@@ -91,6 +101,19 @@ impl Authorizer {
                 Ok(Grant::in_shadow_of(denial, issuer, subject, &self.identity))
             }
             decided => decided,
+        }
+    }
+
+    /// Removes the spellings of identity headers that the request has beside those removed from every request.
+    fn without_forgeries<'c>(&'c self, grant: Grant<'c>, request: &Request<'_>) -> Decided<'c> {
+        match self.identity.seen(request.headers.iter().map(|(name, _)| *name)) {
+            Ok(seen) => Ok(grant.removing(seen)),
+            Err(denial) => Err(Refusal {
+                denial,
+                issuer: grant.issuer(),
+                subject: grant.subject().cloned(),
+                unmet: None,
+            }),
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) async fn serve(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let exporter = exporter(&source.environment).await.map_err(Failure::configuration)?;
     let setup = Setup { config, clock: Clock::default(), source: Some(source), exporter };
     let bound = Bound::bind(setup).await.map_err(|error| match error {
-        StartError::Build(_) | StartError::Tls(_) => Failure::configuration(error),
+        StartError::Build(_) | StartError::Tls(_) | StartError::Secret(_) => Failure::configuration(error),
         StartError::Bind(_) | StartError::Threads(_) => Failure::other(error),
     })?;
     let (grpc, admin) = (bound.grpc_address(), bound.admin_address());

@@ -10,8 +10,8 @@ use serde_saphyr::Tagged;
 
 use super::duration::format_duration;
 use super::{
-    Certificates, CheckFlags, Config, DecisionLogSettings, Http, IssuerConfig, KeySource, Refresh, Server,
-    Style, TlsFiles, TokenSettings, WebAccess,
+    Certificates, CheckFlags, ClientIdentity, Config, DecisionLogSettings, Http, IssuerConfig, KeySource,
+    Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess,
 };
 use crate::domain::denial::Wording;
 use crate::domain::identity::Identity;
@@ -132,14 +132,24 @@ fn tls_value(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Value {
 }
 
 fn http_value(http: &Http) -> Value {
-    let Http { listen, style, path_prefix } = http;
-    let style = match style {
-        Style::Envoy => "envoy",
-        Style::ForwardAuth => "forward_auth",
+    let Http { listen, style, path_prefix, client_identity, proxy_secret_file } = http;
+    let client_identity = match client_identity {
+        ClientIdentity::Refuse => "refuse",
+        ClientIdentity::Overwritten => "overwritten",
     };
-    let mut port = json!({"listen": listen, "style": style});
-    if let (false, Some(port)) = (path_prefix.is_empty(), port.as_object_mut()) {
-        port.insert("path_prefix".to_owned(), json!(path_prefix));
+    let mut port = match style {
+        Style::Envoy => json!({"listen": listen, "style": "envoy"}),
+        Style::ForwardAuth => {
+            json!({"listen": listen, "style": "forward_auth", "client_identity": client_identity})
+        }
+    };
+    if let Some(port) = port.as_object_mut() {
+        if !path_prefix.is_empty() {
+            port.insert("path_prefix".to_owned(), json!(path_prefix));
+        }
+        if let Some(file) = proxy_secret_file {
+            port.insert("proxy_secret_file".to_owned(), json!(file));
+        }
     }
     port
 }

@@ -100,7 +100,13 @@ fn the_ports_and_the_log() {
     let Server { listen, unix_mode, tls, max_connection_age, max_connections, .. } = config.server;
     assert_eq!((listen, unix_mode), (Listen::Unix("/run/a.sock".into()), 0o600));
     assert_eq!((tls, max_connection_age, max_connections), (None, None, 7));
-    let http = Http { listen: "127.0.0.1:8080".into(), style: Style::Envoy, path_prefix: "/check".into() };
+    let http = Http {
+        listen: "127.0.0.1:8080".into(),
+        style: Style::Envoy,
+        path_prefix: "/check".into(),
+        client_identity: ClientIdentity::Refuse,
+        proxy_secret_file: None,
+    };
     assert_eq!(config.http, Some(http));
     let log = DecisionLogSettings { denied: 0.5, allowed: 1.0, max_per_second: 9, subject_in_clear: true };
     assert_eq!(config.decision_log, log);
@@ -171,6 +177,9 @@ fn what_takes_effect_is_itself_a_configuration() {
     );
     let discovery = "{name: d, issuer: https://d.example, audiences: [api], keys: {discovery: true}, leeway: 1s, bound_tokens: ignore}";
     let web = "{name: w, issuer: w, audiences: [], allow_http: true, keys: {url: 'http://w.example/k?a=b'}, refresh: {wait: 0s}}";
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "0123456789abcdef\n").unwrap();
+    let secret = format!("proxy_secret_file: '{}'", secret.path().display());
     let rules = "rules:\n\
         - {name: '~', match: {hosts: ['*.a.example', b.example], paths: [/x, '/y/*', '*'], methods: [GET]}, access: public}\n\
         - {name: claims, require: {issuers: [d], claims: {role: [a, 1, 1.5, 18446744073709551617, 1e999, true, 'null'], /a/b: 'on'}}, shadow: true}\n\
@@ -191,6 +200,8 @@ fn what_takes_effect_is_itself_a_configuration() {
              http: {{listen: 'a:1', style: envoy, path_prefix: /c}}\ndecision_log: {{denied: 0.25, allowed: 1, subject: clear}}"
         ),
         format!("{APP}server: {{tls: {{cert: /, key: /}}}}\nhttp: {{listen: 'a:1', style: forward_auth}}"),
+        format!("{APP}http: {{listen: 'a:1', style: forward_auth, client_identity: overwritten, {secret}}}"),
+        format!("{APP}http: {{listen: 'a:1', style: envoy, {secret}}}"),
     ] {
         let mut config = parse(&text).map_err(|error| error.to_string()).unwrap();
         let yaml = config.to_yaml().unwrap();
@@ -291,6 +302,18 @@ fn a_required_number_has_the_digits_of_the_document() {
     // A byte order mark moves them by its own bytes.
     let marked = parse(&format!("\u{feff}{text}")).unwrap();
     assert_eq!(marked.rules[0].require.claims[0].1[0], json("18446744073709551617"));
+}
+
+#[test]
+fn what_a_client_sends_of_an_identity_is_refused_unless_the_proxy_removes_it() {
+    for (text, want) in [
+        ("style: forward_auth", ClientIdentity::Refuse),
+        ("style: forward_auth, client_identity: refuse", ClientIdentity::Refuse),
+        ("style: forward_auth, client_identity: overwritten", ClientIdentity::Overwritten),
+    ] {
+        let config = parse(&format!("{APP}http: {{listen: 'a:1', {text}}}")).unwrap();
+        assert_eq!(config.http.unwrap().client_identity, want, "{text}");
+    }
 }
 
 #[test]

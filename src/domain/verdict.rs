@@ -1,5 +1,7 @@
 //! The result of a check as a value: a [`Grant`] or a [`Denial`]. Only the protocols render it.
 
+use std::borrow::Cow;
+
 use crate::domain::claims::{self, Subject};
 use crate::domain::denial::Denial;
 use crate::domain::identity::{Headers, Identity};
@@ -63,6 +65,13 @@ impl<'c> Grant<'c> {
         identity: &'c Identity,
     ) -> Self {
         Self { shadow: Some(denial), issuer, subject, ..Self::anonymous(identity) }
+    }
+
+    /// The same, with further spellings of identity headers removed that the request has.
+    #[must_use]
+    pub(crate) fn removing(mut self, seen: Vec<String>) -> Self {
+        self.headers.remove.extend(seen.into_iter().map(Cow::Owned));
+        self
     }
 
     /// The same, with these parts of the request withheld from the upstream.

@@ -96,7 +96,7 @@ impl Answers {
         let mut headers: Vec<_> =
             set.iter().map(|(name, value)| header((*name).to_owned(), value.clone())).collect();
         let mut headers_to_remove: Vec<_> =
-            remove.iter().map(|name| (*name).to_owned()).chain(tokens.clone()).collect();
+            remove.iter().map(|name| (**name).to_owned()).chain(tokens.iter().cloned()).collect();
         match cookie.as_deref().map(utf8_cookies) {
             None => {}
             Some(rest) if rest.is_empty() => headers_to_remove.push("cookie".to_owned()),

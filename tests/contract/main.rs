@@ -8,6 +8,7 @@ mod bound_tokens;
 mod cache;
 mod fragments;
 mod http;
+mod identity_headers;
 mod limits;
 mod metrics;
 mod numbers;

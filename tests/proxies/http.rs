@@ -12,16 +12,20 @@ use crate::support::fixtures::{USER, bearer, good, http_port};
 use crate::support::http::{Said, said};
 use crate::support::{Service, wait_until};
 
-/// What a client gets through a proxy, and the users that the upstream sees.
-async fn through(address: SocketAddr, path: &str, headers: &[(&str, String)]) -> (Said, Vec<String>) {
+/// What a client gets through a proxy, and the users that the upstream sees, empty values too: an upstream that folds
+/// names joins them to the user.
+pub(crate) async fn through(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, String)],
+) -> (Said, Vec<String>) {
     let mut request = reqwest::Client::new().get(format!("http://{address}{path}"));
     for (name, value) in headers {
         request = request.header(*name, value);
     }
     let said = said(request).await;
     let echo: Value = serde_json::from_str(&said.body).unwrap_or_default();
-    // An empty header is no user: over HTTP an answer may blank a header, not remove it.
-    let users = seen(&echo, USER).into_iter().filter(|user| !user.is_empty()).collect();
+    let users = seen(&echo, USER);
     (said, users)
 }
 
@@ -46,7 +50,8 @@ async fn the_real_envoy_over_http() {
 
 async fn proxied(address: SocketAddr) {
     let header = |token: String| ("authorization", bearer(&token));
-    let forged = || [(USER, "forged".to_owned()), ("x_passage_user_id", "forged".to_owned())];
+    let forged = [USER, "x_passage_user_id", "X-Passage_User-Id", "x.passage.user.id", "x!passage~user*id"];
+    let forged = || forged.map(|name| (name, "forged".to_owned()));
     let none = Vec::<String>::new();
     for (path, headers, status, users) in [
         ("/orders?a=b", vec![header(good())], 200, vec!["user-1".to_owned()]),
@@ -67,13 +72,13 @@ async fn proxied(address: SocketAddr) {
     }
 }
 
-/// Where nginx is, if it is: `NGINX_BIN`, `PATH`, or where Debian puts it.
-fn nginx() -> Option<PathBuf> {
-    let named = std::env::var_os("NGINX_BIN").map(PathBuf::from);
+/// Where a program is, if it is: in this variable, in `PATH`, or where Debian puts it.
+pub(crate) fn program(variable: &str, name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = std::env::split_paths(&path).collect();
     folders.push(PathBuf::from("/usr/sbin"));
-    named.or_else(|| folders.into_iter().map(|folder| folder.join("nginx")).find(|file| file.is_file()))
+    named.or_else(|| folders.into_iter().map(|folder| folder.join(name)).find(|file| file.is_file()))
 }
 
 /// An nginx with the shipped nginx.conf that runs until it is dropped.
@@ -86,7 +91,7 @@ pub(crate) struct Nginx {
 /// Starts nginx, if it is here.
 #[expect(clippy::print_stderr, reason = "says that the test did not run")]
 pub(crate) async fn nginx_in_front_of(service: &Service, upstream: &Upstream) -> Option<Nginx> {
-    let Some(binary) = nginx() else {
+    let Some(binary) = program("NGINX_BIN", "nginx") else {
         let text = "nginx is not here: apt-get install nginx-light, or set NGINX_BIN";
         assert!(std::env::var_os("REQUIRE_NGINX").is_none(), "{text}");
         eprintln!("NOT RUN, {text}");

@@ -1,4 +1,4 @@
-//! A client, a real Envoy or nginx, the service, an upstream that answers with what it saw.
+//! A client, a real Envoy, nginx, Caddy, HAProxy or Traefik, the service, an upstream that answers with what it saw.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -7,6 +7,7 @@ mod bootstraps;
 mod connections;
 mod demo;
 mod envoy;
+mod forward_auth;
 mod http;
 mod identity;
 mod paths;

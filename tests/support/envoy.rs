@@ -214,9 +214,10 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
     Ok(Response::new(Full::from(seen.to_string())))
 }
 
-/// What the upstream saw of a header: every value under any spelling that an application might read as it.
+/// What the upstream saw of a header: every value under any spelling that an application might read as it. PHP and
+/// lighttpd map every mark in a name to `_`.
 pub(crate) fn seen(echo: &Value, header: &str) -> Vec<String> {
-    let folded = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+    let folded = |name: &str| name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     let headers = echo["headers"].as_array().into_iter().flatten();
     headers
         .filter(|pair| pair[0].as_str().is_some_and(|name| folded(name) == folded(header)))

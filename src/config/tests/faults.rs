@@ -217,6 +217,15 @@ fn refuses() {
             beside("identity: {headers: {x_api_token: sub}}\ntokens: {from: [{header: x-api-token}]}"),
             "x_api_token: cannot be an identity header",
         ),
+        (
+            beside("identity: {headers: {x-user-id: sub, x.user!id: email}}"),
+            "identity.headers.x.user!id: folds into one spelling with x-user-id",
+        ),
+        (beside("identity: {headers: {a.b.c.d.e.f.g: sub}}"), "a.b.c.d.e.f.g: cannot be an identity header"),
+        (
+            beside("identity: {headers: {content.length: sub}}"),
+            "content.length: cannot be an identity header",
+        ),
         (beside("identity: {headers: {x-user: ''}}"), "x-user: \"\" is not accepted"),
         (beside("identity: {headers: {x-user: /a~2}}"), "x-user: \"/a~2\" is not accepted"),
         (beside("identity: {metadata: sub}"), "identity.metadata: \"sub\" is not accepted"),
@@ -269,8 +278,36 @@ fn refuses_ports_and_the_log() {
         ("http: {listen: 'a:1', style: envoy, path_prefix: '/a?b'}", "http.path_prefix: \"/a?b\" is not"),
         ("http: {listen: 'a:1', style: forward_auth, path_prefix: /a}", "http.path_prefix: has no meaning"),
         (
+            "http: {listen: 'a:1', style: envoy, client_identity: refuse}",
+            "http.client_identity: has no meaning in the style envoy",
+        ),
+        (
+            "http: {listen: 'a:1', style: forward_auth, client_identity: allow}",
+            "http.client_identity: \"allow\" is not accepted; accepted: refuse or overwritten",
+        ),
+        (
+            "http: {listen: 'a:1', style: forward_auth, client_identity: }",
+            "http.client_identity: has no value",
+        ),
+        (
+            "http: {listen: 'a:1', style: envoy, proxy_secret_file: }",
+            "http.proxy_secret_file: has no value; accepted: a readable file with the secret",
+        ),
+        (
+            "http: {listen: 'a:1', style: envoy, proxy_secret_file: /no/such/file}",
+            "http.proxy_secret_file: /no/such/file cannot be read: ",
+        ),
+        (
+            "http: {listen: 'a:1', style: envoy, proxy_secret_file: /dev/null}",
+            "http.proxy_secret_file: /dev/null holds no secret of 16 to 1024 bytes",
+        ),
+        (
             "http: {listen: 'a:1', style: envoy}\ntokens: {forward: false, from: [{query: t}]}",
             "http: cannot remove a query parameter",
+        ),
+        (
+            "identity: {headers: {x_passage_authz_proxy_secret: sub}}",
+            "x_passage_authz_proxy_secret: cannot be an identity header",
         ),
         ("tokens: {cache: 10}", "tokens.cache: 10 is not accepted; accepted: a map"),
         ("tokens: {cache: {max_entries: -1}}", "tokens.cache.max_entries: -1 is not accepted"),
