@@ -27,7 +27,7 @@ use crate::server::listen::{Address, BindError, Listener};
 use crate::server::overload::Admission;
 use crate::server::tls::{Tls, TlsError};
 use crate::server::workers::{Threads, Workers};
-use crate::server::{self, Drained, Options, PortCounters, Protocol};
+use crate::server::{self, Drained, Options, PortCounters, Protocol, WhenFull};
 
 pub(crate) mod engine;
 pub(crate) mod reload;
@@ -35,7 +35,8 @@ mod tasks;
 
 pub use crate::app::reload::ConfigSource;
 
-/// Connections the admin port takes: a few probes and scrapers.
+/// Connections the admin port takes: a few probes and scrapers. Past it idle ones are closed, for a failed liveness probe
+/// restarts the process.
 const MAX_ADMIN_CONNECTIONS: usize = 256;
 
 /// Everything that a service is made of.
@@ -195,6 +196,7 @@ impl Bound {
             protocol: Protocol::Http2,
             tls,
             max_connections: server.max_connections,
+            when_full: WhenFull::RefuseNew,
             max_age: server.max_connection_age,
             drain_timeout: server.drain_timeout,
             workers,
@@ -250,6 +252,7 @@ fn serve_admin(
         std::future::ready(Ok::<_, Infallible>(response))
     };
     let options = Options::plain(Protocol::Http1, Handle::current(), MAX_ADMIN_CONNECTIONS, drain_timeout);
+    let options = Options { when_full: WhenFull::CloseIdle, ..options };
     server::serve(listener, options, Arc::default(), respond, drained)
 }
 

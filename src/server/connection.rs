@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
+use super::idle::Activity;
 use super::in_flight::RequestTracker;
 use super::limits::{
     CONNECTION_WINDOW_BYTES, FIRST_REQUEST_TIMEOUT, GOAWAY_GRACE, HTTP1_HEAD_TIMEOUT, IDLE_TIMEOUT,
@@ -63,6 +64,7 @@ pub(super) struct Connection<S> {
     pub(super) protocol: Protocol,
     pub(super) handler: S,
     pub(super) requests: RequestTracker,
+    pub(super) activity: Arc<Activity>,
     /// The age at which the connection gets GOAWAY.
     pub(super) max_age: Option<Duration>,
     /// Cancelled when the port drains: the connection gets GOAWAY.
@@ -84,12 +86,11 @@ impl<S: Handler> Connection<S> {
     /// Serves until the client closes the connection. GOAWAY goes out at a drain, at the age limit, and for idleness; a
     /// connection that stays after it is cut.
     async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { peer, protocol, handler, requests, max_age, drain } = self;
+        let Self { peer, protocol, handler, requests, activity, max_age, drain } = self;
         let builder = builder(protocol, requests.clone());
-        let served = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&served);
+        let counted = Arc::clone(&activity);
         let service = service_fn(move |request| {
-            counted.fetch_add(1, Ordering::Relaxed);
+            counted.requests.fetch_add(1, Ordering::Relaxed);
             // hyper spawns a task for each HTTP/2 request, and `RequestTracker` tracks that task already.
             let is_task = Request::version(&request) >= Version::HTTP_2;
             let response = handler(request);
@@ -106,7 +107,7 @@ impl<S: Handler> Connection<S> {
             ended = serving.as_mut() => Some(ended),
             () = drain.cancelled() => None,
             () = aged => None,
-            () = until_idle(&served) => None,
+            () = until_idle(&activity.requests) => None,
         };
         let result = match ended {
             Some(result) => result,
