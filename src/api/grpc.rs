@@ -123,7 +123,7 @@ fn answer_check<H: Health, R: ServerReflection>(
         let PerConnection { routes, share } = &*connection;
         let Routes { live, admission, .. } = &**routes;
         let detach = || trace.as_mut().map_or(0, CallTrace::detach);
-        let answer = match unary::read_message(body, admission.unfinished(share), detach).await {
+        let answer = match unary::read_message(body, deadline, admission.unfinished(share), detach).await {
             Ok(message) => {
                 // Only a whole message takes a place among the checks under way: HEADERS alone cost a client nothing.
                 let ticket = admission.begin();

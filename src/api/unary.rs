@@ -11,18 +11,20 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
-use crate::server::overload::UnfinishedCall;
+use crate::server::overload::{Deadline, UnfinishedCall};
 use crate::wire::frame::PREFIX_BYTES;
 
 /// The largest message that is read: Envoy's own header limit is 60 KiB.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// A message that is not whole this long after its call is refused: Envoy sends both together.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A call whose message is not whole after this time, or at its deadline, is refused. Envoy sends both together and has
+/// given up long before; a client without a deadline may be held up by a busy machine. What such calls hold is bounded
+/// by [`UnfinishedCall`]; the time bounds how long a hostile one holds up a drain.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -62,10 +64,11 @@ pub(crate) fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
     (!timeout.is_zero()).then_some(timeout)
 }
 
-/// Reads the one message of a call, of at most [`MAX_MESSAGE_BYTES`] and within [`MESSAGE_TIMEOUT`]. Before the call
-/// waits for the rest of its message, `detach` frees what the call need not keep, and returns the bytes it keeps.
+/// Reads the one message of a call, of at most [`MAX_MESSAGE_BYTES`] within [`MESSAGE_TIMEOUT`] and before the
+/// deadline. Before the call waits for the rest of its message, `detach` frees what the call need not keep, and returns the bytes it keeps.
 pub(crate) async fn read_message(
     body: Incoming,
+    deadline: Deadline,
     call: UnfinishedCall<'_>,
     detach: impl FnOnce() -> usize,
 ) -> Result<Bytes, ReadError> {
@@ -73,7 +76,7 @@ pub(crate) async fn read_message(
     // As a rule all of it has arrived with the call, and no timer is made.
     match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
         Poll::Ready(read) => read,
-        Poll::Pending => timeout(MESSAGE_TIMEOUT, reading)
+        Poll::Pending => timeout_at(deadline.at_most(MESSAGE_TIMEOUT), reading)
             .await
             .unwrap_or_else(|_| Err(Status::unavailable("the check did not arrive in time").into())),
     }

@@ -68,6 +68,11 @@ impl Deadline {
     pub(crate) fn of_call(timeout: Option<Duration>) -> Self {
         Self(Instant::now() + timeout.unwrap_or(DEFAULT_TIMEOUT))
     }
+
+    /// The deadline, or this long from now if that is earlier.
+    pub(crate) fn at_most(self, wait: Duration) -> Instant {
+        self.0.min(Instant::now() + wait)
+    }
 }
 
 impl Admission {
