@@ -109,38 +109,27 @@ async fn calls_whose_message_never_comes_refuse_no_check_of_another_connection()
     // HEADERS alone; large HEADERS; the prefix alone; most of a message.
     let part: &'static [u8] = vec![0, 0, 0, 255, 255].leak();
     let most: &'static [u8] = [part, &[0; 60_000]].concat().leak();
-    for (what, traceparent, data) in [
-        ("HEADERS", 55, &[][..]),
-        ("large HEADERS", 15_000, &[]),
-        ("a prefix", 55, part),
-        ("parts", 55, most),
+    for (what, connections, traceparent, data) in [
+        ("HEADERS", 40, 55, &[][..]),
+        ("a prefix", 40, 55, part),
+        // Fewer: decoding these takes the processor's time in a debug build.
+        ("large HEADERS", 4, 15_000, &[]),
+        ("parts", 4, 55, most),
     ] {
-        let mut running = Running::start(&inline(""), "info").await;
+        let running = Running::start(&inline(""), "info").await;
         running.until_ready().await;
         let client = AuthorizationClient::new(channel(running.grpc));
         assert_eq!(check_token(&client, &good()).await.unwrap().code(), "allowed");
         let before = running.resident();
         let mut hostile = tokio::task::JoinSet::new();
-        for _ in 0..40 {
+        for _ in 0..connections {
             hostile.spawn(holds_calls(running.grpc, traceparent, data));
         }
         wait_until("all are there", || async {
-            let r = match reqwest::get(format!("http://{}/metrics", running.admin)).await {
-                Ok(r) => r,
-                Err(e) => {
-                    eprintln!("FAILED GET {e:?}");
-                    return true;
-                }
-            };
-            let metrics = r.text().await.unwrap();
-            series(&metrics, "passage_authz_connections")["{port=\"grpc\"}"] >= 41.0
+            let (_, metrics) = get(running.admin, "/metrics").await;
+            series(&metrics, "passage_authz_connections")["{port=\"grpc\"}"] > f64::from(connections)
         })
         .await;
-        eprintln!("alive {:?}", running.process.try_wait());
-        if running.process.try_wait().unwrap().is_some() {
-            eprintln!("{:?}", running.end().await);
-            return;
-        }
         // Over a few seconds, for calls that do not get their message are refused after one.
         let mut pace = tokio::time::interval(Duration::from_millis(10));
         for at in 0..300 {
@@ -161,8 +150,7 @@ async fn calls_whose_message_never_comes_refuse_no_check_of_another_connection()
             assert_eq!(answer.unwrap().expect(what).code(), "allowed", "{what}: in a burst");
         }
         let grown = running.resident().saturating_sub(before);
-        eprintln!("{what}: {grown} KiB");
-        assert!(grown < 192 * 1024, "{what}: {grown} KiB more");
+        assert!(grown < 128 * 1024, "{what}: {grown} KiB more");
         hostile.shutdown().await;
     }
 }
