@@ -28,7 +28,7 @@ use crate::server::listen::{Address, BindError, Listener};
 use crate::server::overload::Admission;
 use crate::server::tls::{Tls, TlsError};
 use crate::server::workers::{Threads, Workers};
-use crate::server::{self, Drained, Options, PortCounters, Protocol};
+use crate::server::{self, Drained, Options, PortCounters, Protocol, WhenFull};
 
 mod clock_watch;
 pub(crate) mod engine;
@@ -38,7 +38,8 @@ mod tasks;
 pub use crate::app::reload::ConfigSource;
 pub(crate) use crate::app::reload::log_warnings;
 
-/// Connections the admin port takes: a few probes and scrapers.
+/// Connections the admin port takes: a few probes and scrapers. Past it idle ones are closed, for a failed liveness probe
+/// restarts the process.
 const MAX_ADMIN_CONNECTIONS: usize = 256;
 
 /// Everything that a service is made of.
@@ -216,6 +217,7 @@ impl Bound {
             protocol: Protocol::Http2,
             tls,
             max_connections: server.max_connections,
+            when_full: WhenFull::RefuseNew,
             max_age: server.max_connection_age,
             drain_timeout: server.drain_timeout,
             workers,
@@ -271,6 +273,7 @@ fn serve_admin(
         std::future::ready(Ok::<_, Infallible>(response))
     };
     let options = Options::plain(Protocol::Http1, Handle::current(), MAX_ADMIN_CONNECTIONS, drain_timeout);
+    let options = Options { when_full: WhenFull::CloseIdle, ..options };
     server::serve(listener, options, Arc::default(), respond, drained)
 }
 

@@ -21,7 +21,7 @@ use crate::api::unary::{self, ReadError, ResponseBody};
 use crate::domain::denial::Denial;
 use crate::domain::request::TraceHeaders;
 use crate::live::Live;
-use crate::server::overload::Admission;
+use crate::server::overload::{Admission, ConnectionShare, Deadline};
 use crate::wire::envoy;
 
 /// A health or reflection request is one name. tonic reserves memory for the length that a message announces.
@@ -46,11 +46,20 @@ struct Routes<H, R> {
 /// different connections do not write to one cache line.
 pub(crate) struct Services<H, R>(Arc<PerConnection<H, R>>);
 
-struct PerConnection<H, R>(Arc<Routes<H, R>>);
+struct PerConnection<H, R> {
+    routes: Arc<Routes<H, R>>,
+    share: ConnectionShare,
+}
+
+impl<H, R> PerConnection<H, R> {
+    fn new(routes: Arc<Routes<H, R>>) -> Self {
+        Self { routes, share: ConnectionShare::default() }
+    }
+}
 
 impl<H, R> Clone for Services<H, R> {
     fn clone(&self) -> Self {
-        Self(Arc::new(PerConnection(Arc::clone(&self.0.0))))
+        Self(Arc::new(PerConnection::new(Arc::clone(&self.0.routes))))
     }
 }
 
@@ -69,7 +78,7 @@ pub(crate) fn services<H: Health>(
         .build_v1()?;
     let health = health.max_decoding_message_size(MAX_QUERY_BYTES);
     let reflection = reflection.max_decoding_message_size(MAX_QUERY_BYTES);
-    Ok(Services(Arc::new(PerConnection(Arc::new(Routes {
+    Ok(Services(Arc::new(PerConnection::new(Arc::new(Routes {
         live,
         admission,
         health,
@@ -86,7 +95,7 @@ impl<H: Health, R: ServerReflection> Services<H, R> {
     ) -> impl Future<Output = CallResult> + Send + use<H, R> {
         let connection = Arc::clone(&self.0);
         if request.uri().path() != envoy::CHECK {
-            return Either::Right(boxed(async move { connection.0.query(request).await }));
+            return Either::Right(boxed(async move { connection.routes.query(request).await }));
         }
         match unary::refuse_by_headers(request.headers()) {
             None => Either::Left(answer_check(connection, request)),
@@ -102,22 +111,27 @@ fn boxed(
     Box::pin(call)
 }
 
-/// Not an `async fn`: its future would hold the request twice, and take its ticket at the first poll instead of now.
+/// Not an `async fn`: its future would hold the request twice, and its deadline would be counted from the first poll.
 fn answer_check<H: Health, R: ServerReflection>(
     connection: Arc<PerConnection<H, R>>,
     request: Request<Incoming>,
 ) -> impl Future<Output = CallResult> + Send {
-    // The check's wait for its turn is measured from here.
-    let ticket = connection.0.admission.begin();
+    let deadline = Deadline::of_call(unary::call_timeout(request.headers()));
     let (mut parts, body) = request.into_parts();
-    let trace = CallTrace::take(&mut parts.headers);
+    let mut trace = CallTrace::take(&mut parts.headers);
     async move {
-        if let Err(refused) = ticket.in_time() {
-            return Ok(unary::failure(&Status::unavailable(refused.to_string())));
-        }
-        let Routes { live, admission, .. } = &*connection.0;
-        let answer = match unary::read_message(body, admission.partial_message()).await {
-            Ok(message) => decide(live, trace.as_ref(), &message).await,
+        let PerConnection { routes, share } = &*connection;
+        let Routes { live, admission, .. } = &**routes;
+        let detach = || trace.as_mut().map_or(0, CallTrace::detach);
+        let answer = match unary::read_message(body, deadline, admission.unfinished(share), detach).await {
+            Ok(message) => {
+                // Only a whole message takes a place among the checks under way: HEADERS alone cost a client nothing.
+                let ticket = admission.begin();
+                if let Err(refused) = ticket.in_time(deadline) {
+                    return Ok(unary::failure(&Status::unavailable(refused.to_string())));
+                }
+                decide(live, trace.as_ref(), &message).await
+            }
             Err(ReadError::TooLarge) => deny_too_large(live),
             Err(ReadError::Failed(status)) => return Ok(unary::failure(&status)),
         };
@@ -155,6 +169,19 @@ impl CallTrace {
     fn take(headers: &mut HeaderMap) -> Option<Self> {
         let traceparent = headers.remove(TRACEPARENT)?;
         Some(Self { traceparent, tracestate: headers.remove(TRACESTATE) })
+    }
+
+    /// Copies the values, which are slices of the connection's read buffer and keep all of it in memory. The bytes of
+    /// the copies.
+    fn detach(&mut self) -> usize {
+        let Self { traceparent, tracestate } = self;
+        let values = std::iter::once(traceparent).chain(tracestate);
+        values.fold(0, |bytes, value| {
+            if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                *value = copy;
+            }
+            bytes + value.len()
+        })
     }
 
     fn headers(&self) -> TraceHeaders<'_> {

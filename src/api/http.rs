@@ -17,7 +17,7 @@ use crate::domain::token::Withheld;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::live::Live;
 use crate::server::fragments::MayBeCut;
-use crate::server::overload::Admission;
+use crate::server::overload::{Admission, Deadline};
 use crate::wire::denied::{self, Denied};
 
 /// Answers checks over HTTP.
@@ -59,10 +59,10 @@ impl HttpChecks {
 
     /// Answers one request. Its body, if any, is not read.
     pub(crate) fn respond(self, request: Parts) -> impl Future<Output = Response<Full<Bytes>>> + Send {
-        // The check's wait for its turn is measured from here.
-        let ticket = self.admission.begin();
+        // No body is read, so the check is whole now; its wait for its turn is measured from here.
+        let (ticket, deadline) = (self.admission.begin(), Deadline::of_call(None));
         async move {
-            match ticket.in_time() {
+            match ticket.in_time(deadline) {
                 Ok(()) => self.answer(request).await,
                 Err(refused) => {
                     tracing::debug!(%refused, "a check was refused");
