@@ -335,7 +335,8 @@ async fn forward_auth_sends_empty_and_names_what_is_to_be_removed() {
     let request = request.header("x-original-method", "GET").header("x-original-url", "http://h/a");
     let got = said(request.header("cookie", format!("psg_auth_token={good}"))).await;
     assert_eq!(got.status, 200, "{}", got.body);
-    assert_eq!(got.header("x-envoy-auth-headers-to-remove"), Some("authorization,x-api-token,cookie"));
+    let named = got.header("x-envoy-auth-headers-to-remove").unwrap();
+    assert!(named.ends_with(",authorization,x-api-token,cookie"), "{named}");
     for name in ["authorization", "x-api-token", "cookie"] {
         assert_eq!(got.header(name), Some(""), "{name}");
     }

@@ -59,7 +59,7 @@ async fn an_empty_set_ends_all_tokens_and_new_keys_bring_them_back() {
         let login = FakeIssuer::start(Behavior::Hang).await;
         let uri = format!("{}/keys", issuer.url());
         login.behave(Behavior::json(&json!({"issuer": login.url(), "jwks_uri": uri})));
-        let refresh = format!("interval: 100ms, unknown_kid_cooldown: 1h, {PATIENT}");
+        let refresh = format!("interval: 100ms, {PATIENT}");
         let (iss, text) = if discovery {
             let text = config("{discovery: true}", &refresh);
             (login.url(), text.replace("issuer: i,", &format!("issuer: '{}',", login.url())))
@@ -98,7 +98,7 @@ async fn an_empty_set_ends_all_tokens_and_new_keys_bring_them_back() {
 #[tokio::test]
 async fn an_empty_set_is_an_answer_from_the_first_fetch_on() {
     let issuer = FakeIssuer::start(no_keys()).await;
-    let refresh = format!("interval: 1h, unknown_kid_cooldown: 1h, {PATIENT}");
+    let refresh = format!("interval: 1h, {PATIENT}");
     let service = Service::start(&config(&format!("{{url: '{}'}}", issuer.url()), &refresh)).await;
     assert_eq!(service.bearer(&mint("a")).await.code(), "key_unknown");
     shows_no_keys(&service).await;
@@ -139,8 +139,7 @@ async fn a_key_file_may_be_emptied() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), jwks(&[&key("a")]).to_string()).unwrap();
     let keys = format!("{{file: '{}'}}", file.path().display());
-    let service =
-        Service::ready(&config(&keys, &format!("interval: 1h, unknown_kid_cooldown: 1h, {PATIENT}"))).await;
+    let service = Service::ready(&config(&keys, &format!("interval: 1h, {PATIENT}"))).await;
     assert_eq!(service.bearer(&mint("a")).await.code(), "allowed");
     fs::write(file.path(), "{\"keys\": []}").unwrap();
     wait_until("the file is read again", || async { changes(&service).await > 1.5 }).await;
