@@ -12,7 +12,7 @@ pub(crate) mod key_set;
 pub(crate) mod number;
 pub(crate) mod policy;
 mod public_key;
-mod readings;
+pub(crate) mod readings;
 pub(crate) mod request;
 pub(crate) mod token;
 pub(crate) mod token_fault;

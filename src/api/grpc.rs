@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,9 @@ use crate::wire::envoy;
 const MAX_QUERY_BYTES: usize = 4 * 1024;
 
 /// A health or reflection request that has not arrived after this time is refused.
+/// The most calls of health and reflection that one connection may have open: they may stay open for long, and each holds its
+/// headers and the beginning of a message.
+const MAX_QUERIES: usize = 8;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -49,11 +53,13 @@ pub(crate) struct Services<H, R>(Arc<PerConnection<H, R>>);
 struct PerConnection<H, R> {
     routes: Arc<Routes<H, R>>,
     share: ConnectionShare,
+    /// Places for calls of the services beside `Check`.
+    queries: Arc<Semaphore>,
 }
 
 impl<H, R> PerConnection<H, R> {
     fn new(routes: Arc<Routes<H, R>>) -> Self {
-        Self { routes, share: ConnectionShare::default() }
+        Self { routes, share: ConnectionShare::default(), queries: Arc::new(Semaphore::new(MAX_QUERIES)) }
     }
 }
 
@@ -95,12 +101,24 @@ impl<H: Health, R: ServerReflection> Services<H, R> {
     ) -> impl Future<Output = CallResult> + Send + use<H, R> {
         let connection = Arc::clone(&self.0);
         if request.uri().path() != envoy::CHECK {
-            return Either::Right(boxed(async move { connection.routes.query(request).await }));
+            return Either::Right(boxed(async move { connection.query(request).await }));
         }
         match unary::refuse_by_headers(request.headers()) {
             None => Either::Left(answer_check(connection, request)),
             Some(response) => Either::Right(boxed(async move { Ok(response) })),
         }
+    }
+}
+
+impl<H: Health, R: ServerReflection> PerConnection<H, R> {
+    /// Answers a call to one of the other services, if the connection has a place for it.
+    async fn query(&self, request: Request<Incoming>) -> CallResult {
+        let Ok(place) = Arc::clone(&self.queries).try_acquire_owned() else {
+            return Ok(unary::failure(&Status::resource_exhausted(
+                "too many calls of this connection are open",
+            )));
+        };
+        self.routes.query(request, place).await
     }
 }
 
@@ -120,7 +138,7 @@ fn answer_check<H: Health, R: ServerReflection>(
     let (mut parts, body) = request.into_parts();
     let mut trace = CallTrace::take(&mut parts.headers);
     async move {
-        let PerConnection { routes, share } = &*connection;
+        let PerConnection { routes, share, queries: _ } = &*connection;
         let Routes { live, admission, .. } = &**routes;
         let detach = || trace.as_mut().map_or(0, CallTrace::detach);
         let answer = match unary::read_message(body, deadline, admission.unfinished(share), detach).await {
@@ -141,7 +159,7 @@ fn answer_check<H: Health, R: ServerReflection>(
 
 impl<H: Health, R: ServerReflection> Routes<H, R> {
     /// Answers a call to one of the other services.
-    async fn query(&self, request: Request<Incoming>) -> CallResult {
+    async fn query(&self, request: Request<Incoming>, place: OwnedSemaphorePermit) -> CallResult {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let responding = match service.map(|(service, _)| service) {
             Some(name) if name == <HealthServer<H> as NamedService>::NAME => {
@@ -155,7 +173,7 @@ impl<H: Health, R: ServerReflection> Routes<H, R> {
         let Ok(response) = timeout(QUERY_TIMEOUT, responding).await else {
             return Ok(unary::failure(&Status::deadline_exceeded("the request did not arrive in time")));
         };
-        Ok(response?.map(|body| ResponseBody::stream(body, self.end_streams.clone())))
+        Ok(response?.map(|body| ResponseBody::stream(body, self.end_streams.clone(), place)))
     }
 }
 

@@ -78,9 +78,14 @@ impl HttpChecks {
         let authorizer = &current.authorizer;
         let settings = &self.settings;
         let envoy = settings.style == Style::Envoy;
+        let may_be_cut = envoy && request.extensions.get::<MayBeCut>().is_some();
         let marked_path = envoy.then(|| marked_path(&request, &settings.path_prefix)).flatten();
         let verdict = match settings.view(&mut request, marked_path.as_deref()) {
-            Some(request) if settings.refuses_identity_of(&request, &authorizer.identity) => {
+            // A parameter of the query may be behind the fragment.
+            Some(request)
+                if (may_be_cut && authorizer.looks_at_queries())
+                    || settings.refuses_identity_of(&request, &authorizer.identity) =>
+            {
                 authorizer.deny_unjudged(Denial::RequestMalformed, &request)
             }
             Some(request) => authorizer.decide(&request).await,

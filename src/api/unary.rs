@@ -11,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout_at;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
@@ -183,12 +184,21 @@ pub(crate) enum ResponseBody {
     End,
     /// A body of tonic's. A health Watch has no end of its own and would hold up every drain: the body ends with
     /// UNAVAILABLE once `cancelled` is ready and what was sent before is out.
-    Stream { body: tonic::body::Body, cancelled: Pin<Box<WaitForCancellationFutureOwned>> },
+    Stream {
+        body: tonic::body::Body,
+        cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+        /// Its place among the connection's streams, free again when the body is dropped.
+        _place: OwnedSemaphorePermit,
+    },
 }
 
 impl ResponseBody {
-    pub(crate) fn stream(body: tonic::body::Body, cancel: CancellationToken) -> Self {
-        Self::Stream { body, cancelled: Box::pin(cancel.cancelled_owned()) }
+    pub(crate) fn stream(
+        body: tonic::body::Body,
+        cancel: CancellationToken,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self::Stream { body, cancelled: Box::pin(cancel.cancelled_owned()), _place: place }
     }
 }
 
@@ -208,7 +218,7 @@ impl Body for ResponseBody {
                 (Frame::trailers(trailers), Self::End)
             }
             Self::End => return Poll::Ready(None),
-            Self::Stream { body, cancelled } => match Pin::new(body).poll_frame(context) {
+            Self::Stream { body, cancelled, _place: _ } => match Pin::new(body).poll_frame(context) {
                 Poll::Pending if cancelled.as_mut().poll(context).is_ready() => {
                     let status = Status::unavailable("the server is going away").into_http::<()>();
                     (Frame::trailers(status.into_parts().0.headers), Self::End)
@@ -223,7 +233,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             // A failed call of tonic's has no body: its headers must end the stream ("Trailers-Only").
-            Self::Stream { body, cancelled: _ } => body.is_end_stream(),
+            Self::Stream { body, cancelled: _, _place: _ } => body.is_end_stream(),
             Self::End => true,
             Self::Message(_) | Self::Trailers => false,
         }
@@ -232,9 +242,16 @@ impl Body for ResponseBody {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use futures_util::StreamExt as _;
+    use tokio::sync::Semaphore;
 
     use super::*;
+
+    fn place() -> OwnedSemaphorePermit {
+        Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
+    }
 
     #[test]
     fn timeouts_of_calls() {
@@ -278,13 +295,16 @@ mod tests {
         let watch = futures_util::stream::iter([Ok::<_, Status>(Frame::data(last_status.clone()))])
             .chain(futures_util::stream::pending());
         let watch = tonic::body::Body::new(http_body_util::StreamBody::new(watch));
-        let mut body = ResponseBody::stream(watch, cancel.clone());
+        let mut body = ResponseBody::stream(watch, cancel.clone(), place());
         cancel.cancel();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), last_status);
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
         assert_eq!(trailers["grpc-status"], "14");
         assert!(body.is_end_stream() && body.frame().await.is_none());
         // A call that failed.
-        assert!(ResponseBody::stream(tonic::body::Body::empty(), CancellationToken::new()).is_end_stream());
+        assert!(
+            ResponseBody::stream(tonic::body::Body::empty(), CancellationToken::new(), place())
+                .is_end_stream()
+        );
     }
 }

@@ -13,8 +13,9 @@ use crate::domain::identity::Identity;
 use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::key_set::KeySet;
 use crate::domain::policy::{Access, Policy, Rule, Selection};
+use crate::domain::readings::method;
 use crate::domain::request::Request;
-use crate::domain::token::{self, Forwarded, Token};
+use crate::domain::token::{self, Forwarded, Token, TokenSource};
 use crate::domain::token_fault::TokenFault;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, Unverified, Verified};
@@ -41,6 +42,12 @@ pub(crate) struct Authorizer {
 }
 
 impl Authorizer {
+    /// Whether something in a query may decide: a token, or a method that a request stands for.
+    pub(crate) fn looks_at_queries(&self) -> bool {
+        let is_query = |source: &TokenSource| matches!(source, TokenSource::Query(_));
+        self.policy.looks_at_methods() || self.tokens.from.iter().any(is_query)
+    }
+
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let start = self.observers.start(&self.clock);
         let mut forwarded = Forwarded::AsSent;
@@ -132,7 +139,8 @@ impl Authorizer {
             Access::Optional | Access::Required => {}
         }
         let sources = &self.tokens.from;
-        if self.check_flags.allow_preflight && request.is_preflight() {
+        // A browser's preflight overrides no method; to a framework that lets it, another request is no preflight.
+        if self.check_flags.allow_preflight && request.is_preflight() && method::is_plain(request) {
             // A browser sends no credentials with a preflight (Fetch standard, "CORS-preflight fetch").
             *forwarded = Forwarded::NoToken;
             return Ok(anonymous());

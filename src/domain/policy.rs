@@ -24,7 +24,7 @@ pub(crate) use selection::Selection;
 
 /// The most readings of one request, method and host included, that are looked up one by one. One with more falls under every
 /// rule.
-const MAX_LOOKUPS: usize = 128;
+const MAX_LOOKUPS: usize = 96;
 
 /// All rules, in their order.
 #[derive(Debug)]
@@ -92,6 +92,11 @@ impl Policy {
         Self { rules, by_name, indexes, ignored, methods, looks_at, otherwise: Rule::default() }
     }
 
+    /// Whether any rule looks at the method.
+    pub(crate) const fn looks_at_methods(&self) -> bool {
+        self.looks_at.methods
+    }
+
     /// The claims that rules ask for.
     pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
         self.rules.iter().flat_map(|rule| rule.require.claims.iter().map(|(claim, _)| claim))
@@ -124,15 +129,20 @@ impl Policy {
             method::methods(request, &self.methods).into_iter().map(Cow::Owned).collect()
         };
         let names = authority.as_ref().map_or_else(|| vec![""], |authority| authority.names().collect());
-        let port = authority.as_ref().and_then(|authority| authority.port);
+        let ports = authority.as_ref().map_or([None, None], Authority::ports);
+        let [port, spelt_otherwise] = ports;
+        let ports = || std::iter::once(port).chain(spelt_otherwise.map(Some));
         let mut selected = Selected(None);
-        let each = methods.iter().flat_map(|method| names.iter().map(move |name| (&**method, *name)));
+        let hosts = || names.iter().flat_map(|name| ports().map(move |port| (*name, port)));
+        let each = methods.iter().flat_map(|method| hosts().map(move |(host, port)| (&**method, host, port)));
         match path {
             Readings::One(path) => {
-                each.for_each(|(method, host)| self.add_folded(method, host, port, path, 0, &mut selected));
+                each.for_each(|(method, host, port)| {
+                    self.add_folded(method, host, port, path, 0, &mut selected);
+                });
             }
-            Readings::Several(all) if all.len() * methods.len() * names.len() <= MAX_LOOKUPS => {
-                for (method, host) in each {
+            Readings::Several(all) if all.len() * methods.len() * hosts().count() <= MAX_LOOKUPS => {
+                for (method, host, port) in each {
                     for Reading { level, path } in &all {
                         self.add_folded(method, host, port, path, *level, &mut selected);
                     }
@@ -168,21 +178,26 @@ impl Policy {
 
     /// Adds the first rule that matches. A rule that restricts must not be escaped by another port than its host pattern means,
     /// or by another spelling of an escape in its path; one that opens must not be met by either. So where they may differ,
-    /// the request is looked up in both ways.
+    /// the request is looked up in both ways, each by itself: a rule that is met in one of them hides none that another way finds.
     fn add_first<'p>(&'p self, asked: Asked<'_>, index: &Index, selected: &mut Selected<'p>) {
-        let first = |restricts: &dyn Fn(&Rule) -> bool| {
-            let matches =
-                |at: usize| self.rules.get(at).is_some_and(|rule| asked.matches(rule, restricts(rule)));
+        let find = |any_port: &dyn Fn(&Rule) -> bool, any_level: bool| {
+            let matches = |at: usize| {
+                let any_level =
+                    |rule: &Rule| any_level && (rule.restricts() || rule.access == Access::Required);
+                self.rules.get(at).is_some_and(|rule| asked.matches(rule, any_port(rule), any_level(rule)))
+            };
             index.first(asked.path, asked.host, matches).and_then(|at| self.ranked(at))
         };
-        let exact = first(&|_| false);
-        selected.add(exact.unwrap_or_else(|| self.otherwise()));
         let is_usual = matches!(asked.port, None | Some("80" | "443"));
-        if self.looks_at.ports || self.looks_at.levels || !is_usual {
-            let names_port = exact.is_some_and(|(_, rule)| rule.names_a_port());
-            let restricts =
-                |rule: &Rule| rule.restricts() || (!names_port && rule.access == Access::Required);
-            selected.add(first(&restricts).unwrap_or_else(|| self.otherwise()));
+        for any_level in [false, true].into_iter().take(1 + usize::from(self.looks_at.levels)) {
+            let exact = find(&|_| false, any_level);
+            selected.add(exact.unwrap_or_else(|| self.otherwise()));
+            if self.looks_at.ports || !is_usual {
+                let names_port = exact.is_some_and(|(_, rule)| rule.names_a_port());
+                let any_port =
+                    |rule: &Rule| rule.restricts() || (!names_port && rule.access == Access::Required);
+                selected.add(find(&any_port, any_level).unwrap_or_else(|| self.otherwise()));
+            }
         }
     }
 
@@ -221,11 +236,11 @@ impl Policy {
 }
 
 impl Asked<'_> {
-    fn matches(&self, rule: &Rule, restricts: bool) -> bool {
+    fn matches(&self, rule: &Rule, any_port: bool, any_level: bool) -> bool {
         let Self { method, host, port, path, level, ignored } = *self;
         rule.matches_method(method)
-            && rule.matches_host(host, port, restricts)
-            && rule.matches_path(path, level, ignored, restricts)
+            && rule.matches_host(host, port, any_port)
+            && rule.matches_path(path, level, ignored, any_level)
     }
 }
 

@@ -17,12 +17,13 @@ mod steps;
 pub(crate) use steps::MAX_LEVEL;
 use steps::Step;
 
-/// The most readings that are worked out for one target. A target that a person means has a few; one with more falls
-/// under every rule.
+/// The most readings that are worked out for one target. A target that a person means has a few; one with more falls under
+/// every rule, as does one whose readings cannot be told (`steps::is_unclear`).
 const MAX_READINGS: usize = 48;
 
-/// The most bytes of readings that are worked out for one target, with the same consequence.
-const MAX_BYTES: usize = 48 * 1024;
+/// The most bytes of readings that are worked out for one target beside the path as sent, with the same consequence: it bounds
+/// the work to a few times that of a plain path of that length.
+const MAX_BYTES: usize = 6 * 1024;
 
 /// As sent or plainly read, the target holds a control character, a broken escape, overlong UTF-8 or `#`, does not begin
 /// with a slash, or climbs above the root.
@@ -73,23 +74,31 @@ impl<'a> Readings<'a> {
         if sent.first() != Some(&b'/') || !steps::is_well_formed(&sent) || steps::climbs(&sent) {
             return Err(NotAPath);
         }
-        Ok(closure(sent.into_owned()).map_or(Self::TooMany, Self::Several))
+        let mut sent = sent.into_owned();
+        steps::capitalise_escapes(&mut sent);
+        Ok(closure(sent).map_or(Self::TooMany, Self::Several))
     }
 }
 
 /// All that a path becomes by any steps in any order; `None` if that is too much to work out.
 fn closure(sent: Vec<u8>) -> Option<Vec<Reading>> {
-    let mut bytes = sent.len();
+    let mut bytes = 0;
     let mut found = vec![Reading { level: 0, path: sent }];
     let mut at = 0;
     while at < found.len() {
         for step in Step::ALL {
             let Some(from) = found.get(at) else { break };
             let level = from.level + step.levels();
-            let Some(path) = (level <= MAX_LEVEL).then(|| step.apply(&from.path, from.level)).flatten()
+            let Some(mut path) = (level <= MAX_LEVEL).then(|| step.apply(&from.path, from.level)).flatten()
             else {
                 continue;
             };
+            if step.levels() > 0 {
+                steps::capitalise_escapes(&mut path);
+                if steps::is_unclear(&path) {
+                    return None;
+                }
+            }
             // One that was decoded less often can become all that this one can.
             if found.iter().any(|other| other.level <= level && other.path == path) {
                 continue;
@@ -116,7 +125,11 @@ pub(crate) fn levels(text: &[u8]) -> [Vec<Vec<u8>>; MAX_LEVEL + 1] {
     std::array::from_fn(|level| {
         if level > 0 {
             let decoded = |step: Step| {
-                texts.iter().map(move |text| step.apply(text, level).unwrap_or_else(|| text.clone()))
+                texts.iter().map(move |text| {
+                    let mut text = step.apply(text, level).unwrap_or_else(|| text.clone());
+                    steps::capitalise_escapes(&mut text);
+                    text
+                })
             };
             let all: Vec<_> = decoded(Step::Decode).chain(decoded(Step::DecodeButSlashes)).collect();
             texts = all;
@@ -173,7 +186,9 @@ fn escaped(path: &[u8]) -> Result<Cow<'_, [u8]>, NotAPath> {
 
 /// A pattern's text, its characters beyond ASCII written as escapes; `None` for one that no path could hold.
 pub(crate) fn escaped_text(text: &str) -> Option<String> {
-    String::from_utf8(escaped(text.as_bytes()).ok()?.into_owned()).ok()
+    let mut text = escaped(text.as_bytes()).ok()?.into_owned();
+    steps::capitalise_escapes(&mut text);
+    String::from_utf8(text).ok()
 }
 
 #[cfg(test)]

@@ -179,15 +179,11 @@ pub(super) fn has_case(path: &[u8]) -> bool {
     path.iter().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii())
 }
 
-/// A character in small letters, and the two that servers take for an ASCII letter although Unicode's lower case does not: the
-/// dotted capital I (one character in some languages' tables) and the long s (whose capital is S).
+/// A character as what compares it without case takes it for: the small letter of its capital, so that all letters with one
+/// capital are alike (the dotless i, the long s, both sigmas), and the dotted capital I, which some tables make one letter.
 fn small(c: char) -> impl Iterator<Item = char> {
-    let c = match c {
-        '\u{130}' => 'i',
-        '\u{17f}' => 's',
-        c => c,
-    };
-    c.to_lowercase()
+    let c = if c == '\u{130}' { 'i' } else { c };
+    c.to_uppercase().flat_map(char::to_lowercase)
 }
 
 /// A path, or a path and all below it.

@@ -45,6 +45,12 @@ impl<'a> Authority<'a> {
         let relative = self.name.strip_suffix('.').filter(|name| !name.is_empty());
         std::iter::once(self.name.as_ref()).chain(relative)
     }
+
+    /// The port as sent, and without the zeros in front of it if it has some: servers compare numbers.
+    pub(crate) fn ports(&self) -> [Option<&'a str>; 2] {
+        let number = self.port.map(|port| port.trim_start_matches('0'));
+        [self.port, number.filter(|number| !number.is_empty() && Some(*number) != self.port)]
+    }
 }
 
 /// The port behind a name, if there is one; `None` for anything else.

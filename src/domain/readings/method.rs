@@ -1,6 +1,7 @@
 //! The readings of a method: as sent, in capitals, and what a header or a query parameter says that it stands for. Frameworks
 //! look for these on a POST, some on any request. A method in the body of a form is not seen here.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use memchr::memchr;
@@ -10,8 +11,12 @@ use crate::domain::request::Request;
 /// Headers by which frameworks let a request stand for another method.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
-/// The query parameter that means the same to some of them.
-const OVERRIDE_PARAMETER: &str = "_method";
+/// The query parameters that mean the same to some of them, `_` for any mark.
+const OVERRIDE_PARAMETERS: [&str; 5] =
+    ["_method", "_httpmethod", "x_http_method_override", "x_http_method", "x_method_override"];
+
+/// The most methods of headers and parameters that are told apart. A request with more may stand for any method.
+const MAX_OVERRIDES: usize = 16;
 
 /// The methods that servers may take a request's for. `named` are the methods that rules name: of all others one is enough, so
 /// the number of readings is bounded by the configuration.
@@ -29,15 +34,20 @@ pub(crate) fn methods(request: &Request<'_>, named: &HashSet<Vec<u8>>) -> Vec<Ve
     };
     add(request.method);
     // Envoy joins the values of a header that comes twice.
-    let headers = overrides(request).flat_map(|value| value.split(|byte| *byte == b','));
-    headers.for_each(&mut add);
+    let headers = overrides(request).flat_map(|value| value.split(|byte| *byte == b',')).map(Cow::Borrowed);
     let query = request.path.iter().position(|byte| *byte == b'?').and_then(|at| request.path.get(at + 1..));
-    for pair in query.unwrap_or_default().split(|byte| matches!(byte, b'&' | b';')) {
+    let pairs = query.unwrap_or_default().split(|byte| matches!(byte, b'&' | b';'));
+    let parameters = pairs.filter_map(|pair| {
         let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
         let (name, value) = pair.split_at(equals);
-        if is_override_parameter(name) {
-            add(&decoded(value.get(1..).unwrap_or_default()));
-        }
+        is_override_parameter(name).then(|| decoded(value.get(1..).unwrap_or_default()))
+    });
+    let mut all = headers.chain(parameters);
+    all.by_ref().take(MAX_OVERRIDES).for_each(|method| add(&method));
+    if all.next().is_some() {
+        named.iter().for_each(|method| add(method));
+        // Any method that no rule names stands for all of them.
+        add(b"-");
     }
     readings
 }
@@ -67,21 +77,24 @@ fn has_parameter(query: &[u8]) -> bool {
             .any(|pair| is_override_parameter(pair.split(|byte| *byte == b'=').next().unwrap_or_default()))
 }
 
-/// PHP reads other marks at a name's begin as `_`.
+/// Whether a parameter's name may be read as one of [`OVERRIDE_PARAMETERS`]. PHP takes marks in a name for `_`, leaves out spaces
+/// before it, and ends it at a null.
 fn is_override_parameter(name: &[u8]) -> bool {
-    // Escaped three times as long, which is all of it.
-    if !(OVERRIDE_PARAMETER.len()..=3 * OVERRIDE_PARAMETER.len()).contains(&name.len()) {
-        return false;
-    }
     let name = decoded(name);
-    let mark =
-        |byte: u8| if matches!(byte, b'.' | b' ' | b'[' | b'+') { b'_' } else { byte.to_ascii_lowercase() };
-    name.iter().map(|byte| mark(*byte)).eq(OVERRIDE_PARAMETER.bytes())
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    let is_space = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0x0b | b'+');
+    let spaces = name.iter().take_while(|byte| is_space(byte)).count();
+    [Some(name), name.get(spaces..)].into_iter().flatten().any(is_one)
+}
+
+fn is_one(name: &[u8]) -> bool {
+    let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
+    OVERRIDE_PARAMETERS.iter().any(|own| own.len() == name.len() && name.iter().map(folded).eq(own.bytes()))
 }
 
 /// A query's text with its escapes decoded; what is none stays.
-fn decoded(text: &[u8]) -> Vec<u8> {
-    super::decoded_once(text).unwrap_or_else(|| text.to_vec())
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    super::decoded_once(text).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub(super) enum Step {
     ResolveDots,
     /// What follows two slashes is a host (RFC 3986 section 4.2, the URL standard): it is no part of the path.
     CutAuthority,
+    /// The same for those that end a host at a slash alone, and not at a backslash.
+    CutAuthorityAtSlash,
     /// Every escape is its byte.
     Decode,
     /// Every escape but `%2f` and `%5c`.
@@ -39,7 +41,7 @@ pub(super) enum Step {
 
 impl Step {
     /// Those that decode nothing come first: what they lead to can still be decoded.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::DecodeUnreserved,
         Self::DecodeSlash,
         Self::DecodeBackslash,
@@ -51,6 +53,7 @@ impl Step {
         Self::MergeSlashes,
         Self::ResolveDots,
         Self::CutAuthority,
+        Self::CutAuthorityAtSlash,
         Self::Decode,
         Self::DecodeButSlashes,
         Self::DropInvalidUtf8,
@@ -82,7 +85,8 @@ impl Step {
             Self::CutAtDecodedQuery => None,
             Self::MergeSlashes => memmem::find(path, b"//").map(|_| merged(path)),
             Self::ResolveDots => Some(without_dots(path)).filter(|resolved| resolved != path),
-            Self::CutAuthority => without_authority(path),
+            Self::CutAuthority => without_authority(path, |byte| matches!(byte, b'/' | b'\\')),
+            Self::CutAuthorityAtSlash => without_authority(path, |byte| byte == b'/'),
             Self::DropInvalidUtf8 => str::from_utf8(path)
                 .is_err()
                 .then(|| path.utf8_chunks().flat_map(|chunk| chunk.valid().as_bytes()).copied().collect()),
@@ -223,12 +227,39 @@ fn without_dots(path: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// What follows the host, if a path begins as a reference with one does; a backslash counts as a slash.
-fn without_authority(path: &[u8]) -> Option<Vec<u8>> {
-    let is_slash = |byte: &&u8| matches!(byte, b'/' | b'\\');
-    let slashes = path.iter().take_while(is_slash).count();
+/// What follows the host, if a path begins as a reference with one does; before it, a backslash counts as a slash.
+fn without_authority(path: &[u8], ends_host: impl Fn(u8) -> bool) -> Option<Vec<u8>> {
+    let slashes = path.iter().take_while(|byte| matches!(byte, b'/' | b'\\')).count();
     let after = path.get(slashes..).filter(|_| slashes > 1)?;
-    let host = after.iter().take_while(|byte| !is_slash(byte)).count();
+    let host = after.iter().take_while(|byte| !ends_host(**byte)).count();
     let rest = after.get(host..).unwrap_or_default();
     Some(if rest.is_empty() { b"/".to_vec() } else { rest.to_vec() })
+}
+
+/// Writes the digits of escapes as capitals: their case means nothing (RFC 3986 section 6.2.2.1).
+pub(super) fn capitalise_escapes(path: &mut [u8]) {
+    let mut at = 0;
+    while let Some(found) = path.get(at..).and_then(|rest| memchr(b'%', rest)) {
+        at += found + 1;
+        if let Some(digits) = path.get_mut(at..at + 2)
+            && digits.iter().all(u8::is_ascii_hexdigit)
+        {
+            digits.make_ascii_uppercase();
+        }
+    }
+}
+
+/// Whether a decoded path has what a request's own path must not have, so that a second decoder behind the first one may find any
+/// character in it or none: a control character, a character in a longer form than its shortest, or `%uXXXX`.
+pub(super) fn is_unclear(path: &[u8]) -> bool {
+    let is_control = |byte: &u8| *byte < b' ' || *byte == 0x7f;
+    let is_overlong =
+        |pair: &[u8]| matches!(pair, [0xc0 | 0xc1, _] | [0xe0, 0x80..0xa0] | [0xf0, 0x80..0x90]);
+    let is_unicode_escape = |at: usize| {
+        let digits = path.get(at + 2..at + 6);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    path.iter().any(is_control)
+        || (!path.is_ascii() && path.windows(2).any(is_overlong))
+        || memmem::find_iter(path, b"%u").chain(memmem::find_iter(path, b"%U")).any(is_unicode_escape)
 }

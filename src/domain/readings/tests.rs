@@ -87,7 +87,7 @@ fn what_servers_read_differently() {
         ("/a/./b/..", &["/a/./b/..", "/a/"][..], &["/"][..]),
         ("/a//b", &["/a//b", "/a/b"], &[]),
         ("/a//../b", &["/a//../b", "/a/../b", "/a/b", "/b"], &[]),
-        ("/%61%2D%7e", &["/%61%2D%7e", "/a-~"], &[]),
+        ("/%61%2D%7E", &["/%61%2D%7E", "/a-~"], &[]),
         ("/v1/things%3Adelete", &["/v1/things%3Adelete", "/v1/things:delete"], &[]),
         ("/odata/%24batch", &["/odata/$batch"], &[]),
         ("/a%2Fb", &["/a%2Fb", "/a/b"], &[]),
@@ -128,10 +128,15 @@ fn what_servers_read_differently() {
         ("/admin%3Fx", &["/admin"], &[]),
         ("/admin%2523x", &["/admin"], &[]),
         ("/adm%FFin/x", &["/admin/x"], &[]),
+        ("//x\\a/admin/y", &["/admin/y"], &[]),
+        ("/a%2fb", &["/a%2Fb", "/a/b"], &["/a%2fb"]),
+        ("/a%252fb", &["/a%252Fb", "/a%2Fb", "/a/b"], &[]),
     ] {
         let found = read(target.as_bytes()).unwrap();
         for path in all_of {
-            assert!(found.contains(*path), "{target} as {path}: {found:?}");
+            let mut capitals = path.as_bytes().to_vec();
+            steps::capitalise_escapes(&mut capitals);
+            assert!(found.contains(str::from_utf8(&capitals).unwrap()), "{target} as {path}: {found:?}");
         }
         for path in none_of {
             assert!(!found.contains(*path), "{target} not as {path}: {found:?}");
@@ -146,6 +151,18 @@ fn the_work_is_bounded() {
     // Every mark in one target.
     assert_eq!(readings("/a;b/%3b%25/%2f/\\x//..//./%24%5c".to_owned()), all);
     assert_eq!(readings(format!("/{}", "%2525".repeat(10_000))), all);
+    // What a second decoder might find in it cannot be told.
+    for target in [
+        "/ad%2509min/x",
+        "/admin%2500x",
+        "/%25u0061dmin",
+        "/%25U0061dmin",
+        "/%25c0%25ae",
+        "/%25c0%ae",
+        "/%25e0%2580%25ae",
+    ] {
+        assert_eq!(readings(target.to_owned()), all, "{target}");
+    }
     assert_eq!(readings(format!("/{}", "a".repeat(60_000))).len(), 1);
     // Many marks of one kind are few readings, and so are escapes of ordinary characters.
     for target in
@@ -162,7 +179,9 @@ proptest! {
     #[test]
     fn readings_of_marks(target in "/([aA.%;/\\\\]|%2e|%2E|%2f|%5c|%25|%61|%3b|\\.\\.|//|\\?){0,24}") {
         if let Ok(found) = read(target.as_bytes()) {
-            prop_assert!(found.contains("too many") || found.contains(target.split('?').next().unwrap()));
+            let sent = target.split('?').next().unwrap().replace("%2f", "%2F").replace("%2e", "%2E");
+            let sent = sent.replace("%5c", "%5C").replace("%3b", "%3B");
+            prop_assert!(found.contains("too many") || found.contains(&sent));
             for path in found {
                 prop_assert!(path.starts_with(['/', '\\']) || path == "too many", "{}", path);
             }
