@@ -130,7 +130,7 @@ fn what_servers_read_differently() {
         ("/adm%FFin/x", &["/admin/x"], &[]),
         ("//x\\a/admin/y", &["/admin/y"], &[]),
         ("/a%2fb", &["/a%2Fb", "/a/b"], &["/a%2fb"]),
-        ("/a%252fb", &["/a%252Fb", "/a%2Fb", "/a/b"], &[]),
+        ("/a%252fb", &["/a%2Fb", "/a/b"], &["/a%2fb"]),
     ] {
         let found = read(target.as_bytes()).unwrap();
         for path in all_of {
@@ -179,8 +179,9 @@ proptest! {
     #[test]
     fn readings_of_marks(target in "/([aA.%;/\\\\]|%2e|%2E|%2f|%5c|%25|%61|%3b|\\.\\.|//|\\?){0,24}") {
         if let Ok(found) = read(target.as_bytes()) {
-            let sent = target.split('?').next().unwrap().replace("%2f", "%2F").replace("%2e", "%2E");
-            let sent = sent.replace("%5c", "%5C").replace("%3b", "%3B");
+            let mut sent = target.split('?').next().unwrap().as_bytes().to_vec();
+            steps::capitalise_escapes(&mut sent);
+            let sent = String::from_utf8(sent).unwrap();
             prop_assert!(found.contains("too many") || found.contains(&sent));
             for path in found {
                 prop_assert!(path.starts_with(['/', '\\']) || path == "too many", "{}", path);

@@ -29,8 +29,11 @@ struct Start {
 /// of the value.
 pub(super) fn places<'a>(header: &'a [u8], name: &str) -> impl Iterator<Item = CookiePlace<'a>> {
     let searched = if may_hold(header, name) { header } else { &[] };
-    let mut starts =
-        memchr::memchr_iter(b'=', searched).filter_map(move |equals| start(header, equals, name)).peekable();
+    // No name reaches over an equals sign, so the work for all of them is linear.
+    let mut before = 0;
+    let equals = memchr::memchr_iter(b'=', searched)
+        .map(move |equals| (std::mem::replace(&mut before, equals), equals));
+    let mut starts = equals.filter_map(move |(from, equals)| start(header, from, equals, name)).peekable();
     std::iter::from_fn(move || {
         let Start { reading, name, value } = starts.next()?;
         let next = starts.peek().map_or(header.len(), |next| next.name);
@@ -55,15 +58,16 @@ fn trimmed_end(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != b',' && !is_blank(*byte)).map_or(0, |at| at + 1)
 }
 
-/// The pair of this equals sign, if a server may take what stands before it for the name.
-fn start(header: &[u8], equals: usize, name: &str) -> Option<Start> {
+/// The pair of this equals sign, if a server may take what stands between the equals sign before it and this one for the name.
+fn start(header: &[u8], from: usize, equals: usize, name: &str) -> Option<Start> {
     let before = header.get(..equals)?;
     let end = before.iter().rposition(|byte| !is_blank(*byte))? + 1;
     let before = before.get(..end)?;
     let last = before.last()?;
+    // What a server cuts from a name's end begins with a bracket, or with the escape of a null.
     let is_likely = name.as_bytes().last().is_some_and(|wanted| last.eq_ignore_ascii_case(wanted))
-        || matches!(last, b'_' | b'.' | b'[' | b']')
-        || before.get(end.wrapping_sub(3)) == Some(&b'%');
+        || matches!(last, b'_' | b'.')
+        || memchr::memchr2(b'[', b'%', before.get(from..).unwrap_or_default()).is_some();
     if !is_likely {
         return None;
     }
@@ -77,8 +81,6 @@ fn start(header: &[u8], equals: usize, name: &str) -> Option<Start> {
             return Some(Start { reading, name: outside.len(), value });
         }
     }
-    // The work for each equals sign is bounded: no spelling is longer than the name with every byte as an escape.
-    let from = end.saturating_sub(name.len() * 3 + 3);
     let near = before.get(from..)?;
     let after = |is_separator: fn(u8) -> bool| {
         near.iter().rposition(|byte| is_separator(*byte)).map_or(from, |at| from + at + 1)
@@ -143,6 +145,10 @@ mod tests {
             (b"psg_auth_token=\"t\"", &[(Plain, "\"t\"")]),
             (b"psg_auth_token=t,b=2", &[(Plain, "t,b=2")]),
             (b"psg_auth_token=t==; x", &[(Plain, "t==")]),
+            (b"psg_auth_token[aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]=t", &[(Alike, "t")]),
+            (b"a=b; psg_auth_token%00x=t", &[(Alike, "t")]),
+            (b"psg_auth_token[x]y=t", &[(Alike, "t")]),
+            (b"%20%20%20%20%20%20%20%20%20%20%20%20%20%20%20%20psg_auth_token=t", &[(Alike, "t")]),
             (b"psg_auth_token=t; psg_auth_token=u", &[(Plain, "t"), (Plain, "u")]),
             (b"psg_auth_token=t, psg_auth_token=u", &[(Plain, "t"), (Hidden, "u")]),
             (b"psg_auth_token=t psg_auth_token=u,", &[(Plain, "t"), (Hidden, "u,")]),
