@@ -6,4 +6,5 @@ pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod metrics;
 mod process;
+pub(crate) mod proxy_secret;
 mod unary;

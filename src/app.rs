@@ -17,6 +17,7 @@ use crate::api::grpc;
 use crate::api::health;
 use crate::api::http::HttpChecks;
 use crate::api::metrics::Ports;
+use crate::api::proxy_secret::{UnusableSecret, WatchedSecret};
 use crate::app::engine::{BuildError, Carried, Engine, Fixed};
 use crate::app::reload::Reloader;
 use crate::app::tasks::{TaskError, Tasks};
@@ -27,15 +28,18 @@ use crate::server::listen::{Address, BindError, Listener};
 use crate::server::overload::Admission;
 use crate::server::tls::{Tls, TlsError};
 use crate::server::workers::{Threads, Workers};
-use crate::server::{self, Drained, Options, PortCounters, Protocol};
+use crate::server::{self, Drained, Options, PortCounters, Protocol, WhenFull};
 
+mod clock_watch;
 pub(crate) mod engine;
 pub(crate) mod reload;
 mod tasks;
 
 pub use crate::app::reload::ConfigSource;
+pub(crate) use crate::app::reload::log_warnings;
 
-/// Connections the admin port takes: a few probes and scrapers.
+/// Connections the admin port takes: a few probes and scrapers. Past it idle ones are closed, for a failed liveness probe
+/// restarts the process.
 const MAX_ADMIN_CONNECTIONS: usize = 256;
 
 /// Everything that a service is made of.
@@ -58,6 +62,7 @@ pub struct Bound {
     source: Option<ConfigSource>,
     exporter: Option<Exporter>,
     tls: Option<Arc<Tls>>,
+    proxy_secret: Option<Arc<WatchedSecret>>,
     grpc: Listener,
     http: Option<Listener>,
     admin: Listener,
@@ -74,6 +79,9 @@ pub enum StartError {
     /// A certificate cannot be used; nothing was bound.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The proxy's secret cannot be used; nothing was bound.
+    #[error(transparent)]
+    Secret(#[from] UnusableSecret),
     /// A port could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -103,10 +111,18 @@ pub(crate) fn dry_run(config: Config) -> Result<(), StartError> {
 }
 
 /// Everything that can fail without a port.
-fn build(config: Config, clock: Clock, spans: Spans) -> Result<(Engine, Option<Tls>), StartError> {
+fn build(config: Config, clock: Clock, spans: Spans) -> Result<Built, StartError> {
     let engine = Engine::build(config, clock, Carried { spans, predecessor: None })?;
     let tls = engine.fixed.server.tls.clone().map(Tls::load).transpose()?;
-    Ok((engine, tls))
+    let secret_file = engine.fixed.http.as_ref().and_then(|http| http.proxy_secret_file.clone());
+    let proxy_secret = secret_file.map(WatchedSecret::load).transpose()?;
+    Ok(Built { engine, tls: tls.map(Arc::new), proxy_secret: proxy_secret.map(Arc::new) })
+}
+
+struct Built {
+    engine: Engine,
+    tls: Option<Arc<Tls>>,
+    proxy_secret: Option<Arc<WatchedSecret>>,
 }
 
 impl Bound {
@@ -117,7 +133,7 @@ impl Bound {
     pub async fn bind(setup: Setup) -> Result<Self, StartError> {
         let Setup { config, clock, source, exporter } = setup;
         let spans = exporter.as_ref().map(Exporter::spans).unwrap_or_default();
-        let (engine, tls) = build(config, clock.clone(), spans)?;
+        let Built { engine, tls, proxy_secret } = build(config, clock.clone(), spans)?;
         let Fixed { server, http, admin_listen } = &engine.fixed;
         let tcp = |address: &String| Listen::Tcp(address.clone());
         let grpc_listener = Listener::bind("server.listen", &server.listen, server.unix_mode).await?;
@@ -132,7 +148,8 @@ impl Bound {
             clock,
             source,
             exporter,
-            tls: tls.map(Arc::new),
+            tls,
+            proxy_secret,
             grpc: grpc_listener,
             http: http_listener,
             admin: admin_listener,
@@ -164,9 +181,10 @@ impl Bound {
     /// # Errors
     /// [`RunError`] if a task ends that should not, or checks were cut off.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { engine, clock, source, exporter, tls, grpc, http, admin, workers, threads } = self;
+        let Self { engine, clock, source, exporter, tls, proxy_secret, grpc, http, admin, workers, threads } =
+            self;
         let Fixed { server, http: http_settings, admin_listen: _ } = engine.fixed.clone();
-        let (live, reloader) = Reloader::start(engine, clock, source);
+        let (live, reloader) = Reloader::start(engine, clock.clone(), source);
         let (reporter, health) = tonic_health::server::health_reporter();
         health::begin(&reporter).await;
         let admission = Arc::new(Admission::default());
@@ -182,8 +200,12 @@ impl Bound {
             reporting.await;
             reported_last.cancel();
         });
+        tasks.spawn("the watch over the clock", clock_watch::watch(clock, tasks.drained()));
         if let Some(tls) = tls.clone() {
             tasks.spawn("the watch over the certificates", tls.follow(tasks.drained()));
+        }
+        if let Some(secret) = proxy_secret.clone() {
+            tasks.spawn("the watch over the proxy secret", secret.follow(tasks.drained()));
         }
         let shown = Admin::new(Arc::clone(&live), ports.clone());
         let admin_port = serve_admin(admin, shown, server.drain_timeout, stop.clone(), tasks.drained());
@@ -195,6 +217,7 @@ impl Bound {
             protocol: Protocol::Http2,
             tls,
             max_connections: server.max_connections,
+            when_full: WhenFull::RefuseNew,
             max_age: server.max_connection_age,
             drain_timeout: server.drain_timeout,
             workers,
@@ -202,7 +225,7 @@ impl Bound {
         };
         if let (Some(listener), Some(settings)) = (http, http_settings) {
             let options = Options { protocol: Protocol::Http, tls: None, ..options.clone() };
-            let checks = HttpChecks::new(live, admission, &settings);
+            let checks = HttpChecks::new(live, admission, &settings, proxy_secret);
             tasks
                 .spawn_port("the HTTP port", serve_http(listener, options, ports.http, checks, stop.clone()));
         }
@@ -250,6 +273,7 @@ fn serve_admin(
         std::future::ready(Ok::<_, Infallible>(response))
     };
     let options = Options::plain(Protocol::Http1, Handle::current(), MAX_ADMIN_CONNECTIONS, drain_timeout);
+    let options = Options { when_full: WhenFull::CloseIdle, ..options };
     server::serve(listener, options, Arc::default(), respond, drained)
 }
 

@@ -5,5 +5,6 @@ pub(crate) mod counts;
 pub(crate) mod decision_log;
 pub(crate) mod observers;
 pub(crate) mod outcome;
+mod redaction;
 pub(crate) mod spans;
 pub(crate) mod token_cache;

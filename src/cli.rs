@@ -47,12 +47,17 @@ enum Verb {
     },
     /// Validate the configuration and print it as it takes effect
     ///
-    /// What is printed is itself a valid configuration. Exits with 0, or 2 for a bad configuration.
+    /// What is printed is itself a valid configuration. Standard error has a line for each warning: a value that is
+    /// accepted, and lets more through than it seems to, or can never match anything. Exits with 0, or 2 for a bad
+    /// configuration.
     #[command(after_help = ENVIRONMENT)]
     CheckConfig {
         /// The configuration, YAML; without it the environment alone configures
         #[arg(long, value_name = "FILE", env = "PASSAGE_AUTHZ_CONFIG")]
         config: Option<PathBuf>,
+        /// Take warnings for errors: exit with 2 and print no configuration if there are any
+        #[arg(long)]
+        strict: bool,
     },
     /// Verify one token as the server would, and print every step
     ///
@@ -132,7 +137,7 @@ Environment:
 pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.verb {
         Verb::Serve { config } => serve(config).await,
-        Verb::CheckConfig { config } => check_config(config.as_deref()),
+        Verb::CheckConfig { config, strict } => check_config(config.as_deref(), strict),
         Verb::Verify { config, at, output, token } => verify(config.as_deref(), at, output, token).await,
         Verb::Health { address, admin, service, timeout, wait } => {
             let target = match admin {

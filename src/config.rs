@@ -10,7 +10,7 @@ use url::Url;
 use crate::domain::denial;
 use crate::domain::identity::Identity;
 use crate::domain::issuer::{Issuer, is_loopback};
-use crate::domain::policy::Rule;
+use crate::domain::policy::{Ignored, Rule};
 use crate::domain::token::TokenSource;
 
 mod document;
@@ -20,11 +20,16 @@ mod environment;
 mod fault;
 mod load;
 mod place;
+mod proxy_secret;
 mod schema;
+mod warnings;
 
 pub(crate) use duration::parse_duration;
 pub use environment::Environment;
+pub(crate) use fault::Warning;
 pub use fault::{ConfigError, Fault};
+pub(crate) use proxy_secret::ProxySecret;
+pub use proxy_secret::ProxySecretError;
 
 /// One field per top-level key, or per key that is a section.
 #[derive(Debug)]
@@ -43,14 +48,18 @@ pub struct Config {
     pub key_store: Option<PathBuf>,
     /// Which claims the upstream and the proxy's metadata receive.
     pub identity: Identity,
-    /// The first rule that matches a request holds.
-    pub rules: Vec<Rule>,
+    /// What an upstream may ignore in a path.
+    pub(crate) paths: Ignored,
+    /// For each reading of a request, the first rule that matches it holds.
+    pub(crate) rules: Vec<Rule>,
     /// `mode` and `cors_preflight`.
     pub check_flags: CheckFlags,
     /// How a denial is worded.
     pub wording: denial::Wording,
     /// Which decisions are written to the log.
     pub decision_log: DecisionLogSettings,
+    /// What is accepted and deserves a look, in the order of the file's lines.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// The gRPC port.
@@ -108,6 +117,19 @@ pub struct Http {
     pub style: Style,
     /// Cut off from the front of each path; begins with a slash or is empty.
     pub path_prefix: String,
+    /// What a client's own identity headers mean in the style `forward_auth`.
+    pub client_identity: ClientIdentity,
+    /// Holds the secret that the proxy sends; read again when it changes.
+    pub proxy_secret_file: Option<PathBuf>,
+}
+
+/// What becomes of a request that carries an identity header, where the answer cannot remove it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientIdentity {
+    /// The request is malformed: the proxy may forward the header.
+    Refuse,
+    /// The request is decided as if it had none: the proxy is known to remove the header.
+    Overwritten,
 }
 
 /// Where an HTTP request describes the request to authorize.

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 pub use crate::server::connection::Protocol;
 
 use crate::server::connection::{Connection, Handler};
+use crate::server::idle::{Activity, IdleQueue};
 use crate::server::in_flight::RequestsInFlight;
 use crate::server::limits::{ACCEPT_PAUSE, DRAIN_CONNECTION_AGE, IDLE_LINGER, LAME_DUCK_QUIET};
 use crate::server::listen::{DetachedStream, Listener, Peer, Stream};
@@ -23,6 +24,8 @@ use crate::server::tls::Tls;
 use crate::server::workers::Workers;
 
 mod connection;
+pub(crate) mod fragments;
+mod idle;
 mod in_flight;
 mod limits;
 pub mod listen;
@@ -38,8 +41,10 @@ pub struct Options {
     pub protocol: Protocol,
     /// The certificates; without them the port is in plaintext.
     pub tls: Option<Arc<Tls>>,
-    /// Further connections are closed at once.
+    /// Connections at the same time.
     pub max_connections: usize,
+    /// What makes way when a connection comes past `max_connections`.
+    pub when_full: WhenFull,
     /// The age at which a connection gets GOAWAY, a tenth more or less.
     pub max_age: Option<Duration>,
     /// The longest a drain may take.
@@ -48,6 +53,16 @@ pub struct Options {
     pub workers: Workers,
     /// If set, a drain goes on accepting connections while checks arrive here.
     pub lame_duck: Option<Arc<Admission>>,
+}
+
+/// What a port does with a connection past its `max_connections`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The new connection is closed at once.
+    RefuseNew,
+    /// The new connection is served, and one that has been idle for long is closed: idle connections starve no client.
+    /// For a port of short requests; a request under way may be cut.
+    CloseIdle,
 }
 
 impl Options {
@@ -60,7 +75,16 @@ impl Options {
         drain_timeout: Duration,
     ) -> Self {
         let workers = Workers::on(runtime);
-        Self { protocol, tls: None, max_connections, max_age: None, drain_timeout, workers, lame_duck: None }
+        Self {
+            protocol,
+            tls: None,
+            max_connections,
+            when_full: WhenFull::RefuseNew,
+            max_age: None,
+            drain_timeout,
+            workers,
+            lame_duck: None,
+        }
     }
 }
 
@@ -78,7 +102,7 @@ impl PortCounters {
         self.connections.len()
     }
 
-    /// Connections closed at once, past `max_connections`.
+    /// Connections closed because of `max_connections`.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
@@ -106,12 +130,14 @@ pub async fn serve<S: Handler>(
 ) -> Drained {
     let drain_timeout = options.drain_timeout;
     let (requests, cut) = (RequestsInFlight::for_cores(options.workers.count()), CancellationToken::new());
-    let port = Port { options, counters, handler, requests, stop, cut };
-    port.accept_until(&listener, port.stop.cancelled()).await;
+    let lame_duck = options.lame_duck.clone();
+    let mut port =
+        Port { options, counters, handler, requests, stop: stop.clone(), cut, idle: IdleQueue::default() };
+    port.accept_until(&listener, stop.cancelled()).await;
     let deadline = Instant::now() + drain_timeout;
-    if let Some(admission) = &port.options.lame_duck {
+    if let Some(admission) = lame_duck {
         // Half the time at most: the other half is for the requests under way.
-        let quiet = async { timeout(drain_timeout / 2, until_quiet(admission)).await.unwrap_or_default() };
+        let quiet = async { timeout(drain_timeout / 2, until_quiet(&admission)).await.unwrap_or_default() };
         port.accept_until(&listener, quiet).await;
     }
     // Connections that wait in the listener's backlog are served; after the listener is dropped they would be reset.
@@ -129,11 +155,13 @@ struct Port<S> {
     stop: CancellationToken,
     /// The drain is over: connections that are left are dropped.
     cut: CancellationToken,
+    /// Empty unless idle connections are closed when the port is full.
+    idle: IdleQueue,
 }
 
 impl<S: Handler> Port<S> {
     /// Accepts connections until `end`, and in any case those in the backlog.
-    async fn accept_until(&self, listener: &Listener, end: impl Future<Output = ()>) {
+    async fn accept_until(&mut self, listener: &Listener, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         loop {
             let accepted = tokio::select! {
@@ -152,15 +180,24 @@ impl<S: Handler> Port<S> {
     }
 
     /// Serves an accepted connection in a task, unless there are too many.
-    fn spawn(&self, stream: Stream, peer: Peer) {
-        if self.counters.open() >= self.options.max_connections {
+    fn spawn(&mut self, stream: Stream, peer: Peer) {
+        let most = self.options.max_connections;
+        let activity = Arc::new(Activity::default());
+        let (full, warning) = match self.options.when_full {
+            WhenFull::RefuseNew => (self.counters.open() >= most, "too many connections: refused"),
+            WhenFull::CloseIdle => {
+                (self.idle.add(&activity, most), "too many connections: one that was idle is closed")
+            }
+        };
+        if full {
             let refused = self.counters.refused.fetch_add(1, Ordering::Relaxed) + 1;
             // One line for the first and for every doubling: a flood of connections must not flood the log.
             if refused.is_power_of_two() {
-                let most = self.options.max_connections;
-                tracing::warn!(%peer, most, refused, "too many connections: refused");
+                tracing::warn!(%peer, most, refused, "{warning}");
             }
-            return;
+            if self.options.when_full == WhenFull::RefuseNew {
+                return;
+            }
         }
         let (max_age, drain) = if self.stop.is_cancelled() {
             // GOAWAY at once would come before the client's first request.
@@ -175,6 +212,7 @@ impl<S: Handler> Port<S> {
             protocol: self.options.protocol,
             handler: self.handler.clone(),
             requests: self.requests.on_core(assignment.core()),
+            activity: Arc::clone(&activity),
             max_age,
             drain,
         };
@@ -187,6 +225,7 @@ impl<S: Handler> Port<S> {
             };
             tokio::select! {
                 () = cut.cancelled() => {}
+                () = activity.closed_for_another() => {}
                 () = connection.serve(stream, tls) => {}
             }
         };
@@ -196,7 +235,7 @@ impl<S: Handler> Port<S> {
     /// Waits until every connection is closed, or no request was under way for [`IDLE_LINGER`], or the deadline; cuts off
     /// the connections that are left.
     async fn finish(self, deadline: Instant) -> Drained {
-        let Self { options: _, counters, handler: _, requests, stop: _, cut } = self;
+        let Self { options: _, counters, handler: _, requests, stop: _, cut, idle: _ } = self;
         let connections = &counters.connections;
         connections.close();
         let quiet = async {

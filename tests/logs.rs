@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -33,6 +34,30 @@ impl<'a> MakeWriter<'a> for Kept {
     fn make_writer(&'a self) -> Self {
         self.clone()
     }
+}
+
+/// A token as it may stand in a path: escaped, or its segments joined by something else.
+fn wrapped(token: &str) -> Vec<String> {
+    let joints = ["%2E", "%252E", ";", "/", "./", "=.", "~"];
+    let mut wrapped: Vec<_> = joints.iter().map(|joint| token.replace('.', joint)).collect();
+    wrapped.push(token.replacen("eyJ", "%65yJ", 3));
+    wrapped.push(token.replacen("eyJ", "ey%254A", 3));
+    wrapped.push(token.bytes().map(|byte| format!("%{byte:02X}")).collect());
+    wrapped.push(token.split('.').next_back().unwrap_or_default().to_owned());
+    wrapped
+}
+
+fn unescaped(text: &str) -> String {
+    let mut pieces = text.split('%');
+    let mut read = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let byte = piece.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte.zip(piece.get(2..)) {
+            Some((byte, rest)) => read.extend([&char::from(byte).to_string(), rest]),
+            None => read.extend(["%", piece]),
+        }
+    }
+    read
 }
 
 #[tokio::test]
@@ -99,6 +124,10 @@ async fn no_token_stands_in_any_log() {
                 let request = request.header("x-original-url", url).header("authorization", &bearer);
                 request.send().await.unwrap();
             }
+            for wrapped in wrapped(token) {
+                let id = [("x-request-id", wrapped.as_str())];
+                service.send(header_map_request("GET", &wrapped, &format!("{path}/{wrapped}/x"), &id)).await;
+            }
             service.send(header_map_request(token, &format!("{token}.example"), path, &[])).await;
             service.send(header_map_request("GET", token, path, &[("authorization", &bearer)])).await;
         }
@@ -118,7 +147,14 @@ async fn no_token_stands_in_any_log() {
     assert!(decisions > 400, "{decisions}");
     assert!(said.iter().any(|event| event["sub"] == "user-1"), "the log is as talkative as it can be");
     assert!(said.iter().any(|event| event["target"] == "passage_authz::api::health"));
+    let lines = log.lines().filter(|line| line.contains("\"decision\""));
+    // As they stand, and as a reader may decode them.
+    let lines: Vec<_> = lines.flat_map(|line| [line.to_owned(), unescaped(&unescaped(line))]).collect();
     for (at, token) in tokens.iter().enumerate() {
+        let segments: Vec<_> = token.split('.').filter(|segment| segment.len() > 40).collect();
+        let parts: HashSet<_> = segments.iter().flat_map(|segment| segment.as_bytes().windows(12)).collect();
+        let shown = |line: &&String| line.as_bytes().windows(12).any(|part| parts.contains(part));
+        assert_eq!(lines.iter().find(shown), None, "a part of token {at}");
         let segments: Vec<_> = token.split('.').filter(|segment| segment.len() > 40).collect();
         assert!(segments.len() >= 2, "{at}");
         for segment in segments {

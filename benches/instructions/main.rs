@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use bytes::Bytes;
-use client::{Client, check, session};
+use client::{Client, check, check_of, session};
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{SigningKey, jwks, tampered};
 use serde_json::Value;
@@ -55,7 +55,18 @@ fn scenarios() -> Vec<Scenario> {
         })
         .collect();
     let scenario = |name, config, checks, status| Scenario { name, config, checks, status };
+    let paths = "rules: [{name: health, match: {paths: [/healthz, '/assets/*']}, access: public}]\n";
+    // Every mark that servers read differently, then escapes: the most that is read in several ways, and more than that.
+    let hostile = |bytes: usize| {
+        let marks = "/a;b/%3b%25/%2f/\\x//.././/%24%5c%252e/".repeat(5);
+        format!("{marks}{}", "%c3%A9".repeat((bytes - marks.len()) / 6))
+    };
+    let on_path = |target: &str| vec![check_of(&token, target)];
     vec![
+        scenario("plain path of 2 KB", config(paths), on_path(&format!("/{}", "a".repeat(2000))), 200),
+        scenario("hostile path of 2 KB", config(paths), on_path(&hostile(2000)), 200),
+        scenario("plain path of 8 KB", config(paths), on_path(&format!("/{}", "a/".repeat(4000))), 200),
+        scenario("hostile path of 8 KB", config(paths), on_path(&hostile(8000)), 200),
         scenario("cached token", config(""), one(&token), 200),
         scenario("new token", config("tokens: {cache: {max_entries: 0}}\n"), one(&token), 200),
         scenario("forged signature", config(""), one(&tampered(&token)), 401),

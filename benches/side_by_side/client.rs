@@ -21,8 +21,16 @@ const COOKIE: &str = "theme=dark; session_hint=3f9d0c6a; consent=all; locale=en-
                       _gid=GA1.2.1202871645.1795613301; _fbp=fb.1.1795001122345.1098115397; cart=8c1f6a3e-7d0b-4a55-9c2e-5b1f0e7a9d34; \
                       experiment=checkout-v2:b; last_seen=1795613299; recently_viewed=44121.90817.1123.70021; tz=Europe/Berlin; ab=17.22.31; last=order";
 
+/// The target of a check.
+const TARGET: &str = "/api/v1/orders?page=2&size=50";
+
 /// A check as Envoy 1.40 sends it for a browser's request: 15 headers, peers, a time; 1,771 bytes with a token of 675.
 pub(crate) fn check(token: &str) -> Bytes {
+    check_of(token, TARGET)
+}
+
+/// The same for another target.
+pub(crate) fn check_of(token: &str, target: &str) -> Bytes {
     let peer = |address: &str, port| {
         use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
         use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address::Address as Kind};
@@ -37,7 +45,7 @@ pub(crate) fn check(token: &str) -> Bytes {
     let headers = [
         (":authority", "shop.example.com"),
         (":method", "GET"),
-        (":path", "/api/v1/orders?page=2&size=50"),
+        (":path", target),
         (":scheme", "https"),
         ("accept", "application/json, text/plain, */*"),
         ("accept-encoding", "gzip, deflate, br"),
@@ -59,7 +67,7 @@ pub(crate) fn check(token: &str) -> Bytes {
         id: "1234567890123456789".to_owned(),
         method: "GET".to_owned(),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        path: "/api/v1/orders?page=2&size=50".to_owned(),
+        path: target.to_owned(),
         host: "shop.example.com".to_owned(),
         scheme: "https".to_owned(),
         protocol: "HTTP/2".to_owned(),

@@ -71,7 +71,7 @@ impl Admin {
             json!({
                 "issuer": issuer.as_str(),
                 "source": source,
-                "usable": key_sets.snapshot(issuer, now).is_ok(),
+                "usable": key_sets.is_usable(issuer, now),
                 "keys": keys,
                 "age_seconds": key_sets.age(issuer).map(|age| age.as_secs()),
                 "last_success": status.last_success.map(UnixTime::rfc3339),

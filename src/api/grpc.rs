@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +22,16 @@ use crate::api::unary::{self, ReadError, ResponseBody};
 use crate::domain::denial::Denial;
 use crate::domain::request::TraceHeaders;
 use crate::live::Live;
-use crate::server::overload::Admission;
+use crate::server::overload::{Admission, ConnectionShare, Deadline};
 use crate::wire::envoy;
 
 /// A health or reflection request is one name. tonic reserves memory for the length that a message announces.
 const MAX_QUERY_BYTES: usize = 4 * 1024;
 
 /// A health or reflection request that has not arrived after this time is refused.
+/// The most calls of health and reflection that one connection may have open: they may stay open for long, and each holds its
+/// headers and the beginning of a message.
+const MAX_QUERIES: usize = 8;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -46,11 +50,22 @@ struct Routes<H, R> {
 /// different connections do not write to one cache line.
 pub(crate) struct Services<H, R>(Arc<PerConnection<H, R>>);
 
-struct PerConnection<H, R>(Arc<Routes<H, R>>);
+struct PerConnection<H, R> {
+    routes: Arc<Routes<H, R>>,
+    share: ConnectionShare,
+    /// Places for calls of the services beside `Check`.
+    queries: Arc<Semaphore>,
+}
+
+impl<H, R> PerConnection<H, R> {
+    fn new(routes: Arc<Routes<H, R>>) -> Self {
+        Self { routes, share: ConnectionShare::default(), queries: Arc::new(Semaphore::new(MAX_QUERIES)) }
+    }
+}
 
 impl<H, R> Clone for Services<H, R> {
     fn clone(&self) -> Self {
-        Self(Arc::new(PerConnection(Arc::clone(&self.0.0))))
+        Self(Arc::new(PerConnection::new(Arc::clone(&self.0.routes))))
     }
 }
 
@@ -69,7 +84,7 @@ pub(crate) fn services<H: Health>(
         .build_v1()?;
     let health = health.max_decoding_message_size(MAX_QUERY_BYTES);
     let reflection = reflection.max_decoding_message_size(MAX_QUERY_BYTES);
-    Ok(Services(Arc::new(PerConnection(Arc::new(Routes {
+    Ok(Services(Arc::new(PerConnection::new(Arc::new(Routes {
         live,
         admission,
         health,
@@ -86,12 +101,24 @@ impl<H: Health, R: ServerReflection> Services<H, R> {
     ) -> impl Future<Output = CallResult> + Send + use<H, R> {
         let connection = Arc::clone(&self.0);
         if request.uri().path() != envoy::CHECK {
-            return Either::Right(boxed(async move { connection.0.query(request).await }));
+            return Either::Right(boxed(async move { connection.query(request).await }));
         }
         match unary::refuse_by_headers(request.headers()) {
             None => Either::Left(answer_check(connection, request)),
             Some(response) => Either::Right(boxed(async move { Ok(response) })),
         }
+    }
+}
+
+impl<H: Health, R: ServerReflection> PerConnection<H, R> {
+    /// Answers a call to one of the other services, if the connection has a place for it.
+    async fn query(&self, request: Request<Incoming>) -> CallResult {
+        let Ok(place) = Arc::clone(&self.queries).try_acquire_owned() else {
+            return Ok(unary::failure(&Status::resource_exhausted(
+                "too many calls of this connection are open",
+            )));
+        };
+        self.routes.query(request, place).await
     }
 }
 
@@ -102,22 +129,27 @@ fn boxed(
     Box::pin(call)
 }
 
-/// Not an `async fn`: its future would hold the request twice, and take its ticket at the first poll instead of now.
+/// Not an `async fn`: its future would hold the request twice, and its deadline would be counted from the first poll.
 fn answer_check<H: Health, R: ServerReflection>(
     connection: Arc<PerConnection<H, R>>,
     request: Request<Incoming>,
 ) -> impl Future<Output = CallResult> + Send {
-    // The check's wait for its turn is measured from here.
-    let ticket = connection.0.admission.begin();
+    let deadline = Deadline::of_call(unary::call_timeout(request.headers()));
     let (mut parts, body) = request.into_parts();
-    let trace = CallTrace::take(&mut parts.headers);
+    let mut trace = CallTrace::take(&mut parts.headers);
     async move {
-        if let Err(refused) = ticket.in_time() {
-            return Ok(unary::failure(&Status::unavailable(refused.to_string())));
-        }
-        let Routes { live, admission, .. } = &*connection.0;
-        let answer = match unary::read_message(body, admission.partial_message()).await {
-            Ok(message) => decide(live, trace.as_ref(), &message).await,
+        let PerConnection { routes, share, queries: _ } = &*connection;
+        let Routes { live, admission, .. } = &**routes;
+        let detach = || trace.as_mut().map_or(0, CallTrace::detach);
+        let answer = match unary::read_message(body, deadline, admission.unfinished(share), detach).await {
+            Ok(message) => {
+                // Only a whole message takes a place among the checks under way: HEADERS alone cost a client nothing.
+                let ticket = admission.begin();
+                if let Err(refused) = ticket.in_time(deadline) {
+                    return Ok(unary::failure(&Status::unavailable(refused.to_string())));
+                }
+                decide(live, trace.as_ref(), &message).await
+            }
             Err(ReadError::TooLarge) => deny_too_large(live),
             Err(ReadError::Failed(status)) => return Ok(unary::failure(&status)),
         };
@@ -127,7 +159,7 @@ fn answer_check<H: Health, R: ServerReflection>(
 
 impl<H: Health, R: ServerReflection> Routes<H, R> {
     /// Answers a call to one of the other services.
-    async fn query(&self, request: Request<Incoming>) -> CallResult {
+    async fn query(&self, request: Request<Incoming>, place: OwnedSemaphorePermit) -> CallResult {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let responding = match service.map(|(service, _)| service) {
             Some(name) if name == <HealthServer<H> as NamedService>::NAME => {
@@ -141,7 +173,7 @@ impl<H: Health, R: ServerReflection> Routes<H, R> {
         let Ok(response) = timeout(QUERY_TIMEOUT, responding).await else {
             return Ok(unary::failure(&Status::deadline_exceeded("the request did not arrive in time")));
         };
-        Ok(response?.map(|body| ResponseBody::stream(body, self.end_streams.clone())))
+        Ok(response?.map(|body| ResponseBody::stream(body, self.end_streams.clone(), place)))
     }
 }
 
@@ -155,6 +187,19 @@ impl CallTrace {
     fn take(headers: &mut HeaderMap) -> Option<Self> {
         let traceparent = headers.remove(TRACEPARENT)?;
         Some(Self { traceparent, tracestate: headers.remove(TRACESTATE) })
+    }
+
+    /// Copies the values, which are slices of the connection's read buffer and keep all of it in memory. The bytes of
+    /// the copies.
+    fn detach(&mut self) -> usize {
+        let Self { traceparent, tracestate } = self;
+        let values = std::iter::once(traceparent).chain(tracestate);
+        values.fold(0, |bytes, value| {
+            if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                *value = copy;
+            }
+            bytes + value.len()
+        })
     }
 
     fn headers(&self) -> TraceHeaders<'_> {

@@ -1,20 +1,23 @@
 //! Checks over plain HTTP: Envoy's `http_service`, nginx's `auth_request`, Traefik's and Caddy's forward auth.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Response, StatusCode, Uri};
+use http::{Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::Bytes;
 
-use crate::config::{Http, Style};
+use crate::api::proxy_secret::WatchedSecret;
+use crate::config::{ClientIdentity, Http, Style};
 use crate::domain::denial::{Denial, Wording};
+use crate::domain::identity::Identity;
 use crate::domain::request::Request;
 use crate::domain::token::Withheld;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::live::Live;
-use crate::server::overload::Admission;
+use crate::server::fragments::MayBeCut;
+use crate::server::overload::{Admission, Deadline};
 use crate::wire::denied::{self, Denied};
 
 /// Answers checks over HTTP.
@@ -22,22 +25,44 @@ use crate::wire::denied::{self, Denied};
 pub(crate) struct HttpChecks {
     live: Arc<Live>,
     admission: Arc<Admission>,
-    style: Style,
-    path_prefix: Arc<str>,
+    settings: Arc<Settings>,
 }
 
+struct Settings {
+    style: Style,
+    path_prefix: String,
+    client_identity: ClientIdentity,
+    proxy_secret: Option<Arc<WatchedSecret>>,
+}
+
+/// What the proxy proves itself with, if `http.proxy_secret_file` is set.
+const PROXY_SECRET: HeaderName = HeaderName::from_static("x-passage-authz-proxy-secret");
+
+/// Names the headers that the proxy removes from the request, separated by commas. Envoy obeys it (`http_service` of ext_authz);
+/// other proxies can be configured to, and cannot tell a header that is sent empty from one that is not sent (nginx's
+/// `$upstream_http_...`).
+const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
+
 impl HttpChecks {
-    pub(crate) fn new(live: Arc<Live>, admission: Arc<Admission>, http: &Http) -> Self {
-        let Http { listen: _, style, path_prefix } = http;
-        Self { live, admission, style: *style, path_prefix: path_prefix.as_str().into() }
+    pub(crate) fn new(
+        live: Arc<Live>,
+        admission: Arc<Admission>,
+        http: &Http,
+        proxy_secret: Option<Arc<WatchedSecret>>,
+    ) -> Self {
+        // The file was read into `proxy_secret`.
+        let Http { listen: _, style, path_prefix, client_identity, proxy_secret_file: _ } = http;
+        let (style, client_identity, path_prefix) = (*style, *client_identity, path_prefix.clone());
+        let settings = Settings { style, path_prefix, client_identity, proxy_secret };
+        Self { live, admission, settings: Arc::new(settings) }
     }
 
     /// Answers one request. Its body, if any, is not read.
     pub(crate) fn respond(self, request: Parts) -> impl Future<Output = Response<Full<Bytes>>> + Send {
-        // The check's wait for its turn is measured from here.
-        let ticket = self.admission.begin();
+        // No body is read, so the check is whole now; its wait for its turn is measured from here.
+        let (ticket, deadline) = (self.admission.begin(), Deadline::of_call(None));
         async move {
-            match ticket.in_time() {
+            match ticket.in_time(deadline) {
                 Ok(()) => self.answer(request).await,
                 Err(refused) => {
                     tracing::debug!(%refused, "a check was refused");
@@ -47,27 +72,100 @@ impl HttpChecks {
         }
     }
 
-    async fn answer(self, request: Parts) -> Response<Full<Bytes>> {
+    async fn answer(self, mut request: Parts) -> Response<Full<Bytes>> {
         // One configuration for the whole check.
         let current = self.live.current();
         let authorizer = &current.authorizer;
-        let verdict = match self.view(&request) {
+        let settings = &self.settings;
+        let envoy = settings.style == Style::Envoy;
+        let may_be_cut = envoy && request.extensions.get::<MayBeCut>().is_some();
+        let marked_path = envoy.then(|| marked_path(&request, &settings.path_prefix)).flatten();
+        let verdict = match settings.view(&mut request, marked_path.as_deref()) {
+            // A parameter of the query may be behind the fragment.
+            Some(request)
+                if (may_be_cut && authorizer.looks_at_queries())
+                    || settings.refuses_identity_of(&request, &authorizer.identity) =>
+            {
+                authorizer.deny_unjudged(Denial::RequestMalformed, &request)
+            }
             Some(request) => authorizer.decide(&request).await,
             None => authorizer.deny_unreadable(Denial::RequestMalformed),
         };
         let response = match verdict {
-            Verdict::Allow(grant) => allow_response(&grant),
+            Verdict::Allow(grant) => settings.allow_response(&grant),
             Verdict::Deny(denial) => deny_response(denial, &current.wording),
         };
         // A value that is illegal in a header: without its header the response would be an allow with half an identity.
         response.unwrap_or_else(|| empty_response(StatusCode::INTERNAL_SERVER_ERROR))
     }
+}
 
-    fn view<'a>(&self, request: &'a Parts) -> Option<Request<'a>> {
+impl Settings {
+    /// The request to authorize; `None` if the proxy's secret is wrong or the request is not described.
+    fn view<'a>(&self, request: &'a mut Parts, marked_path: Option<&'a [u8]>) -> Option<Request<'a>> {
+        if let Some(secret) = &self.proxy_secret {
+            let sent = single_value(&request.headers, &PROXY_SECRET).flatten();
+            if !sent.is_some_and(|sent| secret.matches(sent)) {
+                tracing::debug!("a check without the proxy's secret");
+                return None;
+            }
+            // Nothing after this sees the secret.
+            request.headers.remove(PROXY_SECRET);
+        }
         match self.style {
-            Style::Envoy => request_itself(request, &self.path_prefix),
+            Style::Envoy => {
+                let request = request_itself(request, &self.path_prefix)?;
+                Some(Request { path: marked_path.unwrap_or(request.path), ..request })
+            }
             Style::ForwardAuth => described_request(request),
         }
+    }
+
+    /// Whether the request carries an identity header that the proxy might forward: proxies that ask in the style
+    /// `forward_auth` do not remove a header that the answer names, and some (Caddy 2.10) ignore one that it has empty.
+    fn refuses_identity_of(&self, request: &Request<'_>, identity: &Identity) -> bool {
+        let forged = || {
+            let mut headers = request.headers.iter();
+            headers.any(|(name, value)| identity.is_spelling(name) && !value.trim_ascii().is_empty())
+        };
+        match (self.style, self.client_identity) {
+            (Style::ForwardAuth, ClientIdentity::Refuse) => forged(),
+            (Style::ForwardAuth, ClientIdentity::Overwritten) | (Style::Envoy, _) => false,
+        }
+    }
+
+    /// 200 with the identity, and with what must not reach the upstream.
+    fn allow_response(&self, grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
+        // The configuration refuses a query source that is withheld if there is an HTTP port, and a check denies a token in the
+        // query that is not the one it judged.
+        let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
+        let mut response = empty_response(StatusCode::OK);
+        let headers = response.headers_mut();
+        for (name, value) in &grant.headers().set {
+            headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
+        }
+        if let Some(rest) = cookie {
+            headers.insert(http::header::COOKIE, HeaderValue::from_bytes(rest).ok()?);
+        }
+        let secret = self.proxy_secret.as_ref().map(|_| PROXY_SECRET);
+        let tokens = tokens.iter().map(String::as_str);
+        let removed: Vec<_> =
+            grant.headers().removed().chain(tokens).chain(secret.as_ref().map(HeaderName::as_str)).collect();
+        if !removed.is_empty() {
+            headers.insert(TO_REMOVE, HeaderValue::try_from(removed.join(",")).ok()?);
+        }
+        match self.style {
+            Style::Envoy => {}
+            // A proxy that copies the header from the answer overwrites the client's; one that takes an empty header for none
+            // can be configured to obey the list.
+            Style::ForwardAuth => {
+                for name in removed {
+                    headers
+                        .insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
+                }
+            }
+        }
+        Some(response)
     }
 }
 
@@ -84,8 +182,30 @@ fn request_itself<'a>(request: &'a Parts, prefix: &str) -> Option<Request<'a>> {
         host,
         path,
         headers: borrow_all(headers),
+        query_stays: true,
         ..Request::default()
     })
+}
+
+/// The path of a target that may have been cut at a `#`, with a `#` at its end: rules with paths then answer that it is no path,
+/// as they do over gRPC, where the target is seen whole. A target with a query is judged as it is: only the query may have
+/// been cut.
+fn marked_path(request: &Parts, prefix: &str) -> Option<Vec<u8>> {
+    request.extensions.get::<MayBeCut>()?;
+    let path = strip_path_prefix(prefix, target(&request.uri))?;
+    if path.contains(&b'?') {
+        return None;
+    }
+    if request.version >= Version::HTTP_2 {
+        static FIRST: Once = Once::new();
+        FIRST.call_once(|| {
+            tracing::warn!(
+                "checks come over HTTP/2, where a path may be cut at a # before it can be seen: rules with paths answer \
+                 400; let the proxy use HTTP/1.1 to http.listen, or gRPC"
+            );
+        });
+    }
+    Some([path, b"#"].concat())
 }
 
 fn target(uri: &Uri) -> &[u8] {
@@ -129,7 +249,14 @@ fn described_request(request: &Parts) -> Option<Request<'_>> {
         }
         _ => return None,
     };
-    Some(Request { method, host, path, headers: borrow_all(headers), ..Request::default() })
+    Some(Request {
+        method,
+        host,
+        path,
+        headers: borrow_all(headers),
+        query_stays: true,
+        ..Request::default()
+    })
 }
 
 /// Host and target of `scheme://host/path?query`. Not by a URL parser, which resolves `..` in the path: the upstream
@@ -150,26 +277,6 @@ fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<
 
 fn borrow_all(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
-}
-
-/// 200 with the identity. An HTTP response cannot remove a request's header: one that must go is overwritten with an
-/// empty value.
-fn allow_response(grant: &Grant<'_>) -> Option<Response<Full<Bytes>>> {
-    let headers_of = grant.headers();
-    // The configuration refuses a query source that is withheld if there is an HTTP port.
-    let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
-    let mut response = empty_response(StatusCode::OK);
-    let headers = response.headers_mut();
-    for (name, value) in &headers_of.set {
-        headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
-    }
-    for name in headers_of.removed().chain(tokens.iter().map(String::as_str)) {
-        headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
-    }
-    if let Some(rest) = cookie {
-        headers.insert(http::header::COOKIE, HeaderValue::from_bytes(rest).ok()?);
-    }
-    Some(response)
 }
 
 fn deny_response(denial: Denial, wording: &Wording) -> Option<Response<Full<Bytes>>> {

@@ -11,21 +11,25 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming};
-use tokio::time::timeout;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout_at;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
-use crate::server::overload::PartialMessage;
+use crate::server::overload::{Deadline, UnfinishedCall};
 use crate::wire::frame::PREFIX_BYTES;
 
 /// The largest message that is read: Envoy's own header limit is 60 KiB.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// A message that is not whole this long after its call is refused: Envoy sends both together.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A call whose message is not whole after this time, or at its deadline, is refused. Envoy sends both together and has
+/// given up long before; a client without a deadline may be held up by a busy machine. What such calls hold is bounded
+/// by [`UnfinishedCall`]; the time bounds how long a hostile one holds up a drain.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Why a message was not read.
 pub(crate) enum ReadError {
@@ -41,21 +45,64 @@ impl From<Status> for ReadError {
     }
 }
 
-/// Reads the one message of a call, of at most [`MAX_MESSAGE_BYTES`] and within [`MESSAGE_TIMEOUT`].
-pub(crate) async fn read_message(body: Incoming, partial: PartialMessage<'_>) -> Result<Bytes, ReadError> {
-    let mut reading = pin!(read_whole(body, partial));
+/// The time that the caller waits for its answer: `grpc-timeout`, which is 1 to 8 digits and a unit (gRPC over HTTP2,
+/// "Requests"). None if it is absent, malformed, or 0: Envoy sends `0m` where its timeout is switched off.
+pub(crate) fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let (unit, digits) = headers.get(GRPC_TIMEOUT)?.as_bytes().split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value = digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+    let timeout = match unit {
+        b'H' => Duration::from_secs(value * 3600),
+        b'M' => Duration::from_secs(value * 60),
+        b'S' => Duration::from_secs(value),
+        b'm' => Duration::from_millis(value),
+        b'u' => Duration::from_micros(value),
+        b'n' => Duration::from_nanos(value),
+        _ => return None,
+    };
+    (!timeout.is_zero()).then_some(timeout)
+}
+
+/// Reads the one message of a call, of at most [`MAX_MESSAGE_BYTES`] within [`MESSAGE_TIMEOUT`] and before the
+/// deadline. Before the call waits for the rest of its message, `detach` frees what the call need not keep, and returns the bytes it keeps.
+pub(crate) async fn read_message(
+    body: Incoming,
+    deadline: Deadline,
+    call: UnfinishedCall<'_>,
+    detach: impl FnOnce() -> usize,
+) -> Result<Bytes, ReadError> {
+    let mut reading = pin!(read_whole(body, call, detach));
     // As a rule all of it has arrived with the call, and no timer is made.
     match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
         Poll::Ready(read) => read,
-        Poll::Pending => timeout(MESSAGE_TIMEOUT, reading)
+        Poll::Pending => timeout_at(deadline.at_most(MESSAGE_TIMEOUT), reading)
             .await
             .unwrap_or_else(|_| Err(Status::unavailable("the check did not arrive in time").into())),
     }
 }
 
-async fn read_whole(mut body: Incoming, mut partial: PartialMessage<'_>) -> Result<Bytes, ReadError> {
+async fn read_whole(
+    mut body: Incoming,
+    mut call: UnfinishedCall<'_>,
+    detach: impl FnOnce() -> usize,
+) -> Result<Bytes, ReadError> {
     let (mut read, mut pieces) = (Bytes::new(), BytesMut::new());
-    while let Some(frame) = body.frame().await {
+    let (mut detach, mut kept) = (Some(detach), 0);
+    loop {
+        let frame = match poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                // A slice of the connection's read buffer keeps all of it in memory.
+                pieces.extend_from_slice(&std::mem::take(&mut read));
+                kept += detach.take().map_or(0, |detach| detach());
+                call.wait_with(kept + pieces.len())
+                    .map_err(|refused| Status::unavailable(refused.to_string()))?;
+                body.frame().await
+            }
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| Status::cancelled("the message broke off"))?;
         let Ok(data) = frame.into_data() else { break };
         if read.is_empty() && pieces.is_empty() {
@@ -65,12 +112,8 @@ async fn read_whole(mut body: Incoming, mut partial: PartialMessage<'_>) -> Resu
             pieces.extend_from_slice(&std::mem::take(&mut read));
             pieces.extend_from_slice(&data);
         }
-        let held = if pieces.is_empty() { &read[..] } else { &pieces };
         // Before the next frame is read.
-        check_prefix(held)?;
-        if !body.is_end_stream() && !is_whole(held) {
-            partial.hold(held.len()).map_err(|refused| Status::unavailable(refused.to_string()))?;
-        }
+        check_prefix(if pieces.is_empty() { &read } else { &pieces })?;
     }
     if !pieces.is_empty() {
         read = pieces.freeze();
@@ -141,12 +184,21 @@ pub(crate) enum ResponseBody {
     End,
     /// A body of tonic's. A health Watch has no end of its own and would hold up every drain: the body ends with
     /// UNAVAILABLE once `cancelled` is ready and what was sent before is out.
-    Stream { body: tonic::body::Body, cancelled: Pin<Box<WaitForCancellationFutureOwned>> },
+    Stream {
+        body: tonic::body::Body,
+        cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+        /// Its place among the connection's streams, free again when the body is dropped.
+        _place: OwnedSemaphorePermit,
+    },
 }
 
 impl ResponseBody {
-    pub(crate) fn stream(body: tonic::body::Body, cancel: CancellationToken) -> Self {
-        Self::Stream { body, cancelled: Box::pin(cancel.cancelled_owned()) }
+    pub(crate) fn stream(
+        body: tonic::body::Body,
+        cancel: CancellationToken,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self::Stream { body, cancelled: Box::pin(cancel.cancelled_owned()), _place: place }
     }
 }
 
@@ -166,7 +218,7 @@ impl Body for ResponseBody {
                 (Frame::trailers(trailers), Self::End)
             }
             Self::End => return Poll::Ready(None),
-            Self::Stream { body, cancelled } => match Pin::new(body).poll_frame(context) {
+            Self::Stream { body, cancelled, _place: _ } => match Pin::new(body).poll_frame(context) {
                 Poll::Pending if cancelled.as_mut().poll(context).is_ready() => {
                     let status = Status::unavailable("the server is going away").into_http::<()>();
                     (Frame::trailers(status.into_parts().0.headers), Self::End)
@@ -181,7 +233,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             // A failed call of tonic's has no body: its headers must end the stream ("Trailers-Only").
-            Self::Stream { body, cancelled: _ } => body.is_end_stream(),
+            Self::Stream { body, cancelled: _, _place: _ } => body.is_end_stream(),
             Self::End => true,
             Self::Message(_) | Self::Trailers => false,
         }
@@ -190,9 +242,51 @@ impl Body for ResponseBody {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use futures_util::StreamExt as _;
+    use tokio::sync::Semaphore;
 
     use super::*;
+
+    fn place() -> OwnedSemaphorePermit {
+        Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
+    }
+
+    #[test]
+    fn timeouts_of_calls() {
+        let (days, millis) = (|days: u64| Duration::from_secs(days * 86_400), Duration::from_millis);
+        for (value, want) in [
+            ("250m", Some(millis(250))),
+            ("1S", Some(millis(1000))),
+            ("00000001S", Some(millis(1000))),
+            ("2M", Some(millis(120_000))),
+            ("24H", Some(days(1))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("200000u", Some(millis(200))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("0m", None),
+            ("", None),
+            ("m", None),
+            ("250", None),
+            ("250ms", None),
+            ("250s", None),
+            ("250h", None),
+            ("123456789m", None),
+            ("+250m", None),
+            ("-1m", None),
+            ("2.5S", None),
+            (" 250m", None),
+            ("250 m", None),
+            ("0x10m", None),
+        ] {
+            let headers = HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(value))]);
+            assert_eq!(call_timeout(&headers), want, "{value}");
+        }
+        let illegible = HeaderValue::from_bytes(b"25\xb2m").unwrap();
+        assert_eq!(call_timeout(&HeaderMap::from_iter([(GRPC_TIMEOUT, illegible)])), None);
+        assert_eq!(call_timeout(&HeaderMap::new()), None);
+    }
 
     #[tokio::test]
     async fn a_stream_ends_once_it_is_cancelled() {
@@ -201,13 +295,16 @@ mod tests {
         let watch = futures_util::stream::iter([Ok::<_, Status>(Frame::data(last_status.clone()))])
             .chain(futures_util::stream::pending());
         let watch = tonic::body::Body::new(http_body_util::StreamBody::new(watch));
-        let mut body = ResponseBody::stream(watch, cancel.clone());
+        let mut body = ResponseBody::stream(watch, cancel.clone(), place());
         cancel.cancel();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), last_status);
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
         assert_eq!(trailers["grpc-status"], "14");
         assert!(body.is_end_stream() && body.frame().await.is_none());
         // A call that failed.
-        assert!(ResponseBody::stream(tonic::body::Body::empty(), CancellationToken::new()).is_end_stream());
+        assert!(
+            ResponseBody::stream(tonic::body::Body::empty(), CancellationToken::new(), place())
+                .is_end_stream()
+        );
     }
 }

@@ -139,10 +139,12 @@ impl Engine {
             issuers: configs,
             key_store,
             identity,
+            paths,
             rules,
             check_flags,
             wording,
             decision_log,
+            warnings: _,
         } = config;
         let Carried { spans, predecessor } = carried;
         let accepted_issuers = Issuers::new(configs.iter().map(|config| config.issuer.clone()).collect());
@@ -162,7 +164,7 @@ impl Engine {
             let refresher = refresher(config, issuers.key_store.as_deref(), &keys)?;
             refreshers.push((config.issuer.name.clone(), refresher));
         }
-        let policy = Policy::new(rules);
+        let policy = Policy::new(rules, paths);
         let answers = Answers::new(&wording, &identity);
         let header_claims = identity.headers().iter().map(|(_, claim)| claim);
         let claims = header_claims.chain(identity.metadata()).chain(policy.claims());

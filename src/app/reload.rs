@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::engine::{Carried, Engine, Fixed, IssuerConfigs, Predecessor};
-use crate::config::{Config, ConfigError, Environment};
+use crate::config::{Config, ConfigError, Environment, Warning};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
 use crate::keys::refresh::Refresher;
@@ -39,6 +39,13 @@ impl ConfigSource {
     pub fn new(file: Option<PathBuf>, environment: Environment) -> Self {
         let read = file.as_deref().and_then(FileVersion::of);
         Self { file, environment, read }
+    }
+}
+
+/// One line for each warning of a configuration that is in force.
+pub(crate) fn log_warnings(warnings: &[Warning]) {
+    for Warning { file, line, key, problem, advice } in warnings {
+        tracing::warn!(file, line, key, warning = problem, advice, "a warning of the configuration");
     }
 }
 
@@ -154,8 +161,9 @@ impl Reloader {
     async fn reload(&mut self, why: &'static str) {
         let Some(source) = self.source.clone() else { return };
         match self.read(source).await {
-            Ok(engine) => {
+            Ok((engine, warnings)) => {
                 self.swap(engine).await;
+                log_warnings(&warnings);
                 tracing::info!(why, "configuration reloaded");
             }
             Err(reasons) => {
@@ -168,12 +176,13 @@ impl Reloader {
     }
 
     /// Reads and builds everything before anything is replaced.
-    async fn read(&self, source: ConfigSource) -> Result<Engine, Vec<String>> {
+    async fn read(&self, source: ConfigSource) -> Result<(Engine, Vec<Warning>), Vec<String>> {
         let ConfigSource { file, environment, read: _ } = source;
         let loaded = self.disk.run(move || Config::load(file.as_deref(), &environment)).await;
-        let config = loaded
+        let mut config = loaded
             .map_err(|error| vec![error.to_string()])?
             .map_err(|ConfigError(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let warnings = std::mem::take(&mut config.warnings);
         let before = self.live.current();
         let observers = &before.authorizer.observers;
         let predecessor =
@@ -182,7 +191,7 @@ impl Reloader {
         let engine =
             Engine::build(config, self.clock.clone(), carried).map_err(|error| vec![error.to_string()])?;
         match engine.fixed.differences(&self.fixed).as_slice() {
-            [] => Ok(engine),
+            [] => Ok((engine, warnings)),
             keys => Err(vec![format!("a change of {} needs a restart", keys.join(", "))]),
         }
     }

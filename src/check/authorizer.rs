@@ -12,9 +12,10 @@ use crate::domain::denial::Denial;
 use crate::domain::identity::Identity;
 use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::key_set::KeySet;
-use crate::domain::policy::{Access, Policy, Requirement, Rule};
+use crate::domain::policy::{Access, Policy, Rule, Selection};
+use crate::domain::readings::method;
 use crate::domain::request::Request;
-use crate::domain::token::{self, Token};
+use crate::domain::token::{self, Forwarded, Token, TokenSource};
 use crate::domain::token_fault::TokenFault;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, Unverified, Verified};
@@ -41,10 +42,23 @@ pub(crate) struct Authorizer {
 }
 
 impl Authorizer {
+    /// Whether something in a query may decide: a token, or a method that a request stands for.
+    pub(crate) fn looks_at_queries(&self) -> bool {
+        let is_query = |source: &TokenSource| matches!(source, TokenSource::Query(_));
+        self.policy.looks_at_methods() || self.tokens.from.iter().any(is_query)
+    }
+
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let start = self.observers.start(&self.clock);
+        let mut forwarded = Forwarded::AsSent;
         let (rule, decided) = match self.policy.select(request) {
-            Ok(rule) => (rule.name.as_str(), self.unless_shadow(rule, self.apply_rule(rule, request).await)),
+            Ok(selection) => {
+                let decided = self.apply_rule(&selection, request, &mut forwarded).await;
+                let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
+                let rule = unmet.unwrap_or_else(|| selection.strictest());
+                let decided = self.unless_shadow(&selection, decided);
+                (rule.name.as_str(), decided.and_then(|grant| self.without_forgeries(grant, request)))
+            }
             Err(denial) => ("", Err(denial.into())),
         };
         let (outcome, issuer, subject) = match &decided {
@@ -52,30 +66,44 @@ impl Authorizer {
                 let outcome = grant.shadow().map_or(Outcome::Allowed, Outcome::ShadowDenied);
                 (outcome, grant.issuer(), grant.subject())
             }
-            Err(Refusal { denial, issuer, subject }) => (Outcome::Denied(*denial), *issuer, subject.as_ref()),
+            Err(Refusal { denial, issuer, subject, .. }) => {
+                (Outcome::Denied(*denial), *issuer, subject.as_ref())
+            }
         };
         let subject = subject.map(Subject::as_str);
         self.observers.finish(start, &Decision { outcome, issuer, subject, rule }, Some(request));
         match decided {
             Err(refusal) => Verdict::Deny(refusal.denial),
-            Ok(grant) if self.tokens.forward => Verdict::Allow(grant),
-            Ok(grant) => Verdict::Allow(grant.withholding(token::withheld(&self.tokens.from, request))),
+            Ok(grant) => {
+                let forwarded = if self.tokens.forward { forwarded } else { Forwarded::NoToken };
+                let withheld = token::withheld(&self.tokens.from, request, forwarded);
+                Verdict::Allow(grant.withholding(withheld))
+            }
         }
     }
 
     /// The verdict on bytes that are no request.
     pub(crate) fn deny_unreadable(&self, denial: Denial) -> Verdict<'_> {
+        self.deny(denial, None)
+    }
+
+    /// Denies a request before any rule is looked for.
+    pub(crate) fn deny_unjudged(&self, denial: Denial, request: &Request<'_>) -> Verdict<'_> {
+        self.deny(denial, Some(request))
+    }
+
+    fn deny(&self, denial: Denial, request: Option<&Request<'_>>) -> Verdict<'_> {
         let outcome = Outcome::Denied(denial);
         let decision = Decision { outcome, issuer: None, subject: None, rule: "" };
-        self.observers.finish(self.observers.start(&self.clock), &decision, None);
+        self.observers.finish(self.observers.start(&self.clock), &decision, request);
         Verdict::Deny(denial)
     }
 
     /// In a shadow rollout a denial becomes an anonymous grant that names the denial.
-    fn unless_shadow<'c>(&'c self, rule: &Rule, decided: Decided<'c>) -> Decided<'c> {
+    fn unless_shadow<'c>(&'c self, selection: &Selection<'_>, decided: Decided<'c>) -> Decided<'c> {
         match decided {
-            Err(Refusal { denial, issuer, subject })
-                if (self.check_flags.shadow || rule.shadow) && denial.passes_in_shadow() =>
+            Err(Refusal { denial, issuer, subject, .. })
+                if (self.check_flags.shadow || selection.is_in_shadow()) && denial.passes_in_shadow() =>
             {
                 Ok(Grant::in_shadow_of(denial, issuer, subject, &self.identity))
             }
@@ -83,30 +111,66 @@ impl Authorizer {
         }
     }
 
-    async fn apply_rule(&self, rule: &Rule, request: &Request<'_>) -> Decided<'_> {
+    /// Removes the spellings of identity headers that the request has beside those removed from every request.
+    fn without_forgeries<'c>(&'c self, grant: Grant<'c>, request: &Request<'_>) -> Decided<'c> {
+        match self.identity.seen(request.headers.iter().map(|(name, _)| *name)) {
+            Ok(seen) => Ok(grant.removing(seen)),
+            Err(denial) => Err(Refusal {
+                denial,
+                issuer: grant.issuer(),
+                subject: grant.subject().cloned(),
+                unmet: None,
+            }),
+        }
+    }
+
+    /// Sets which tokens the upstream may get if the request goes on, be it in shadow. A denial before a token was looked at
+    /// changes nothing: in shadow the request goes on as it came.
+    async fn apply_rule<'c, 'r>(
+        &'c self,
+        selection: &Selection<'c>,
+        request: &Request<'r>,
+        forwarded: &mut Forwarded<'r>,
+    ) -> Decided<'c> {
         let anonymous = || Grant::anonymous(&self.identity);
-        match rule.access {
+        match selection.access() {
             Access::Deny => return Err(Denial::RuleDenies.into()),
             Access::Public => return Ok(anonymous()),
             Access::Optional | Access::Required => {}
         }
-        if self.check_flags.allow_preflight && request.is_preflight() {
+        let sources = &self.tokens.from;
+        // A browser's preflight overrides no method; to a framework that lets it, another request is no preflight.
+        if self.check_flags.allow_preflight && request.is_preflight() && method::is_plain(request) {
+            // A browser sends no credentials with a preflight (Fetch standard, "CORS-preflight fetch").
+            *forwarded = Forwarded::NoToken;
             return Ok(anonymous());
         }
-        let may_be_anonymous = rule.access == Access::Optional && rule.require.is_empty();
-        match token::find(&self.tokens.from, request) {
-            Err(Denial::TokenMissing) if may_be_anonymous => Ok(anonymous()),
-            Err(denial) => Err(denial.into()),
-            Ok(token) => self.check_token(token, &rule.require).await,
+        let judged = match token::find(sources, request) {
+            Ok(judged) => Some(judged),
+            Err(Denial::TokenMissing) if selection.allows_anonymous() => {
+                if token::is_hidden(sources, request) {
+                    return Err(Denial::TokenMalformed.into());
+                }
+                None
+            }
+            Err(denial) => return Err(denial.into()),
+        };
+        *forwarded = Forwarded::Only(judged);
+        if request.query_stays && !token::withheld(sources, request, *forwarded).query.is_empty() {
+            return Err(Denial::TokenMalformed.into());
+        }
+        match judged {
+            None => Ok(anonymous()),
+            Some(judged) => self.check_token(judged.token, selection).await,
         }
     }
 
-    async fn check_token(&self, token: Token<'_>, require: &Requirement) -> Decided<'_> {
+    async fn check_token<'c>(&'c self, token: Token<'_>, selection: &Selection<'c>) -> Decided<'c> {
         // Before the digest, which reads every byte.
         let token = token.bounded(self.tokens.max_length)?;
         let digest = self.cache.digest_of(token);
         if let Some(cached) = digest.and_then(|digest| self.cache.get(&digest))
-            && let Some(decided) = self.check_cached(&cached, require)
+            && let Some(decided) = self.check_cached(&cached, selection)
         {
             self.observers.counts.count_cache_hit();
             return decided;
@@ -123,28 +187,28 @@ impl Authorizer {
         {
             self.cache.put(digest, cached);
         }
-        self.grant(&verified, require)
+        self.grant(&verified, selection)
     }
 
     /// Checks a token that was verified before: its times and the rule's requirement, not its signature. `None` if the key
     /// set that verified it was replaced or is too old.
-    fn check_cached(&self, token: &CachedToken, require: &Requirement) -> Option<Decided<'_>> {
+    fn check_cached<'c>(&'c self, token: &CachedToken, selection: &Selection<'c>) -> Option<Decided<'c>> {
         let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
         let keys = self.keys.in_force(&issuer.name, now)?;
         Some(match token.judge_again(issuer, keys, now)? {
-            Ok(verified) => self.grant(&verified, require),
+            Ok(verified) => self.grant(&verified, selection),
             Err(fault) => Err(Refusal::of(&issuer.name, fault.denial)),
         })
     }
 
-    fn grant<'c>(&'c self, token: &Verified<'_, 'c>, require: &Requirement) -> Decided<'c> {
+    fn grant<'c>(&'c self, token: &Verified<'_, 'c>, selection: &Selection<'c>) -> Decided<'c> {
         let refusal = |denial| Refusal {
             subject: Some(token.subject().clone()),
             ..Refusal::of(&token.issuer().name, denial)
         };
         // The identity first: an unusable claim is reported whatever the rule requires.
         let grant = Grant::to(token, &self.identity).map_err(|fault| refusal(fault.denial))?;
-        require.judge(token).map_err(refusal)?;
+        selection.judge(token).map_err(|(rule, denial)| Refusal { unmet: Some(rule), ..refusal(denial) })?;
         Ok(grant)
     }
 
@@ -175,17 +239,19 @@ struct Refusal<'c> {
     denial: Denial,
     issuer: Option<&'c IssuerName>,
     subject: Option<Subject>,
+    /// The rule whose requirement the token does not meet.
+    unmet: Option<&'c Rule>,
 }
 
 impl<'c> Refusal<'c> {
     const fn of(issuer: &'c IssuerName, denial: Denial) -> Self {
-        Self { denial, issuer: Some(issuer), subject: None }
+        Self { denial, issuer: Some(issuer), subject: None, unmet: None }
     }
 }
 
 impl From<Denial> for Refusal<'_> {
     fn from(denial: Denial) -> Self {
-        Self { denial, issuer: None, subject: None }
+        Self { denial, issuer: None, subject: None, unmet: None }
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Observers {
 impl Observers {
     #[must_use]
     pub(crate) fn start(&self, clock: &Clock) -> CheckStart {
-        CheckStart { instant: Instant::now(), time: self.spans.are_on().then(|| clock.now()) }
+        CheckStart { instant: Instant::now(), time: self.spans.are_on().then(|| clock.wall()) }
     }
 
     /// Records a decision; `request` is `None` if the request could not be read.

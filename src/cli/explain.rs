@@ -1,11 +1,13 @@
 //! One token, verified step by step by the server's own code, for a person or a program to read.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use strum::VariantArray as _;
 
 use crate::check::authorizer::Authorizer;
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
+use crate::domain::issuer::BoundTokens;
+use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::token::Token;
 use crate::domain::token_fault::{TokenFault, TokenStep};
 use crate::domain::verdict::Grant;
@@ -19,7 +21,7 @@ pub(super) struct Explanation {
     /// The first fault.
     fault: Option<TokenFault>,
     /// The payload, if it can be read; never the signature.
-    claims: Option<Value>,
+    claims: Option<Json>,
 }
 
 /// The result of one check.
@@ -49,19 +51,23 @@ impl Explanation {
         let segments = Token::new(token).split(max_bytes)?;
         self.note(TokenStep::Length, format!("{} of at most {max_bytes} bytes", token.len()));
         let unverified = Unverified::peek(&segments)?;
-        self.claims = serde_json::from_slice(&segments.payload).ok();
+        self.claims = Json::parse(&segments.payload, MAX_DEPTH + 1);
         let addressed = unverified.address(&authorizer.issuers)?;
         self.note(TokenStep::Iss, format!("issuer {}", addressed.issuer().name));
         self.note(TokenStep::Alg, addressed.algorithm().name().to_owned());
         self.note(TokenStep::Kid, addressed.kid().unwrap_or("none, and none is required").to_owned());
         let keys = authorizer.keys_for(&addressed).await.map_err(|denial| TokenStep::Key.fault(denial))?;
         self.note(TokenStep::Key, format!("usable keys of the issuer at hand: {}", keys.jwk_count()));
+        let issuer = addressed.issuer();
         let verified = addressed.verify(&keys, at)?;
         self.note(TokenStep::Time, format!("at {}", at.rfc3339()));
         let grant = Grant::to(&verified, &authorizer.identity)?;
         let set: Vec<_> =
             grant.headers().set.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         self.note(TokenStep::Claims, set.join(", "));
+        if issuer.bound_tokens == BoundTokens::Ignore {
+            self.note(TokenStep::Binding, "not checked: bound_tokens is ignore".to_owned());
+        }
         Ok(())
     }
 
@@ -123,7 +129,7 @@ impl Explanation {
 
     /// For a program.
     #[must_use]
-    pub(super) fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Json {
         let steps: Vec<_> = self
             .steps()
             .map(|(step, result, detail)| {
@@ -135,13 +141,18 @@ impl Explanation {
                 json!({"step": step.label(), "result": result, "detail": detail})
             })
             .collect();
-        json!({
+        let explained = json!({
             "verdict": if self.fault.is_none() { "allow" } else { "deny" },
             "code": self.denial().map(Denial::code),
             "http_status": self.denial().map_or(200, Denial::http_status),
             "steps": steps,
-            "claims": self.claims,
-        })
+        });
+        let mut explained = Json::from(explained);
+        if let Json::Object(members) = &mut explained {
+            // Not by `json!`, which would round the numbers.
+            members.push(("claims".to_owned(), self.claims.clone().unwrap_or(Json::Null)));
+        }
+        explained
     }
 }
 

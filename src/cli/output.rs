@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
+use crate::config::Warning;
+
 /// A bad configuration; clap uses the same code for a bad command line.
 const BAD_CONFIGURATION: u8 = 2;
 
@@ -33,6 +35,15 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::other(error)),
         _ => Ok(()),
+    }
+}
+
+/// Writes warnings to standard error, a line each.
+pub(super) fn print_warnings(warnings: &[Warning]) {
+    let mut stderr = io::stderr().lock();
+    for warning in warnings {
+        // As in `fail`.
+        let _ = writeln!(stderr, "passage-authz: warning: {warning}");
     }
 }
 

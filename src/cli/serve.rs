@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Bound, ConfigSource, RunError, Setup, StartError};
+use crate::app::{self, Bound, ConfigSource, RunError, Setup, StartError};
 use crate::check::spans::Exporter;
 use crate::cli::limits;
 use crate::cli::logging;
@@ -22,12 +22,13 @@ pub(super) async fn serve(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let source = ConfigSource::new(file, Environment::read());
     let config = Config::load(source.file.as_deref(), &source.environment).map_err(Failure::configuration)?;
     let _flush = logging::init();
+    app::log_warnings(&config.warnings);
     warn_of_ignored_variables(&source);
     warn_of_few_files(config.server.max_connections);
     let exporter = exporter(&source.environment).await.map_err(Failure::configuration)?;
     let setup = Setup { config, clock: Clock::default(), source: Some(source), exporter };
     let bound = Bound::bind(setup).await.map_err(|error| match error {
-        StartError::Build(_) | StartError::Tls(_) => Failure::configuration(error),
+        StartError::Build(_) | StartError::Tls(_) | StartError::Secret(_) => Failure::configuration(error),
         StartError::Bind(_) | StartError::Threads(_) => Failure::other(error),
     })?;
     let (grpc, admin) = (bound.grpc_address(), bound.admin_address());

@@ -4,9 +4,14 @@
 //! and `place` reads values out of it, so that three typos are reported at once, each with its line.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::options::NonFiniteFloatPolicy;
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
+
+use crate::domain::json::Json;
+use crate::domain::number::Number;
 
 #[derive(Debug)]
 pub(super) struct Node {
@@ -27,8 +32,13 @@ pub(super) enum Origin {
 pub(super) enum YamlValue {
     Null,
     Bool(bool),
-    Integer(i64),
-    Float(f64),
+    /// With the digits of the document.
+    Number(Number),
+    /// A number that cannot be compared exactly: infinite, not a number, or with an exponent or in hexadecimal digits
+    /// too large to be read.
+    Incomparable(String),
+    /// A number that serde-saphyr rounds to a double, by its place in the document, until the document is parsed whole.
+    Unread(Range<usize>),
     String(String),
     List(Vec<Node>),
     Map(Vec<(String, u64, Node)>),
@@ -38,7 +48,11 @@ impl Node {
     /// Parses a document; an empty one is an empty map. The error is a line, where known, and a message.
     pub(super) fn parse(text: &str) -> Result<Self, (Option<u64>, String)> {
         // serde-saphyr passes doubled keys through, so that they are reported together with all other faults.
-        let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::PassThrough };
+        let options = serde_saphyr::options! {
+            duplicate_keys: DuplicateKeyPolicy::PassThrough,
+            // A number beyond the doubles is read by its digits, below.
+            non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
+        };
         let parsed = serde_saphyr::from_str_with_options::<Self>(text, options);
         let mut root = parsed.map_err(|error| {
             let line = error.location().map(|location| location.line());
@@ -48,7 +62,26 @@ impl Node {
         if matches!(root.value, YamlValue::Null) {
             root.value = YamlValue::Map(Vec::new());
         }
+        root.read_numbers(text);
         Ok(root)
+    }
+
+    /// Reads the numbers that serde-saphyr rounded.
+    fn read_numbers(&mut self, document: &str) {
+        match &mut self.value {
+            YamlValue::Unread(place) => {
+                let written = document.get(place.clone()).unwrap_or_default();
+                self.value = exact(written)
+                    .map_or_else(|| YamlValue::Incomparable(written.to_owned()), YamlValue::Number);
+            }
+            YamlValue::List(items) => items.iter_mut().for_each(|item| item.read_numbers(document)),
+            YamlValue::Map(entries) => entries.iter_mut().for_each(|(.., node)| node.read_numbers(document)),
+            YamlValue::Null
+            | YamlValue::Bool(_)
+            | YamlValue::Number(_)
+            | YamlValue::Incomparable(_)
+            | YamlValue::String(_) => {}
+        }
     }
 
     /// A map without a line, built from environment variables.
@@ -72,19 +105,20 @@ impl Node {
         Self { origin: Origin::Variable(name), value: YamlValue::Bool(true) }
     }
 
-    /// The node as JSON: key sets may be written inline as YAML.
-    pub(super) fn json(&self) -> serde_json::Value {
-        match &self.value {
-            YamlValue::Null => serde_json::Value::Null,
-            YamlValue::Float(value) => (*value).into(),
-            YamlValue::Bool(value) => (*value).into(),
-            YamlValue::Integer(value) => (*value).into(),
-            YamlValue::String(value) => value.clone().into(),
-            YamlValue::List(items) => items.iter().map(Self::json).collect(),
+    /// The node as JSON: key sets may be written inline as YAML. `None` if a number in it is none of JSON.
+    pub(super) fn json(&self) -> Option<Json> {
+        Some(match &self.value {
+            YamlValue::Null => Json::Null,
+            YamlValue::Bool(value) => Json::Bool(*value),
+            YamlValue::Number(value) => Json::Number(value.clone()),
+            YamlValue::Incomparable(_) | YamlValue::Unread(_) => return None,
+            YamlValue::String(value) => Json::String(value.clone()),
+            YamlValue::List(items) => Json::Array(items.iter().map(Self::json).collect::<Option<_>>()?),
             YamlValue::Map(entries) => {
-                entries.iter().map(|(key, _, node)| (key.clone(), node.json())).collect()
+                let members = entries.iter().map(|(key, _, node)| Some((key.clone(), node.json()?)));
+                Json::Object(members.collect::<Option<_>>()?)
             }
-        }
+        })
     }
 
     /// What stands here, worded for a fault.
@@ -92,7 +126,7 @@ impl Node {
         match self.value {
             YamlValue::Null => "nothing",
             YamlValue::Bool(_) => "true or false",
-            YamlValue::Integer(_) | YamlValue::Float(_) => "a number",
+            YamlValue::Number(_) | YamlValue::Incomparable(_) | YamlValue::Unread(_) => "a number",
             YamlValue::String(_) => "a text",
             YamlValue::List(_) => "a list",
             YamlValue::Map(_) => "a map",
@@ -100,9 +134,55 @@ impl Node {
     }
 }
 
+/// A decimal of YAML 1.2 (core schema, section 10.3.2) as JSON writes it; `None` for `.inf` and `.nan`, and for an
+/// exponent that [`Number::is_comparable`] refuses.
+fn exact(written: &str) -> Option<Number> {
+    // Quoted, a number needs a tag: `!!float "1"`.
+    let quoted = |quote| written.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
+    let written = quoted('"').or_else(|| quoted('\'')).unwrap_or(written).trim();
+    let (sign, magnitude) = match written.strip_prefix('-') {
+        Some(magnitude) => ("-", magnitude),
+        None => ("", written.strip_prefix('+').unwrap_or(written)),
+    };
+    let significand = magnitude.split(['e', 'E']).next()?;
+    let exponent = magnitude.get(significand.len()..)?;
+    let (integer, fraction) = significand.split_once('.').unwrap_or((significand, ""));
+    if integer.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let integer = match integer.trim_start_matches('0') {
+        "" => "0",
+        digits => digits,
+    };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Number::new(&format!("{sign}{integer}{point}{fraction}{exponent}")).filter(Number::is_comparable)
+}
+
+/// Whether a plain scalar is an integer in octal or hexadecimal digits that serde-saphyr, which reads 64 bits, takes
+/// for a text.
+fn is_large_integer(text: &str) -> bool {
+    let digits = |prefix, radix| {
+        let digits = text.strip_prefix(prefix).filter(|digits: &&str| !digits.is_empty());
+        digits.is_some_and(|digits| digits.chars().all(|digit| digit.is_digit(radix)))
+    };
+    digits("0x", 16) || digits("0o", 8)
+}
+
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::<YamlValue>::deserialize(deserializer)?;
+        let Spanned { value, referenced, defined } = Spanned::<YamlValue>::deserialize(deserializer)?;
+        let span = defined.span();
+        let offset =
+            |bytes: Option<u64>| bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_default();
+        let (start, length) = (offset(span.byte_offset()), offset(span.byte_len()));
+        let value = match value {
+            YamlValue::Unread(_) => YamlValue::Unread(start..start + length),
+            // A quoted one is longer by its quotes.
+            YamlValue::String(text) if text.len() == length && is_large_integer(&text) => {
+                YamlValue::Incomparable(text)
+            }
+            value => value,
+        };
         Ok(Self { origin: Origin::Line(referenced.line()), value })
     }
 }
@@ -128,15 +208,13 @@ impl<'de> Deserialize<'de> for YamlValue {
                 Ok(YamlValue::Bool(value))
             }
             fn visit_i64<E>(self, value: i64) -> Result<YamlValue, E> {
-                Ok(YamlValue::Integer(value))
+                Ok(YamlValue::Number(value.into()))
             }
             fn visit_u64<E>(self, value: u64) -> Result<YamlValue, E> {
-                #[expect(clippy::cast_precision_loss, reason = "no key takes a number that large")]
-                let large = || YamlValue::Float(value as f64);
-                Ok(i64::try_from(value).map_or_else(|_| large(), YamlValue::Integer))
+                Ok(YamlValue::Number(value.into()))
             }
-            fn visit_f64<E>(self, value: f64) -> Result<YamlValue, E> {
-                Ok(YamlValue::Float(value))
+            fn visit_f64<E>(self, _: f64) -> Result<YamlValue, E> {
+                Ok(YamlValue::Unread(0..0))
             }
             fn visit_str<E>(self, value: &str) -> Result<YamlValue, E> {
                 Ok(YamlValue::String(value.to_owned()))

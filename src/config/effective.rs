@@ -4,17 +4,21 @@
 
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
+use serde_saphyr::Tagged;
 
 use super::duration::format_duration;
 use super::{
-    Certificates, CheckFlags, Config, DecisionLogSettings, Http, IssuerConfig, KeySource, Refresh, Server,
-    Style, TlsFiles, TokenSettings, WebAccess,
+    Certificates, CheckFlags, ClientIdentity, Config, DecisionLogSettings, Http, IssuerConfig, KeySource,
+    Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess,
 };
 use crate::domain::denial::Wording;
 use crate::domain::identity::Identity;
-use crate::domain::issuer::{Audiences, Issuer, IssuerName};
-use crate::domain::policy::{Access, HostPattern, PathPattern, Requirement, Rule};
+use crate::domain::issuer::{Audiences, BoundTokens, Issuer};
+use crate::domain::json::{Json, MAX_DEPTH};
+use crate::domain::number::Number;
+use crate::domain::policy::{Access, Ignored, Requirement, Rule};
 use crate::domain::token::TokenSource;
 
 impl Config {
@@ -23,10 +27,10 @@ impl Config {
     /// # Errors
     /// When the YAML library cannot write a value.
     pub fn to_yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
-        serde_saphyr::to_string(&self.to_value())
+        serde_saphyr::to_string(&Yaml(&self.to_json()))
     }
 
-    fn to_value(&self) -> Value {
+    fn to_json(&self) -> Json {
         let Self {
             server,
             http,
@@ -35,25 +39,75 @@ impl Config {
             issuers,
             key_store,
             identity,
+            paths: Ignored { case, trailing_slash },
             rules,
             check_flags: CheckFlags { shadow, allow_preflight },
             wording: Wording { realm, reasons },
             decision_log,
+            warnings: _,
         } = self;
-        json!({
+        let document = json!({
             "mode": if *shadow { "shadow" } else { "enforce" },
             "server": server_value(server),
             "http": http.as_ref().map(http_value),
             "admin": {"listen": admin_listen},
             "tokens": tokens_value(tokens),
-            "issuers": issuers.iter().map(issuer_value).collect::<Vec<_>>(),
+            "issuers": null,
             "key_store": key_store,
             "identity": identity_value(identity),
-            "rules": rules.iter().map(rule_value).collect::<Vec<_>>(),
+            "paths": {"ignore_case": case, "ignore_trailing_slash": trailing_slash},
+            "rules": null,
             "deny": {"realm": realm, "reasons": reasons},
             "cors_preflight": if *allow_preflight { "allow" } else { "deny" },
             "decision_log": decision_log_value(decision_log),
-        })
+        });
+        // These two may hold any number, and those of serde_json are doubles.
+        let document =
+            with(document.into(), "issuers", Json::Array(issuers.iter().map(issuer_json).collect()));
+        with(document, "rules", Json::Array(rules.iter().map(rule_json).collect()))
+    }
+}
+
+/// The object, its member of this name replaced.
+fn with(mut object: Json, name: &str, value: Json) -> Json {
+    if let Json::Object(members) = &mut object
+        && let Some((_, member)) = members.iter_mut().find(|(found, _)| found == name)
+    {
+        *member = value;
+    }
+    object
+}
+
+/// JSON as YAML that has the same values, each number among them.
+struct Yaml<'a>(&'a Json);
+
+impl Serialize for Yaml<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Json::Null => serializer.serialize_unit(),
+            Json::Bool(value) => serializer.serialize_bool(*value),
+            Json::Number(number) => serialize_number(number, serializer),
+            Json::String(text) => serializer.serialize_str(text),
+            Json::Array(items) => serializer.collect_seq(items.iter().map(Yaml)),
+            Json::Object(members) => {
+                serializer.collect_map(members.iter().map(|(name, value)| (name, Yaml(value))))
+            }
+        }
+    }
+}
+
+/// serde-saphyr writes no number by its digits: one that is neither an integer of 128 bits nor the shortest form of a
+/// double is written as a text with the tag of a number.
+fn serialize_number<S: Serializer>(number: &Number, serializer: S) -> Result<S::Ok, S::Error> {
+    let written = number.as_str();
+    if let Ok(integer) = written.parse::<i128>() {
+        return serializer.serialize_i128(integer);
+    }
+    match written.parse::<f64>() {
+        Ok(double) if double.is_finite() && number.is_value_of(&format!("{double:e}")) => {
+            serializer.serialize_f64(double)
+        }
+        _ => Tagged(written, Some("!!float".to_owned())).serialize(serializer),
     }
 }
 
@@ -78,14 +132,24 @@ fn tls_value(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Value {
 }
 
 fn http_value(http: &Http) -> Value {
-    let Http { listen, style, path_prefix } = http;
-    let style = match style {
-        Style::Envoy => "envoy",
-        Style::ForwardAuth => "forward_auth",
+    let Http { listen, style, path_prefix, client_identity, proxy_secret_file } = http;
+    let client_identity = match client_identity {
+        ClientIdentity::Refuse => "refuse",
+        ClientIdentity::Overwritten => "overwritten",
     };
-    let mut port = json!({"listen": listen, "style": style});
-    if let (false, Some(port)) = (path_prefix.is_empty(), port.as_object_mut()) {
-        port.insert("path_prefix".to_owned(), json!(path_prefix));
+    let mut port = match style {
+        Style::Envoy => json!({"listen": listen, "style": "envoy"}),
+        Style::ForwardAuth => {
+            json!({"listen": listen, "style": "forward_auth", "client_identity": client_identity})
+        }
+    };
+    if let Some(port) = port.as_object_mut() {
+        if !path_prefix.is_empty() {
+            port.insert("path_prefix".to_owned(), json!(path_prefix));
+        }
+        if let Some(file) = proxy_secret_file {
+            port.insert("proxy_secret_file".to_owned(), json!(file));
+        }
     }
     port
 }
@@ -130,37 +194,45 @@ fn decision_log_value(log: &DecisionLogSettings) -> Value {
     })
 }
 
-fn issuer_value(config: &IssuerConfig) -> Value {
+fn issuer_json(config: &IssuerConfig) -> Json {
     let IssuerConfig { issuer, keys, refresh } = config;
-    let Issuer { name, ids, audiences, algorithms, require_kid, types, leeway } = issuer;
+    let Issuer { name, ids, audiences, algorithms, require_kid, types, leeway, bound_tokens } = issuer;
     let audiences: Vec<_> = match audiences {
         Audiences::NotChecked => Vec::new(),
         Audiences::OneOf(list) => list.iter().map(|audience| audience.0.as_str()).collect(),
     };
     let (keys, access) = match keys {
-        KeySource::Url { url, access } => (json!({"url": url.as_str()}), Some(access)),
+        KeySource::Url { url, access } => (json!({"url": url.as_str()}).into(), Some(access)),
         // Both follow from the issuer's one `iss`.
-        KeySource::Discovery { issuer: _, document: _, access } => (json!({"discovery": true}), Some(access)),
-        KeySource::File(path) => (json!({"file": path}), None),
+        KeySource::Discovery { issuer: _, document: _, access } => {
+            (json!({"discovery": true}).into(), Some(access))
+        }
+        KeySource::File(path) => (json!({"file": path}).into(), None),
         KeySource::Inline(text) => {
-            (json!({"inline": serde_json::from_str::<Value>(text).unwrap_or_default()}), None)
+            let set = Json::parse(text.as_bytes(), MAX_DEPTH).unwrap_or(Json::Null);
+            (Json::Object(vec![("inline".to_owned(), set)]), None)
         }
     };
     let (allow_http, ca) =
         access.map_or((false, None), |WebAccess { allow_http, ca }| (*allow_http, ca.as_ref()));
-    json!({
+    let written = json!({
         "name": name.as_str(),
         "issuer": ids.iter().map(|id| id.0.as_str()).collect::<Vec<_>>(),
         "audiences": audiences,
-        "keys": keys,
+        "keys": null,
         "algorithms": algorithms.iter().map(|algorithm| algorithm.name()).collect::<Vec<_>>(),
         "require_kid": require_kid,
         "types": types,
         "leeway": duration_value(*leeway),
+        "bound_tokens": match bound_tokens {
+            BoundTokens::Verify => "verify",
+            BoundTokens::Ignore => "ignore",
+        },
         "allow_http": allow_http,
         "ca": ca.map(|Certificates { file, pem: _ }| file),
         "refresh": refresh_value(refresh),
-    })
+    });
+    with(written.into(), "keys", keys)
 }
 
 fn refresh_value(refresh: &Refresh) -> Value {
@@ -174,21 +246,15 @@ fn refresh_value(refresh: &Refresh) -> Value {
     })
 }
 
-fn rule_value(rule: &Rule) -> Value {
+fn rule_json(rule: &Rule) -> Json {
     let Rule { name, hosts, paths, methods, access, require, shadow } = rule;
     let mut condition = Map::new();
     if let Some(hosts) = hosts {
-        let hosts = hosts.iter().map(|pattern| match pattern {
-            HostPattern::Exact(host) => host.clone(),
-            HostPattern::Below(host) => format!("*{host}"),
-        });
+        let hosts = hosts.iter().map(ToString::to_string);
         condition.insert("hosts".to_owned(), hosts.collect::<Vec<_>>().into());
     }
     if let Some(paths) = paths {
-        let paths = paths.iter().map(|pattern| match pattern {
-            PathPattern::Exact(path) => path.clone(),
-            PathPattern::Below(path) => format!("{path}*"),
-        });
+        let paths = paths.iter().map(ToString::to_string);
         condition.insert("paths".to_owned(), paths.collect::<Vec<_>>().into());
     }
     if let Some(methods) = methods {
@@ -200,20 +266,25 @@ fn rule_value(rule: &Rule) -> Value {
         Access::Required => "required",
         Access::Deny => "deny",
     };
-    let require = requirement_value(require);
-    json!({"name": name, "match": condition, "access": access, "require": require, "shadow": shadow})
+    // An empty `require` reads like a demand: reading one is a warning.
+    if require.is_empty() {
+        return json!({"name": name, "match": condition, "access": access, "shadow": shadow}).into();
+    }
+    let rule = json!({"name": name, "match": condition, "access": access, "require": null, "shadow": shadow});
+    with(rule.into(), "require", requirement_json(require))
 }
 
-fn requirement_value(requirement: &Requirement) -> Value {
+fn requirement_json(requirement: &Requirement) -> Json {
     let Requirement { issuers, claims } = requirement;
-    let mut written = Map::new();
+    let mut written = Vec::new();
     if let Some(issuers) = issuers {
-        let names: Vec<_> = issuers.iter().map(IssuerName::as_str).collect();
-        written.insert("issuers".to_owned(), names.into());
+        let names = issuers.iter().map(|name| name.as_str().into());
+        written.push(("issuers".to_owned(), Json::Array(names.collect())));
     }
     if !claims.is_empty() {
-        let claims = claims.iter().map(|(claim, values)| (claim.as_str().to_owned(), values.clone().into()));
-        written.insert("claims".to_owned(), Value::Object(claims.collect()));
+        let claims =
+            claims.iter().map(|(claim, values)| (claim.as_str().to_owned(), Json::Array(values.clone())));
+        written.push(("claims".to_owned(), Json::Object(claims.collect())));
     }
-    Value::Object(written)
+    Json::Object(written)
 }

@@ -1,4 +1,4 @@
-//! The error of a configuration: all its faults together.
+//! What is wrong with a configuration: the error, all its faults together, and the warnings of one that is accepted.
 
 use std::fmt;
 
@@ -20,17 +20,42 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, key, problem, accepted } = self;
-        if let Some(file) = file {
-            write!(f, "{file}:")?;
-            if let Some(line) = line {
-                write!(f, "{line}:")?;
-            }
-            write!(f, " ")?;
-        }
-        if !key.is_empty() {
-            write!(f, "{key}: ")?;
-        }
+        write_place(f, file.as_deref(), *line, key)?;
         write!(f, "{problem}; accepted: {accepted}")
+    }
+}
+
+fn write_place(f: &mut fmt::Formatter<'_>, file: Option<&str>, line: Option<u64>, key: &str) -> fmt::Result {
+    if let Some(file) = file {
+        write!(f, "{file}:")?;
+        if let Some(line) = line {
+            write!(f, "{line}:")?;
+        }
+        write!(f, " ")?;
+    }
+    if key.is_empty() { Ok(()) } else { write!(f, "{key}: ") }
+}
+
+/// A value that is accepted, and lets more through than its reader may think, or can never match anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Warning {
+    /// As of a [`Fault`].
+    pub(crate) file: Option<String>,
+    /// The line, where known.
+    pub(crate) line: Option<u64>,
+    /// The key's path, or the environment variable.
+    pub(crate) key: String,
+    /// What the value does.
+    pub(crate) problem: String,
+    /// What to write instead.
+    pub(crate) advice: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, key, problem, advice } = self;
+        write_place(f, file.as_deref(), *line, key)?;
+        write!(f, "{problem}; {advice}")
     }
 }
 

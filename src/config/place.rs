@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use super::document::{Node, Origin, YamlValue};
 use super::duration::{format_duration, parse_duration};
-use super::fault::Fault;
+use super::fault::{Fault, Warning};
+use crate::domain::json::Json;
 
-/// Collects the faults while the document is read.
+/// Collects the faults and the warnings while the document is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) file: Option<String>,
     pub(super) faults: RefCell<Vec<Fault>>,
+    pub(super) warnings: RefCell<Vec<Warning>>,
 }
 
 impl Report {
@@ -46,10 +48,29 @@ impl<'n> Place<'n> {
 
     /// Notes a fault: at the node, or at the line of the map that lacks the key.
     pub(super) fn fault(&self, problem: impl Into<String>, accepted: &str) {
+        let (line, key) = self.origin();
+        self.report.add(line, key, problem.into(), accepted);
+    }
+
+    /// Notes a warning about a value that is accepted.
+    pub(super) fn warn(&self, problem: impl Into<String>, advice: impl Into<String>) {
+        let (line, key) = self.origin();
+        let warning = Warning {
+            file: self.report.file.clone(),
+            line: line.filter(|line| *line > 0),
+            key: key.to_owned(),
+            problem: problem.into(),
+            advice: advice.into(),
+        };
+        self.report.warnings.borrow_mut().push(warning);
+    }
+
+    /// The line and the key's path, or the variable's name.
+    fn origin(&self) -> (Option<u64>, &str) {
         match self.node.map(|node| node.origin) {
-            Some(Origin::Variable(name)) => self.report.add(None, name, problem.into(), accepted),
-            Some(Origin::Line(line)) => self.report.add(Some(line), &self.path, problem.into(), accepted),
-            None => self.report.add(Some(self.parent_line), &self.path, problem.into(), accepted),
+            Some(Origin::Variable(name)) => (None, name),
+            Some(Origin::Line(line)) => (Some(line), &self.path),
+            None => (Some(self.parent_line), &self.path),
         }
     }
 
@@ -73,7 +94,10 @@ impl<'n> Place<'n> {
         match &node.value {
             YamlValue::Null => self.fault("has no value", accepted),
             YamlValue::String(text) => self.fault(format!("{text:?} is not accepted"), accepted),
-            YamlValue::Integer(number) => self.fault(format!("{number} is not accepted"), accepted),
+            YamlValue::Number(number) => self.fault(format!("{number} is not accepted"), accepted),
+            YamlValue::Incomparable(text) => {
+                self.fault(format!("{text} is no number that can be compared exactly"), accepted);
+            }
             _ => self.fault(format!("is {}", node.kind()), accepted),
         }
     }
@@ -168,14 +192,16 @@ impl<'n> Place<'n> {
         value
     }
 
-    /// A text, a number, or true or false.
-    pub(super) fn scalar(&self, accepted: &str) -> Option<serde_json::Value> {
+    /// A text, a number that can be compared exactly, or true or false.
+    pub(super) fn scalar(&self, accepted: &str) -> Option<Json> {
         let node = self.node?;
         match node.value {
-            YamlValue::Bool(_) | YamlValue::Integer(_) | YamlValue::Float(_) | YamlValue::String(_) => {
-                Some(node.json())
-            }
-            YamlValue::Null | YamlValue::List(_) | YamlValue::Map(_) => {
+            YamlValue::Bool(_) | YamlValue::Number(_) | YamlValue::String(_) => node.json(),
+            YamlValue::Null
+            | YamlValue::Incomparable(_)
+            | YamlValue::Unread(_)
+            | YamlValue::List(_)
+            | YamlValue::Map(_) => {
                 self.not_accepted(node, accepted);
                 None
             }
@@ -203,26 +229,25 @@ impl<'n> Place<'n> {
     }
 
     pub(super) fn integer(&self, range: RangeInclusive<i64>, unit: &str, default: i64) -> i64 {
-        match self.node {
-            None => default,
-            Some(Node { value: YamlValue::Integer(value), .. }) if range.contains(value) => *value,
-            Some(node) => {
-                self.not_accepted(
-                    node,
-                    &format!("a whole number from {} to {}{unit}", range.start(), range.end()),
-                );
-                default
-            }
-        }
+        let Some(node) = self.node else { return default };
+        let value = match &node.value {
+            YamlValue::Number(number) => number.as_str().parse().ok(),
+            _ => None,
+        };
+        value.filter(|value| range.contains(value)).unwrap_or_else(|| {
+            self.not_accepted(
+                node,
+                &format!("a whole number from {} to {}{unit}", range.start(), range.end()),
+            );
+            default
+        })
     }
 
     /// A number from 0 to 1.
-    #[expect(clippy::cast_precision_loss, reason = "only 0 and 1 pass the range")]
     pub(super) fn share(&self, default: f64) -> f64 {
         let Some(node) = self.node else { return default };
-        let value = match node.value {
-            YamlValue::Integer(value) => Some(value as f64),
-            YamlValue::Float(value) => Some(value),
+        let value = match &node.value {
+            YamlValue::Number(number) => number.as_str().parse().ok(),
             _ => None,
         };
         value.filter(|value| (0.0..=1.0).contains(value)).unwrap_or_else(|| {
@@ -239,8 +264,12 @@ impl<'n> Place<'n> {
     }
 
     /// The value as JSON text.
-    pub(super) fn json(&self) -> Option<String> {
-        self.node.map(|node| node.json().to_string())
+    pub(super) fn json(&self, accepted: &str) -> Option<String> {
+        let json = self.node?.json();
+        if json.is_none() {
+            self.fault("holds a number that JSON does not have", accepted);
+        }
+        json.map(|json| json.to_string())
     }
 }
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::document::Node;
 use super::place::{Place, Report, Table};
-use super::{CheckFlags, Config, ConfigError, DecisionLogSettings, Environment};
+use super::{CheckFlags, Config, ConfigError, DecisionLogSettings, Environment, warnings};
 use crate::domain::denial::Wording;
+use crate::domain::policy::Ignored;
 
 mod identity;
 mod issuers;
@@ -41,35 +42,53 @@ pub(super) fn from_environment(environment: &Environment) -> Result<Config, Conf
 }
 
 fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
-    let config = Place::root(&report, root).table(|root| {
+    let mut config = Place::root(&report, root).table(|root| {
         let check_flags = check_flags(root);
         let tokens = root.at("tokens").table(tokens::read);
         let http = ports::http(&root.at("http"), &tokens);
         let issuers = issuers::read(&root.at("issuers"));
         let names: Vec<_> = issuers.iter().map(|config| config.issuer.name.clone()).collect();
+        let server = root.at("server").table(ports::server);
+        let admin_listen = root.at("admin").table(ports::admin_listen);
+        let key_store = key_store(&root.at("key_store"));
+        let identity = root.at("identity").table(|identity| identity::read(identity, &tokens.from));
+        let paths = root.at("paths").table(|paths| Ignored {
+            case: paths.at("ignore_case").bool(true),
+            trailing_slash: paths.at("ignore_trailing_slash").bool(true),
+        });
         Config {
-            server: root.at("server").table(ports::server),
+            server,
             http,
-            admin_listen: root.at("admin").table(ports::admin_listen),
-            key_store: key_store(&root.at("key_store")),
-            identity: root.at("identity").table(|identity| identity::read(identity, &tokens.from)),
-            rules: rules::read(&root.at("rules"), &names),
+            admin_listen,
+            key_store,
+            identity,
+            paths,
+            rules: rules::read(&root.at("rules"), &names, paths),
             check_flags,
             tokens,
             issuers,
             wording: root.at("deny").table(wording),
             decision_log: root.at("decision_log").table(decision_log),
+            warnings: Vec::new(),
         }
     });
-    let mut faults = report.faults.into_inner();
+    let Report { file: _, faults, warnings } = report;
+    let mut faults = faults.into_inner();
+    config.warnings = warnings.into_inner();
     // In the order of the file's lines, not of the readers above.
     faults.sort_by_key(|fault| fault.line);
+    config.warnings.sort_by_key(|warning| warning.line);
     if faults.is_empty() { Ok(config) } else { Err(ConfigError(faults)) }
 }
 
 fn check_flags(root: &mut Table<'_>) -> CheckFlags {
+    let mode = root.at("mode");
+    let shadow = shapes::choice(&mode, &["enforce", "shadow"]) == Some("shadow");
+    if shadow {
+        warnings::shadow(&mode);
+    }
     CheckFlags {
-        shadow: shapes::choice(&root.at("mode"), &["enforce", "shadow"]) == Some("shadow"),
+        shadow,
         allow_preflight: shapes::choice(&root.at("cors_preflight"), &["deny", "allow"]) == Some("allow"),
     }
 }
@@ -79,7 +98,9 @@ fn key_store(place: &Place<'_>) -> Option<PathBuf> {
         return None;
     }
     let accepted = "a folder that exists";
-    place.parsed(accepted, |text| Path::new(text).is_dir().then(|| text.into()))
+    let folder: PathBuf = place.parsed(accepted, |text| Path::new(text).is_dir().then(|| text.into()))?;
+    warnings::key_store(place, &folder);
+    Some(folder)
 }
 
 fn wording(deny: &mut Table<'_>) -> Wording {

@@ -5,9 +5,11 @@ use std::path::Path;
 use super::*;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claims::Claim;
-use crate::domain::issuer::{Audience, Audiences, IssuerId};
+use crate::domain::issuer::{Audience, Audiences, BoundTokens, IssuerId};
+use crate::domain::json::Json;
 
 mod faults;
+mod warnings;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, "authz.yaml")
@@ -33,6 +35,7 @@ fn one_app_id_is_a_whole_configuration() {
     assert!(rules.require_kid);
     assert_eq!(rules.types, ["jwt", "at+jwt"]);
     assert_eq!(rules.leeway, Duration::from_secs(30));
+    assert_eq!(rules.bound_tokens, BoundTokens::Verify);
     let KeySource::Url { url, access: WebAccess { allow_http: false, ca: None } } = &issuer.keys else {
         panic!("a URL")
     };
@@ -97,7 +100,13 @@ fn the_ports_and_the_log() {
     let Server { listen, unix_mode, tls, max_connection_age, max_connections, .. } = config.server;
     assert_eq!((listen, unix_mode), (Listen::Unix("/run/a.sock".into()), 0o600));
     assert_eq!((tls, max_connection_age, max_connections), (None, None, 7));
-    let http = Http { listen: "127.0.0.1:8080".into(), style: Style::Envoy, path_prefix: "/check".into() };
+    let http = Http {
+        listen: "127.0.0.1:8080".into(),
+        style: Style::Envoy,
+        path_prefix: "/check".into(),
+        client_identity: ClientIdentity::Refuse,
+        proxy_secret_file: None,
+    };
     assert_eq!(config.http, Some(http));
     let log = DecisionLogSettings { denied: 0.5, allowed: 1.0, max_per_second: 9, subject_in_clear: true };
     assert_eq!(config.decision_log, log);
@@ -166,12 +175,14 @@ fn what_takes_effect_is_itself_a_configuration() {
     let inline = format!(
         "{{name: in, issuer: '0x10', audiences: ['yes', '1e3'], algorithms: [ES256], keys: {{inline: {{keys: [{key}]}}}}}}"
     );
-    let discovery =
-        "{name: d, issuer: https://d.example, audiences: [api], keys: {discovery: true}, leeway: 1s}";
+    let discovery = "{name: d, issuer: https://d.example, audiences: [api], keys: {discovery: true}, leeway: 1s, bound_tokens: ignore}";
     let web = "{name: w, issuer: w, audiences: [], allow_http: true, keys: {url: 'http://w.example/k?a=b'}, refresh: {wait: 0s}}";
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "0123456789abcdef\n").unwrap();
+    let secret = format!("proxy_secret_file: '{}'", secret.path().display());
     let rules = "rules:\n\
         - {name: '~', match: {hosts: ['*.a.example', b.example], paths: [/x, '/y/*', '*'], methods: [GET]}, access: public}\n\
-        - {name: claims, require: {issuers: [d], claims: {role: [a, 1, 1.5, true, 'null'], /a/b: 'on'}}, shadow: true}\n\
+        - {name: claims, require: {issuers: [d], claims: {role: [a, 1, 1.5, 18446744073709551617, 1e999, true, 'null'], /a/b: 'on'}}, shadow: true}\n\
         - {name: none, match: {paths: [/*]}, access: deny}\n\
         - {name: maybe, access: optional}\n";
     for text in [
@@ -189,12 +200,119 @@ fn what_takes_effect_is_itself_a_configuration() {
              http: {{listen: 'a:1', style: envoy, path_prefix: /c}}\ndecision_log: {{denied: 0.25, allowed: 1, subject: clear}}"
         ),
         format!("{APP}server: {{tls: {{cert: /, key: /}}}}\nhttp: {{listen: 'a:1', style: forward_auth}}"),
+        format!("{APP}http: {{listen: 'a:1', style: forward_auth, client_identity: overwritten, {secret}}}"),
+        format!("{APP}http: {{listen: 'a:1', style: envoy, {secret}}}"),
     ] {
-        let config = parse(&text).map_err(|error| error.to_string()).unwrap();
+        let mut config = parse(&text).map_err(|error| error.to_string()).unwrap();
         let yaml = config.to_yaml().unwrap();
-        let again = parse(&yaml).map_err(|error| format!("{error}\n{yaml}")).unwrap();
+        let mut again = parse(&yaml).map_err(|error| format!("{error}\n{yaml}")).unwrap();
+        for config in [&mut config, &mut again] {
+            // The same warnings, on other lines.
+            config.warnings.iter_mut().for_each(|warning| warning.line = None);
+            config.warnings.sort_by_key(Warning::to_string);
+        }
         assert_eq!(format!("{config:?}"), format!("{again:?}"), "{yaml}");
         assert_eq!(again.to_yaml().unwrap(), yaml);
+    }
+}
+
+/// The one value of `require: {claims: {id: …}}`.
+fn wanted(text: &str) -> Result<Json, String> {
+    let rule = format!("{APP}rules: [{{name: r, require: {{claims: {{id: {text}}}}}}}]");
+    let config = parse(&rule).map_err(|error| error.to_string())?;
+    let yaml = config.to_yaml().unwrap();
+    let again = parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    let [wanted, again] = [config, again].map(|config| config.rules[0].require.claims[0].1[0].clone());
+    assert_eq!(wanted, again, "written back as\n{yaml}");
+    Ok(wanted)
+}
+
+#[test]
+fn a_required_number_has_the_digits_of_the_document() {
+    let ninety = "9".repeat(90);
+    for (text, want) in [
+        ("7", "7"),
+        ("+7", "7"),
+        ("-7", "-7"),
+        ("007", "7"),
+        ("0x10", "16"),
+        ("0o17", "15"),
+        ("0xFFFFFFFFFFFFFFFF", "18446744073709551615"),
+        ("1.50", "1.5"),
+        (".5", "0.5"),
+        ("5.", "5"),
+        ("-.5e1", "-5"),
+        ("1e3", "1000"),
+        ("1e+06", "1000000"),
+        ("9007199254740993", "9007199254740993"),
+        ("9223372036854775807", "9223372036854775807"),
+        ("9223372036854775808", "9223372036854775808"),
+        ("9223372036854775809", "9223372036854775809"),
+        ("-9223372036854775809", "-9223372036854775809"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("18446744073709551616", "18446744073709551616"),
+        ("18446744073709551617", "18446744073709551617"),
+        ("100000000000000000000", "1e20"),
+        ("170141183460469231731687303715884105728", "170141183460469231731687303715884105728"),
+        (&ninety, &ninety),
+        ("0.1", "0.1"),
+        ("0.1000000000000000055", "0.1000000000000000055"),
+        ("9007199254740993.5", "9007199254740993.5"),
+        ("1e999", "1e999"),
+        ("-1e-999", "-1e-999"),
+        ("1e999999999", "1e999999999"),
+        ("!!float 18446744073709551617", "18446744073709551617"),
+        ("!!float '18446744073709551617'", "18446744073709551617"),
+        ("!!float \"1.5\"", "1.5"),
+        ("&a 18446744073709551617", "18446744073709551617"),
+        ("[é, 18446744073709551617]", "\"é\""),
+        ("\"18446744073709551617\"", "\"18446744073709551617\""),
+        ("'0xFFFFFFFFFFFFFFFFFF'", "\"0xFFFFFFFFFFFFFFFFFF\""),
+        ("!!str 18446744073709551617", "\"18446744073709551617\""),
+    ] {
+        assert_eq!(wanted(text), Ok(Json::parse(want.as_bytes(), 0).unwrap()), "{text}");
+    }
+    for text in [
+        ".inf",
+        "-.INF",
+        ".nan",
+        "!!float .inf",
+        "0xFFFFFFFFFFFFFFFFFF",
+        "0o7777777777777777777777777",
+        "1e1000000000000000000",
+        "1e-1000000000000000000",
+        "10e999999999999999999",
+    ] {
+        let said = wanted(text).unwrap_err();
+        assert!(
+            said.contains(" is no number that can be compared exactly; accepted: a text, a number"),
+            "{said}"
+        );
+        assert!(said.starts_with("authz.yaml:2: rules[0].require.claims.id: "), "{said}");
+    }
+    // The digits of an alias are where its anchor is, of a later number behind characters of several bytes.
+    let text = format!(
+        "{APP}rules:\n- name: é\n  require: {{claims: {{a: [&id 18446744073709551617, 18446744073709551618], b: *id}}}}"
+    );
+    let config = parse(&text).unwrap();
+    let wanted: Vec<_> =
+        config.rules[0].require.claims.iter().flat_map(|(_, values)| values.clone()).collect();
+    let json = |text: &str| Json::parse(text.as_bytes(), 0).unwrap();
+    assert_eq!(wanted, ["18446744073709551617", "18446744073709551618", "18446744073709551617"].map(json));
+    // A byte order mark moves them by its own bytes.
+    let marked = parse(&format!("\u{feff}{text}")).unwrap();
+    assert_eq!(marked.rules[0].require.claims[0].1[0], json("18446744073709551617"));
+}
+
+#[test]
+fn what_a_client_sends_of_an_identity_is_refused_unless_the_proxy_removes_it() {
+    for (text, want) in [
+        ("style: forward_auth", ClientIdentity::Refuse),
+        ("style: forward_auth, client_identity: refuse", ClientIdentity::Refuse),
+        ("style: forward_auth, client_identity: overwritten", ClientIdentity::Overwritten),
+    ] {
+        let config = parse(&format!("{APP}http: {{listen: 'a:1', {text}}}")).unwrap();
+        assert_eq!(config.http.unwrap().client_identity, want, "{text}");
     }
 }
 

@@ -3,16 +3,16 @@
 
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
-use crate::domain::issuer::{Audiences, Issuer};
-use crate::domain::json::{Member, Object};
+use crate::domain::issuer::{Audiences, BoundTokens, Issuer};
+use crate::domain::json::{Json, Member, Object, Shallow};
 use crate::domain::token_fault::{TokenFault, TokenStep};
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// The `sub` of a token (RFC 7519 section 4.1.2): not empty, and legal as a header value, so that a line break in it
 /// cannot add a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject(String);
+pub(crate) struct Subject(String);
 
 impl Subject {
     fn new(text: &str) -> Option<Self> {
@@ -20,7 +20,7 @@ impl Subject {
     }
 
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -30,8 +30,8 @@ impl Subject {
 pub struct Claim {
     written: String,
     member: String,
-    /// The rest of the pointer, inside the member.
-    inner_pointer: Option<String>,
+    /// The rest of the pointer, inside the member: a name or an index a level, escapes resolved.
+    inner: Vec<String>,
 }
 
 impl Claim {
@@ -39,19 +39,15 @@ impl Claim {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let Some(pointer) = text.strip_prefix('/') else {
-            let named = Self { written: text.to_owned(), member: text.to_owned(), inner_pointer: None };
+            let named = Self { written: text.to_owned(), member: text.to_owned(), inner: Vec::new() };
             return (!text.is_empty()).then_some(named);
         };
         let tilde_is_escape = |(at, _)| matches!(pointer.as_bytes().get(at + 1), Some(b'0' | b'1'));
         if !pointer.match_indices('~').all(tilde_is_escape) {
             return None;
         }
-        let (first, inner_pointer) = match pointer.split_once('/') {
-            Some((first, inner)) => (first, Some(format!("/{inner}"))),
-            None => (pointer, None),
-        };
-        let member = first.replace("~1", "/").replace("~0", "~");
-        Some(Self { written: text.to_owned(), member, inner_pointer })
+        let mut names = pointer.split('/').map(|name| name.replace("~1", "/").replace("~0", "~"));
+        Some(Self { written: text.to_owned(), member: names.next()?, inner: names.collect() })
     }
 
     /// The name or pointer as the configuration has it.
@@ -65,30 +61,43 @@ impl Claim {
         &self.member
     }
 
-    /// The claim's value; `None` if it is missing, or a number too large for a double is in its member.
-    pub(crate) fn of(&self, claims: &Object<'_>) -> Option<Value> {
-        let member: Value = serde_json::from_str(claims.raw(&self.member)?.get()).ok()?;
-        match &self.inner_pointer {
-            None => Some(member),
-            Some(pointer) => member.pointer(pointer).cloned(),
-        }
+    /// The text of the claim's value; `None` if it is missing.
+    pub(crate) fn of<'a>(&self, claims: &Object<'a>) -> Option<&'a RawValue> {
+        let member = claims.raw(&self.member)?;
+        self.inner.iter().try_fold(member, |value, name| match Shallow::of(value)? {
+            Shallow::Object(members) => members.raw(name),
+            // RFC 6901 section 4: no sign and no leading zero.
+            Shallow::Array(items) if name == "0" || !name.starts_with(['0', '+']) => {
+                items.get(name.parse::<usize>().ok()?).copied()
+            }
+            _ => None,
+        })
     }
 
-    /// The claim as a header's value; `None` leaves the header out: the claim is missing, null or empty.
+    /// The claim's value; `Ok(None)` if it is missing or null.
+    ///
+    /// # Errors
+    /// [`Denial::ClaimInvalid`] for a value that nests arrays and objects deeper than `max_depth`.
+    pub(crate) fn value(&self, claims: &Object<'_>, max_depth: usize) -> Result<Option<Json>, Denial> {
+        let Some(raw) = self.of(claims) else { return Ok(None) };
+        let value = Json::of(raw, max_depth).ok_or(Denial::ClaimInvalid)?;
+        Ok((!value.is_null()).then_some(value))
+    }
+
+    /// The claim as a header's value; `None` leaves the header out: the claim is missing, null or empty. A number has
+    /// the digits of the token.
     ///
     /// # Errors
     /// [`Denial::ClaimInvalid`] for a value that has no one form in a header.
     pub(crate) fn header_value(&self, claims: &Object<'_>) -> Result<Option<String>, Denial> {
-        let text = match self.of(claims) {
-            // Present, but not representable.
-            None if self.inner_pointer.is_none() && claims.has(&self.member) => {
-                return Err(Denial::ClaimInvalid);
-            }
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::String(text)) => text,
-            Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
-            Some(Value::Array(items)) => joined(&items).ok_or(Denial::ClaimInvalid)?,
-            Some(Value::Object(_)) => return Err(Denial::ClaimInvalid),
+        let Some(raw) = self.of(claims) else { return Ok(None) };
+        let text = match Shallow::of(raw).ok_or(Denial::ClaimInvalid)? {
+            Shallow::Null => return Ok(None),
+            Shallow::String(text) => text.into_owned(),
+            Shallow::Number(text) => text.to_owned(),
+            Shallow::Bool(value) => value.to_string(),
+            Shallow::Array(items) => joined(&items).ok_or(Denial::ClaimInvalid)?,
+            Shallow::Object(_) => return Err(Denial::ClaimInvalid),
         };
         match text.as_str() {
             "" => Ok(None),
@@ -100,10 +109,12 @@ impl Claim {
 
 /// An array of strings as one header value. `None` if an element has the separator in it: the upstream would read
 /// that element as two.
-fn joined(items: &[Value]) -> Option<String> {
-    let texts: Option<Vec<_>> =
-        items.iter().map(|item| item.as_str().filter(|text| !text.contains(','))).collect();
-    texts.map(|texts| texts.join(","))
+fn joined(items: &[&RawValue]) -> Option<String> {
+    let text = |item: &&RawValue| match Shallow::of(item)? {
+        Shallow::String(text) if !text.contains(',') => Some(text.into_owned()),
+        _ => None,
+    };
+    items.iter().map(text).collect::<Option<Vec<_>>>().map(|texts| texts.join(","))
 }
 
 /// Whether a text can stand in a header as it is: no control character (C0, DEL, C1), no outer white space.
@@ -121,8 +132,25 @@ pub(crate) fn judge(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Resu
     subject(claims).map_err(|denial| TokenStep::Claims.fault(denial))
 }
 
-/// The claims that [`judge_again`] reads: all that must be kept of a payload for it.
-pub(crate) const JUDGED_AGAIN: [&str; 3] = ["exp", "nbf", "sub"];
+/// Proof of possession (RFC 7800 section 3.1): the token is good only beside a proof of the key that the claim names.
+const CONFIRMATION: &str = "cnf";
+
+/// A token with `cnf` is no bearer token: a thief of the token alone must not get through. No proof is read here, so
+/// none is ever there. Whatever the claim holds counts, null too: the issuer meant to bind the token.
+///
+/// # Errors
+/// [`Denial::ProofMissing`], unless the issuer's `bound_tokens` is `ignore`.
+pub(crate) fn binding(claims: &Object<'_>, issuer: &Issuer) -> Result<(), TokenFault> {
+    match issuer.bound_tokens {
+        BoundTokens::Verify if claims.has(CONFIRMATION) => {
+            Err(TokenStep::Binding.fault(Denial::ProofMissing))
+        }
+        BoundTokens::Verify | BoundTokens::Ignore => Ok(()),
+    }
+}
+
+/// The claims that [`judge_again`] and [`binding`] read: all that must be kept of a payload for them.
+pub(crate) const JUDGED_AGAIN: [&str; 4] = ["exp", "nbf", "sub", CONFIRMATION];
 
 /// Judges claims that [`judge`] accepted before: of its checks only the one of `exp` and `nbf` depends on the time.
 ///
@@ -199,6 +227,7 @@ mod tests {
             require_kid: false,
             types: vec![],
             leeway: Duration::from_secs(30),
+            bound_tokens: BoundTokens::Verify,
         };
         let (claims, now) = (Object::parse(claims.as_bytes()).unwrap(), UnixTime::from_secs(NOW));
         let judged = judge(&claims, &issuer, now);
@@ -214,6 +243,7 @@ mod tests {
     fn values_in_headers() {
         let text = r#"{"s":"x","e":"","n":null,"i":7,"f":1.5,"t":true,"l":["a","b"],"el":[],"comma":["a,b"],
             "mixed":["a",1],"o":{"k":"v","d":{"x":"y"},"a/b":"c","m~n":"t"},"crlf":"a\r\nb","sp":" a","big":1e999,
+            "id":18446744073709551617,"cents":1.50,"exp":1E+3,"nested":{"ids":[9007199254740993,{"x":-0.10}],"big":1e999,"k":"v"},
             "utf":"é","del":"a\u007f","c1":"a\u0085"}"#;
         let claims = Object::parse(text.as_bytes()).unwrap();
         let invalid = Err(Denial::ClaimInvalid);
@@ -232,7 +262,20 @@ mod tests {
             ("o", invalid),
             ("crlf", invalid),
             ("sp", invalid),
-            ("big", invalid),
+            ("big", Ok(Some("1e999"))),
+            ("id", Ok(Some("18446744073709551617"))),
+            ("cents", Ok(Some("1.50"))),
+            ("exp", Ok(Some("1E+3"))),
+            ("/nested/ids/0", Ok(Some("9007199254740993"))),
+            ("/nested/ids/00", Ok(None)),
+            ("/nested/ids/+0", Ok(None)),
+            ("/nested/ids/-", Ok(None)),
+            ("/nested/ids/99999999999999999999999", Ok(None)),
+            ("/nested/ids/1/x", Ok(Some("-0.10"))),
+            ("/nested/k", Ok(Some("v"))),
+            ("/nested/ids", invalid),
+            ("/i/0", Ok(None)),
+            ("/s/0", Ok(None)),
             ("del", invalid),
             ("c1", invalid),
             ("utf", Ok(Some("é"))),

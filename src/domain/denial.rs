@@ -38,6 +38,8 @@ pub enum Denial {
     ClaimMissing,
     /// A claim has the wrong type or a value that cannot be used.
     ClaimInvalid,
+    /// The token is bound to a key (`cnf`, RFC 7800) and there is no proof of that key.
+    ProofMissing,
     /// A verified token lacks a claim that the rule asks for.
     ClaimsInsufficient,
     /// A verified token's issuer is not one that the rule accepts.
@@ -46,7 +48,7 @@ pub enum Denial {
     RuleDenies,
     /// The issuer's keys were not fetched in time, or are older than `max_stale`.
     KeysUnavailable,
-    /// The check request is not well formed, or its path is ambiguous.
+    /// The check request is not well formed, or rules look at its host or its path and it has none.
     RequestMalformed,
     /// The route names a rule that does not exist.
     RuleUnknown,
@@ -103,6 +105,7 @@ impl Denial {
             Self::AudienceMismatch => "audience_mismatch",
             Self::ClaimMissing => "claim_missing",
             Self::ClaimInvalid => "claim_invalid",
+            Self::ProofMissing => "proof_missing",
             Self::ClaimsInsufficient => "claims_insufficient",
             Self::IssuerNotAccepted => "issuer_not_accepted",
             Self::RuleDenies => "rule_denies",
@@ -132,6 +135,9 @@ impl Denial {
             Self::AudienceMismatch => "The token is meant for another audience.",
             Self::ClaimMissing => "The token lacks a required claim.",
             Self::ClaimInvalid => "A claim of the token cannot be used.",
+            Self::ProofMissing => {
+                "The token is bound to a key, and the request does not prove that it holds that key."
+            }
             Self::ClaimsInsufficient => "The token does not grant what this request needs.",
             Self::IssuerNotAccepted => "The token's issuer is not accepted for this request.",
             Self::RuleDenies => "This request is not allowed.",
@@ -161,7 +167,8 @@ impl Denial {
             | Self::TokenNotYetValid
             | Self::AudienceMismatch
             | Self::ClaimMissing
-            | Self::ClaimInvalid => Challenge::InvalidToken,
+            | Self::ClaimInvalid
+            | Self::ProofMissing => Challenge::InvalidToken,
             Self::ClaimsInsufficient => Challenge::Scope,
             Self::IssuerNotAccepted | Self::RuleDenies => Challenge::Forbidden,
             Self::KeysUnavailable => Challenge::RetryLater,

@@ -1,11 +1,11 @@
 //! Which headers carry the identity to the upstream, and which other spellings of their names a client could use to
-//! forge it. Both lists are made once per configuration, not per request.
+//! forge it: those with `-` and `_` are listed once per configuration, those with other marks are found in the request.
 
-use serde_json::Value;
+use std::borrow::Cow;
 
 use crate::domain::claims::Claim;
 use crate::domain::denial::Denial;
-use crate::domain::json::Object;
+use crate::domain::json::{Json, Object};
 
 /// The identity headers and the claims for the proxy's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,15 +20,15 @@ pub struct Identity {
 pub struct Headers<'c> {
     /// To set; each overwrites what the client sent.
     pub set: Vec<(&'c str, String)>,
-    /// To remove, besides the aliases.
-    pub remove: Vec<&'c str>,
-    /// Every other spelling of the identity headers: to remove from every request.
+    /// To remove, besides the aliases: identity headers without a claim, and spellings with other marks that the request has.
+    pub remove: Vec<Cow<'c, str>>,
+    /// The spellings of the identity headers with `-` and `_`: to remove from every request, seen or not.
     pub aliases: &'c [String],
 }
 
-impl<'c> Headers<'c> {
-    pub fn removed(&self) -> impl Iterator<Item = &'c str> {
-        self.aliases.iter().map(String::as_str).chain(self.remove.iter().copied())
+impl Headers<'_> {
+    pub fn removed(&self) -> impl Iterator<Item = &str> {
+        self.aliases.iter().map(String::as_str).chain(self.remove.iter().map(|name| &**name))
     }
 }
 
@@ -36,23 +36,15 @@ impl<'c> Headers<'c> {
 /// parser stops at a depth of 100.
 const MAX_METADATA_DEPTH: usize = 16;
 
-fn is_deeper_than(max_depth: usize, value: &Value) -> bool {
-    match (value, max_depth) {
-        (Value::Array(_) | Value::Object(_), 0) => true,
-        (Value::Array(items), _) => items.iter().any(|item| is_deeper_than(max_depth - 1, item)),
-        (Value::Object(members), _) => members.values().any(|member| is_deeper_than(max_depth - 1, member)),
-        _ => false,
-    }
-}
-
 impl Identity {
     /// The header of the Passage user's ID, unless configured otherwise.
     pub const DEFAULT_HEADER: &str = "x-passage-user-id";
 
-    /// How many dashes or underscores a header's name may have: each doubles its spellings.
-    pub const MAX_DASHES: usize = 5;
+    /// How many dashes, underscores and other marks a header's name may have: each doubles its spellings.
+    pub const MAX_MARKS: usize = 5;
 
-    /// The names must be lower case, and no two may be the same once [`folded`]: the configuration checks both.
+    /// The names must be lower case with at most [`Self::MAX_MARKS`] marks, and no two may be the same once [`folded`]: the
+    /// configuration checks all three.
     #[must_use]
     pub fn new(headers: Vec<(String, Claim)>, metadata: Vec<Claim>) -> Self {
         let aliases = headers.iter().flat_map(|(name, _)| aliases(name)).collect();
@@ -65,7 +57,7 @@ impl Identity {
         &self.headers
     }
 
-    /// Every other spelling of the headers.
+    /// Every other spelling of the headers with `-` and `_`.
     #[must_use]
     pub fn aliases(&self) -> &[String] {
         &self.aliases
@@ -86,7 +78,7 @@ impl Identity {
         for (name, claim) in &self.headers {
             match claim.header_value(claims)? {
                 Some(value) => headers.set.push((name, value)),
-                None => headers.remove.push(name),
+                None => headers.remove.push(name.into()),
             }
         }
         Ok(headers)
@@ -95,8 +87,39 @@ impl Identity {
     /// The headers of an anonymous request: none is set, all are removed.
     #[must_use]
     pub fn anonymous(&self) -> Headers<'_> {
-        let remove = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let remove = self.headers.iter().map(|(name, _)| name.into()).collect();
         Headers { set: Vec::new(), remove, aliases: &self.aliases }
+    }
+
+    /// The names of the request that an upstream may read as an identity header and that are neither such a header itself
+    /// nor one of its aliases, which are removed from every request: each name once, in lower case.
+    ///
+    /// # Errors
+    /// [`Denial::RequestMalformed`] for a name that is no `token` of RFC 9110 section 5.6.2: an answer cannot name it, so
+    /// it would not be removed.
+    pub(crate) fn seen<'r>(&self, names: impl Iterator<Item = &'r [u8]>) -> Result<Vec<String>, Denial> {
+        let mut seen = Vec::new();
+        for name in names.filter(|name| self.is_spelling(name) && !self.is_listed(name)) {
+            let token = str::from_utf8(name).ok().filter(|name| name.bytes().all(is_token_byte));
+            seen.push(token.ok_or(Denial::RequestMalformed)?.to_ascii_lowercase());
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        Ok(seen)
+    }
+
+    /// Whether an upstream may read a header of this name as an identity header.
+    #[must_use]
+    pub(crate) fn is_spelling(&self, name: &[u8]) -> bool {
+        // A pseudo-header of HTTP/2 is no header to an upstream.
+        !name.starts_with(b":") && self.headers.iter().any(|(header, _)| fold_alike(header.as_bytes(), name))
+    }
+
+    /// Whether a spelling is an identity header itself, or has `-` and `_` alone for its marks and so is an alias.
+    fn is_listed(&self, spelling: &[u8]) -> bool {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+        spelling.iter().all(plain)
+            || self.headers.iter().any(|(header, _)| spelling.eq_ignore_ascii_case(header.as_bytes()))
     }
 
     /// The claims for the proxy's metadata, each under its name as configured; missing and null claims are left out.
@@ -104,26 +127,46 @@ impl Identity {
     /// # Errors
     /// [`Denial::ClaimInvalid`] for a claim that is deeper than [`MAX_METADATA_DEPTH`]: the proxy could not parse the
     /// answer.
-    pub(crate) fn metadata_of(&self, claims: &Object<'_>) -> Result<Vec<(&str, Value)>, Denial> {
-        let present = self.metadata.iter().filter_map(|claim| Some((claim.as_str(), claim.of(claims)?)));
-        let metadata: Vec<_> = present.filter(|(_, value)| !value.is_null()).collect();
-        let fits = metadata.iter().all(|(_, value)| !is_deeper_than(MAX_METADATA_DEPTH, value));
-        if fits { Ok(metadata) } else { Err(Denial::ClaimInvalid) }
+    pub(crate) fn metadata_of(&self, claims: &Object<'_>) -> Result<Vec<(&str, Json)>, Denial> {
+        let mut metadata = Vec::with_capacity(self.metadata.len());
+        for claim in &self.metadata {
+            if let Some(value) = claim.value(claims, MAX_METADATA_DEPTH)? {
+                metadata.push((claim.as_str(), value));
+            }
+        }
+        Ok(metadata)
     }
 }
 
-/// The name in lower case with `-` for `_`: the same for a name and all its [`aliases`].
-#[must_use]
-pub(crate) fn folded(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
+/// A byte of a header's name as an upstream may read it. CGI and WSGI map `-` to `_` (RFC 3875 section 4.1.18), PHP and
+/// lighttpd every byte but letters and digits: such an application cannot tell `x.passage.user.id` from
+/// `x-passage-user-id`.
+const fn folded_byte(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
-/// Every other spelling of a name with `_` for `-`, or the other way round. CGI and WSGI map both to one
-/// variable (RFC 3875 section 4.1.18), so an application could not tell a forged `x_passage_user_id` from the header
-/// that is set here.
+/// The name as an upstream may read it: the same for a name and all its spellings. Of non-ASCII each byte is a mark.
+#[must_use]
+pub(crate) fn folded(name: &str) -> String {
+    name.bytes().map(|byte| char::from(folded_byte(byte))).collect()
+}
+
+/// Whether two names are the same once folded. A name is as long as its folded form, so most pairs differ in length.
+fn fold_alike(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| folded_byte(*one) == folded_byte(*other))
+}
+
+/// Whether a byte may stand in a header's name (RFC 9110 section 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Every other spelling of a name with `-` or `_` for each of its marks.
 fn aliases(name: &str) -> Vec<String> {
-    let places: Vec<usize> = name.match_indices(['-', '_']).map(|(at, _)| at).collect();
-    (0..1_usize << places.len().min(Identity::MAX_DASHES))
+    let is_mark = |c: char| !c.is_ascii_alphanumeric();
+    let places: Vec<usize> = name.match_indices(is_mark).map(|(at, _)| at).collect();
+    (0..1_usize << places.len().min(Identity::MAX_MARKS))
         .map(|chosen| {
             let spelled = |(at, c): (usize, char)| match places.iter().position(|place| *place == at) {
                 Some(bit) if chosen & (1 << bit) != 0 => '_',
@@ -157,6 +200,81 @@ mod tests {
         assert_eq!(identity(&[("x_user", "sub")]).aliases(), ["x-user"]);
         assert_eq!(identity(&[(Identity::DEFAULT_HEADER, "sub")]).aliases.len(), 7);
         assert_eq!(identity(&[("a-b-c-d-e-f", "sub")]).aliases.len(), 31);
+        assert_eq!(
+            identity(&[("x.user!id", "sub")]).aliases(),
+            ["x-user-id", "x_user-id", "x-user_id", "x_user_id"]
+        );
+    }
+
+    #[test]
+    fn finds_the_spellings_with_other_marks() {
+        let seen = |identity: &Identity, names: &[&[u8]]| identity.seen(names.iter().copied());
+        let default = identity(&[(Identity::DEFAULT_HEADER, "sub")]);
+        let found = |names: &[&[u8]]| seen(&default, names).unwrap();
+        for name in [
+            "x.passage.user.id",
+            "x!passage~user*id",
+            "X-PASSAGE-USER.ID",
+            "x_passage-user+id",
+            "x#passage$user%id",
+            "x&passage'user^id",
+            "x`passage|user-id",
+        ] {
+            assert_eq!(found(&[b"accept", name.as_bytes(), b":path"]), [name.to_ascii_lowercase()]);
+        }
+        for name in [
+            // Set or removed, seen or not.
+            &b"x-passage-user-id"[..],
+            b"X-Passage-User-ID",
+            b"x_passage_user_id",
+            b"X_Passage-User_Id",
+            // Other headers.
+            b"x-passage-user-i",
+            b"x-passage-user-idx",
+            b"xx.passage.user.id",
+            b"x..passage.userid",
+            b"x.passage.user.1d",
+            b"",
+        ] {
+            assert_eq!(found(&[name]), [] as [&str; 0], "{name:?}");
+        }
+        assert_eq!(
+            found(&[b"x.passage.user.id", b"X.Passage.User.Id", b"x.passage.user.id"]),
+            ["x.passage.user.id"]
+        );
+        for name in [
+            &b"x\xffpassage-user-id"[..],
+            b"x passage user id",
+            b"x\0passage-user-id",
+            b"x,passage,user,id",
+            b"x-passage-user:id",
+        ] {
+            assert_eq!(seen(&default, &[name]), Err(Denial::RequestMalformed), "{name:?}");
+        }
+        let two_bytes = identity(&[("x--id", "sub")]);
+        assert_eq!(seen(&two_bytes, &["x\u{a7}id".as_bytes()]), Err(Denial::RequestMalformed));
+        let dotted = identity(&[("x.user", "sub"), ("-path", "sub")]);
+        assert_eq!(seen(&dotted, &[b"X.USER", b"x-user", b"x_user", b":path"]), Ok(vec![]));
+        assert_eq!(seen(&dotted, &[b"x~user", b".path"]), Ok(vec![".path".to_owned(), "x~user".to_owned()]));
+        assert_eq!(seen(&identity(&[]), &[b"x.passage.user.id"]), Ok(vec![]));
+    }
+
+    /// 64 KiB of such names cost no more than a sort of them.
+    #[test]
+    fn many_spellings_are_named_once_each() {
+        let marks = b"!#$%&*+.^~";
+        let mut names = Vec::new();
+        for (one, two, three) in marks.iter().flat_map(|one| {
+            marks.iter().flat_map(move |two| marks.iter().map(move |three| (*one, *two, *three)))
+        }) {
+            let [one, two, three] = [one, two, three].map(char::from);
+            names.push(format!("x{one}passage{two}user{three}id"));
+        }
+        let doubled: Vec<_> = names.iter().chain(names.iter().rev()).map(String::as_bytes).collect();
+        let identity = identity(&[(Identity::DEFAULT_HEADER, "sub")]);
+        let mut want = names.clone();
+        want.sort();
+        assert_eq!(identity.seen(doubled.into_iter()), Ok(want));
     }
 
     #[test]
@@ -182,8 +300,9 @@ mod tests {
 
         #[test]
         fn no_name_is_set_and_removed(
-            names in proptest::collection::vec("[a-c]{1,2}([-_][a-c]{1,2}){0,4}", 1..5),
+            names in proptest::collection::vec("[a-c]{1,2}([-_.][a-c]{1,2}){0,4}", 1..5),
             present in proptest::collection::vec(0..4_u8, 5),
+            forged in proptest::collection::vec((any::<prop::sample::Index>(), "[-_.!~*]{4}", any::<bool>()), 0..8),
         ) {
             let mut seen = HashSet::new();
             let names: Vec<_> = names.into_iter().filter(|name| seen.insert(folded(name))).collect();
@@ -197,15 +316,25 @@ mod tests {
             }).collect();
             let text = format!("{{{}}}", claims.join(","));
             let claims = Object::parse(text.as_bytes()).unwrap();
-            for headers in [identity.headers_of(&claims).unwrap(), identity.anonymous()] {
+            let forged: Vec<_> = forged.iter().map(|(name, marks, capitals)| {
+                let mut marks = marks.chars();
+                let spelled = name.get(&names).chars().map(|c| {
+                    if c.is_ascii_alphanumeric() { c } else { marks.next().unwrap_or(c) }
+                });
+                let spelled: String = spelled.collect();
+                if *capitals { spelled.to_ascii_uppercase() } else { spelled }
+            }).collect();
+            let seen = identity.seen(forged.iter().map(String::as_bytes)).unwrap();
+            for mut headers in [identity.headers_of(&claims).unwrap(), identity.anonymous()] {
+                headers.remove.extend(seen.iter().cloned().map(Cow::Owned));
                 let set = headers.set.iter().map(|(name, _)| *name);
                 let mut all: Vec<_> = set.chain(headers.removed()).map(str::to_ascii_lowercase).collect();
                 let count = all.len();
                 all.sort();
                 all.dedup();
                 prop_assert_eq!(all.len(), count, "a name stands twice");
-                for name in &names {
-                    prop_assert!(all.contains(name), "{} is neither set nor removed", name);
+                for name in names.iter().chain(&forged).map(|name| name.to_ascii_lowercase()) {
+                    prop_assert!(all.contains(&name), "{} is neither set nor removed", name);
                 }
             }
         }

@@ -48,6 +48,15 @@ pub enum Audiences {
     OneOf(Vec<Audience>),
 }
 
+/// What holds for a token with `cnf` (RFC 7800), which its issuer bound to a key of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoundTokens {
+    /// The token needs a proof of that key.
+    Verify,
+    /// The token is a bearer token all the same.
+    Ignore,
+}
+
 /// One issuer's rules for its tokens.
 #[derive(Debug, Clone)]
 pub struct Issuer {
@@ -62,6 +71,7 @@ pub struct Issuer {
     pub types: Vec<String>,
     /// Tolerance for `exp` and `nbf`.
     pub leeway: Duration,
+    pub bound_tokens: BoundTokens,
 }
 
 impl Issuer {

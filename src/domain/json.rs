@@ -6,20 +6,24 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+mod value;
+
+pub(crate) use value::{Json, Shallow};
+
 /// The members of one JSON object, sorted by name. Values stay raw text until [`Object::member`] parses one.
-pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// The bytes are not one JSON object with unique members in well-formed UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a JSON object with unique members")]
-pub struct NotAnObject;
+pub(crate) struct NotAnObject;
 
 /// The value of a member, for the few types that claims have.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Member<'a> {
+pub(crate) enum Member<'a> {
     Absent,
     Null,
     /// A string, escapes resolved.
@@ -37,7 +41,7 @@ impl<'a> Object<'a> {
     /// # Errors
     /// [`NotAnObject`] for anything else: other types, trailing bytes, doubled members at any depth,
     /// broken UTF-8 or escapes, nesting deeper than the parser's 128 levels.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
         let object = Self::parse_shallow(bytes)?;
         if object.0.iter().all(|(_, value)| well_formed(value)) { Ok(object) } else { Err(NotAnObject) }
     }
@@ -46,7 +50,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// [`NotAnObject`] as [`Object::parse`], for the object's own members only.
-    pub fn parse_shallow(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
+    pub(crate) fn parse_shallow(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
         let Self(mut members) = serde_json::from_slice(bytes).map_err(|_| NotAnObject)?;
         // Sorted: the search for doubled members in a payload of n members then takes n log n comparisons, not n
         // squared.
@@ -56,7 +60,7 @@ impl<'a> Object<'a> {
     }
 
     #[must_use]
-    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
         let at = self.0.binary_search_by(|(key, _)| key.as_ref().cmp(name)).ok()?;
         self.0.get(at).map(|(_, value)| *value)
     }
@@ -76,12 +80,12 @@ impl<'a> Object<'a> {
     }
 
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.raw(name).is_some()
     }
 
     #[must_use]
-    pub fn member(&self, name: &str) -> Member<'a> {
+    pub(crate) fn member(&self, name: &str) -> Member<'a> {
         let Some(text) = self.raw(name).map(RawValue::get) else { return Member::Absent };
         match text.as_bytes().first() {
             Some(b'n') => Member::Null,
@@ -98,13 +102,70 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Checks what serde_json does not check in a `RawValue`: escapes in strings, and doubled members at any depth.
+/// The arrays and objects that a member may nest: serde_json's own limit of 128 levels, the object itself among them,
+/// which it does not keep for a `RawValue`.
+pub(crate) const MAX_DEPTH: usize = 127;
+
+/// Checks what serde_json does not check in a `RawValue`: escapes in strings, doubled members at any depth, and
+/// [`MAX_DEPTH`].
 fn well_formed(value: &RawValue) -> bool {
-    match value.get().as_bytes().first() {
-        Some(b'"') => !value.get().contains("\\u") || serde_json::from_str::<Text<'_>>(value.get()).is_ok(),
-        Some(b'{' | b'[') => serde_json::from_str::<Unique>(value.get()).is_ok(),
+    let text = value.get();
+    match text.as_bytes().first() {
+        Some(b'"') => !text.contains("\\u") || serde_json::from_str::<Text<'_>>(text).is_ok(),
+        Some(b'{' | b'[') => well_formed_inside(text).is_some(),
         _ => true,
     }
+}
+
+/// The same for an array or an object. Tokens are read here before their signature is verified, so this is one pass
+/// over the text, whatever its depth. Numbers are not parsed: a large one is no fault of form.
+fn well_formed_inside(text: &str) -> Option<()> {
+    // The names of each open object; `None` for an array.
+    let mut open: Vec<Option<HashSet<Cow<'_, str>>>> = Vec::new();
+    let mut is_name = false;
+    let mut at = 0;
+    while let Some(byte) = text.as_bytes().get(at) {
+        at += 1;
+        match byte {
+            b'"' => {
+                let end = at + end_of_string(text.get(at..)?)?;
+                let string = text.get(at - 1..end)?;
+                at = end;
+                if is_name {
+                    let Text(name) = serde_json::from_str(string).ok()?;
+                    open.last_mut()?.as_mut()?.insert(name).then_some(())?;
+                } else if string.contains("\\u") {
+                    let Text(_) = serde_json::from_str(string).ok()?;
+                }
+                is_name = false;
+            }
+            b',' => is_name = matches!(open.last(), Some(Some(_))),
+            b'{' | b'[' => {
+                is_name = *byte == b'{';
+                open.push(is_name.then(HashSet::new));
+                (open.len() <= MAX_DEPTH).then_some(())?;
+            }
+            b'}' | b']' => {
+                open.pop();
+                is_name = false;
+            }
+            _ => {}
+        }
+    }
+    Some(())
+}
+
+/// The length of a string's rest, its closing quote included.
+fn end_of_string(text: &str) -> Option<usize> {
+    let mut bytes = text.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return Some(at + 1),
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    None
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
@@ -149,57 +210,110 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// Any value in which no object has a member twice. The value itself is not kept.
-struct Unique;
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Walk;
-        impl<'de> Visitor<'de> for Walk {
-            type Value = Unique;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON value")
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
-                Ok(Unique)
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
-                Ok(Unique)
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
-                Ok(Unique)
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
-                Ok(Unique)
-            }
-            fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
-                Ok(Unique)
-            }
-            fn visit_unit<E>(self) -> Result<Unique, E> {
-                Ok(Unique)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Unique, A::Error> {
-                while let Some(Unique) = seq.next_element()? {}
-                Ok(Unique)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
-                let mut names = HashSet::new();
-                while let Some(Text(name)) = map.next_key()? {
-                    if !names.insert(name) {
-                        return Err(A::Error::custom("doubled member"));
-                    }
-                    let Unique = map.next_value()?;
-                }
-                Ok(Unique)
-            }
-        }
-        deserializer.deserialize_any(Walk)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde::de::{Error as _, SeqAccess};
+
     use super::*;
+
+    /// Any value in which no object has a member twice. The value itself is not kept.
+    struct Unique;
+
+    impl<'de> Deserialize<'de> for Unique {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Walk;
+            impl<'de> Visitor<'de> for Walk {
+                type Value = Unique;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("a JSON value")
+                }
+                fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
+                    Ok(Unique)
+                }
+                fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
+                    Ok(Unique)
+                }
+                fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
+                    Ok(Unique)
+                }
+                fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
+                    Ok(Unique)
+                }
+                fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
+                    Ok(Unique)
+                }
+                fn visit_unit<E>(self) -> Result<Unique, E> {
+                    Ok(Unique)
+                }
+                fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Unique, A::Error> {
+                    while let Some(Unique) = seq.next_element()? {}
+                    Ok(Unique)
+                }
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+                    let mut names = HashSet::new();
+                    while let Some(Text(name)) = map.next_key()? {
+                        if !names.insert(name) {
+                            return Err(A::Error::custom("doubled member"));
+                        }
+                        let Unique = map.next_value()?;
+                    }
+                    Ok(Unique)
+                }
+            }
+            deserializer.deserialize_any(Walk)
+        }
+    }
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Of texts that serde_json takes for a value, the model and the one pass refuse the same.
+        #[test]
+        fn one_pass_agrees_with_a_parser(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    6 => prop_oneof![Just("{"), Just("}"), Just("["), Just("]"), Just(","), Just(":")],
+                    6 => prop_oneof![Just("\"a\""), Just("\"\\u0061\""), Just("\"b\""), Just("\"\\\"{\"")],
+                    2 => prop_oneof![Just("\"\\\\\""), Just("\"\\ud800\""), Just("1"), Just("-2.5e3"), Just("null"), Just(" ")],
+                ],
+                0..14,
+            ),
+            values in proptest::collection::vec(
+                prop_oneof![Just("1"), Just("{\"a\":[{}]}"), Just("[[\"\\ud800\"]]"), Just("{\"b\":{\"b\":0},\"\\u0062\":1}"), Just("\"]\"")],
+                0..4,
+            ),
+            names in proptest::collection::vec("[ab]", 4),
+        ) {
+            let members: Vec<_> = names.iter().zip(&values).map(|(name, value)| format!("\"{name}\": {value}")).collect();
+            for text in [parts.concat(), format!("[{}]", values.join(" , ")), format!("{{{}}}", members.join(","))] {
+                if let Ok(raw) = serde_json::from_str::<&RawValue>(&text) {
+                    prop_assert_eq!(well_formed(raw), serde_json::from_str::<Unique>(raw.get()).is_ok(), "{}", text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_numbers_are_no_fault_of_form() {
+        for text in [r#"{"a":1e999}"#, r#"{"a":[1e999,-1e999]}"#, r#"{"a":{"b":[1e99999999999999999999]}}"#] {
+            assert!(Object::parse(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nests_as_deep_as_a_parser_goes() {
+        for (depth, fits) in [(127, true), (128, false)] {
+            for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+                let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+                assert_eq!(serde_json::from_str::<Unique>(&text).is_ok(), fits, "the model");
+                assert_eq!(
+                    Object::parse(format!("{{\"a\":{text}}}").as_bytes()).is_ok(),
+                    fits,
+                    "{depth} {open}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn refuses_what_two_parsers_could_read_differently() {

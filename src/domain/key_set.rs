@@ -105,15 +105,16 @@ pub(crate) enum KeySetError {
     NotAnObject,
     #[error("the key set has no array named keys")]
     NoKeys,
+    /// A set without any key is none of these: the issuer has withdrawn its keys.
     #[error("the key set holds no usable key")]
     NoneUsable,
 }
 
 impl KeySet {
-    /// Parses a JWK Set for an issuer with these algorithms.
+    /// Parses a JWK Set for an issuer with these algorithms. An empty array of keys is an empty set.
     ///
     /// # Errors
-    /// [`KeySetError`] if the set has no usable key. The skipped keys are returned in both cases.
+    /// [`KeySetError`] if the set has keys, and none of them is usable. The skipped keys are returned in both cases.
     pub(crate) fn parse(
         bytes: &[u8],
         algorithms: &[Algorithm],
@@ -146,7 +147,7 @@ impl KeySet {
                 Err(reason) => skipped.push(Skipped { index, kid, reason }),
             }
         }
-        let set = if keys.is_empty() {
+        let set = if keys.is_empty() && !skipped.is_empty() {
             Err(KeySetError::NoneUsable)
         } else {
             Ok(Self { keys: keys.into(), generation: Generation::next(), jwk_count, fetched_at })
@@ -158,6 +159,12 @@ impl KeySet {
     #[must_use]
     pub(crate) fn confirmed_at(&self, fetched_at: UnixTime) -> Self {
         Self { keys: Arc::clone(&self.keys), fetched_at, ..*self }
+    }
+
+    /// Whether the issuer has withdrawn all its keys.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// The same for as long as the issuer confirms the same document.
@@ -227,9 +234,21 @@ mod tests {
             ("{}", KeySetError::NoKeys),
             (r#"{"keys":{}}"#, KeySetError::NoKeys),
             (r#"{"keys":null}"#, KeySetError::NoKeys),
-            (r#"{"keys":[]}"#, KeySetError::NoneUsable),
+            (r#"{"keys":[{}]}"#, KeySetError::NoneUsable),
+            (r#"{"keys":[null]}"#, KeySetError::NoneUsable),
+            (r#"{"keys":[[]]}"#, KeySetError::NoneUsable),
         ] {
             assert_eq!(parse(text).0, Err(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_set_withdraws_all_keys() {
+        for text in [r#"{"keys":[]}"#, r#" { "keys" : [ ] , "more" : 1 } "#] {
+            let (set, skipped) = KeySet::parse(text.as_bytes(), Algorithm::ALL, UnixTime::from_secs(0));
+            let set = set.unwrap();
+            assert!(set.is_empty() && skipped.is_empty(), "{text}");
+            assert!(set.candidates(None, Algorithm::Rs256).next().is_none());
         }
     }
 

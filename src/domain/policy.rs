@@ -1,343 +1,265 @@
-//! Which rule applies to a request, and what the rule requires of the token. A request that no rule matches needs a
-//! token.
+//! Which rules a request falls under. Each reading of its method, host and path falls under the first rule that matches it, or
+//! under the one that demands a token; the rules of all readings must hold.
 
-use std::collections::HashMap;
-
-use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use crate::domain::claims::Claim;
 use crate::domain::denial::Denial;
-use crate::domain::issuer::IssuerName;
-use crate::domain::path;
+use crate::domain::readings::host::Authority;
+use crate::domain::readings::{Reading, Readings, method};
 use crate::domain::request::Request;
-use crate::domain::verify::Verified;
 
+mod cover;
 mod index;
+mod pattern;
+mod rule;
+mod selection;
 
+pub(crate) use cover::{CoveredBy, covered};
 use index::Index;
+pub(crate) use pattern::{HostPattern, Ignored, PathPattern};
+pub(crate) use rule::{Access, Requirement, Rule};
+pub(crate) use selection::Selection;
 
-/// What a rule requires before a request is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Access {
-    /// Nothing; a token is not looked at.
-    Public,
-    /// No token, or a good one.
-    Optional,
-    /// A good token.
-    #[default]
-    Required,
-    /// Every request is denied.
-    Deny,
-}
+/// The most readings of one request, method and host included, that are looked up one by one. One with more falls under every
+/// rule.
+const MAX_LOOKUPS: usize = 96;
 
-#[derive(Debug, Clone, Default)]
-pub struct Rule {
-    /// Its name, unique; empty for the rule that applies when none matches.
-    pub name: String,
-    /// `Host` patterns; `None` matches any. Never empty.
-    pub hosts: Option<Vec<HostPattern>>,
-    /// Path patterns; `None` matches any. Never empty.
-    pub paths: Option<Vec<PathPattern>>,
-    /// Methods; `None` matches any. Never empty.
-    pub methods: Option<Vec<String>>,
-    pub access: Access,
-    pub require: Requirement,
-    /// Whether its denials are counted and logged, but not enforced.
-    pub shadow: bool,
-}
-
-/// What a rule requires of a verified token.
-#[derive(Debug, Clone, Default)]
-pub struct Requirement {
-    /// Issuers it accepts; `None` accepts any configured one. Never empty.
-    pub issuers: Option<Vec<IssuerName>>,
-    /// Claims that must be met, all of them; of each claim's values any is enough. No list is empty.
-    pub claims: Vec<(Claim, Vec<Value>)>,
-}
-
-/// A host, or all hosts below one. Lower case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostPattern {
-    /// This host.
-    Exact(String),
-    /// Any depth below this host; begins with a dot.
-    Below(String),
-}
-
-/// A path, or all paths below one. In normal form.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathPattern {
-    /// This path.
-    Exact(String),
-    /// This path, which ends in a slash, and any below.
-    Below(String),
-}
-
-impl HostPattern {
-    /// Reads `api.example.com` or `*.example.org`.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let text = text.to_ascii_lowercase();
-        let (host, below) = text.strip_prefix("*.").map_or((text.as_str(), false), |host| (host, true));
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        let legal =
-            |c: char| c.is_ascii_alphanumeric() || "-._".contains(c) || (bracketed && "[]:".contains(c));
-        if host.is_empty() || !host.chars().all(legal) || host.ends_with('.') || host.starts_with('.') {
-            return None;
-        }
-        Some(if below { Self::Below(format!(".{host}")) } else { Self::Exact(host.to_owned()) })
-    }
-
-    fn matches(&self, host: &str) -> bool {
-        match self {
-            Self::Exact(own) => host == own,
-            Self::Below(own) => host.len() > own.len() && host.ends_with(own.as_str()),
-        }
-    }
-}
-
-impl PathPattern {
-    /// Reads an exact path, or a prefix that ends in `/*`. Only normal forms: another could never match.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let (path, below) =
-            text.strip_suffix("/*").map_or((text.to_owned(), false), |path| (format!("{path}/"), true));
-        let normal = path::normalize(path.as_bytes()).ok()?;
-        let literal = normal == path && (path == "*" || !path.contains('*'));
-        literal.then_some(if below { Self::Below(normal) } else { Self::Exact(normal) })
-    }
-
-    fn matches(&self, path: &str) -> bool {
-        match self {
-            Self::Exact(own) => path == own,
-            Self::Below(own) => path.starts_with(own.as_str()),
-        }
-    }
-}
-
-/// All rules; the first that matches counts.
-#[derive(Debug, Default)]
+/// All rules, in their order.
+#[derive(Debug)]
 pub(crate) struct Policy {
     rules: Vec<Rule>,
     by_name: HashMap<String, usize>,
-    index: Index,
-    looks_at_paths: bool,
+    /// One for each way to ignore something in a path that makes a difference here.
+    indexes: Vec<(Ignored, Index)>,
+    ignored: Ignored,
+    /// The methods that rules name, and HEAD beside GET.
+    methods: HashSet<Vec<u8>>,
+    looks_at: LooksAt,
     otherwise: Rule,
+}
+
+/// What any of the rules looks at, or has in its patterns.
+#[derive(Debug, Clone, Copy)]
+struct LooksAt {
+    hosts: bool,
+    paths: bool,
+    methods: bool,
+    capitals: bool,
+    trailing_slashes: bool,
+    /// Whether a pattern of a host names a port.
+    ports: bool,
+    /// Whether a pattern of a path has escapes.
+    levels: bool,
+}
+
+/// One reading of a request.
+#[derive(Clone, Copy)]
+struct Asked<'r> {
+    method: &'r [u8],
+    host: &'r str,
+    port: Option<&'r str>,
+    path: &'r [u8],
+    /// How often the path's escapes were decoded.
+    level: usize,
+    ignored: Ignored,
 }
 
 impl Policy {
     /// A policy of these rules, in this order.
-    #[must_use]
-    pub(crate) fn new(rules: Vec<Rule>) -> Self {
+    pub(crate) fn new(rules: Vec<Rule>, ignored: Ignored) -> Self {
         let by_name = rules.iter().enumerate().map(|(at, rule)| (rule.name.clone(), at)).collect();
-        let looks_at_paths = rules.iter().any(|rule| rule.paths.is_some());
-        let index = Index::new(&rules);
-        Self { rules, by_name, index, looks_at_paths, otherwise: Rule::default() }
+        let patterns = || rules.iter().flat_map(|rule| rule.paths.iter().flatten());
+        let differs =
+            |way: Ignored| patterns().any(|pattern| pattern.texts(way) != pattern.texts(Ignored::NOTHING));
+        let looks_at = LooksAt {
+            hosts: rules.iter().any(|rule| rule.hosts.is_some()),
+            paths: rules.iter().any(|rule| rule.paths.is_some()),
+            ports: rules.iter().any(Rule::names_a_port),
+            levels: patterns().any(PathPattern::has_levels),
+            methods: rules.iter().any(|rule| rule.methods.is_some()),
+            capitals: ignored.case && differs(Ignored { case: true, ..Ignored::NOTHING }),
+            trailing_slashes: ignored.trailing_slash
+                && differs(Ignored { trailing_slash: true, ..Ignored::NOTHING }),
+        };
+        let indexes = Ignored::all().map(|way| (way, Index::new(&rules, way))).collect();
+        let named = rules.iter().flat_map(|rule| rule.methods.iter().flatten());
+        let mut methods: HashSet<_> = named.map(|method| method.as_bytes().to_vec()).collect();
+        if methods.contains(&b"GET"[..]) {
+            methods.insert(b"HEAD".to_vec());
+        }
+        Self { rules, by_name, indexes, ignored, methods, looks_at, otherwise: Rule::default() }
     }
 
-    /// The claims that rules require.
+    /// Whether any rule looks at the method.
+    pub(crate) const fn looks_at_methods(&self) -> bool {
+        self.looks_at.methods
+    }
+
+    /// The claims that rules ask for.
     pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
         self.rules.iter().flat_map(|rule| rule.require.claims.iter().map(|(claim, _)| claim))
     }
 
-    /// The rule of a request: the one that the route names, else the first that matches, else a rule that requires a
-    /// token.
+    /// The rules of a request: the one that the route names, else for each reading the first that matches it, else the
+    /// one that demands a token.
     ///
     /// # Errors
-    /// [`Denial::RuleUnknown`] if the route names a rule that does not exist; [`Denial::RequestMalformed`] if rules
-    /// match paths and this one can be read in more than one way.
-    pub(crate) fn select(&self, request: &Request<'_>) -> Result<&Rule, Denial> {
+    /// [`Denial::RuleUnknown`] if the route names no rule of ours; [`Denial::RequestMalformed`] if rules look at hosts or at
+    /// paths and the request has none.
+    pub(crate) fn select(&self, request: &Request<'_>) -> Result<Selection<'_>, Denial> {
         if let Some(name) = request.rule {
             let at = str::from_utf8(name).ok().and_then(|name| self.by_name.get(name));
-            return at.and_then(|at| self.rules.get(*at)).ok_or(Denial::RuleUnknown);
+            return at.and_then(|at| self.ranked(*at)).map(Selection::of).ok_or(Denial::RuleUnknown);
         }
-        if self.rules.is_empty() {
-            return Ok(&self.otherwise);
-        }
-        let path = if self.looks_at_paths {
-            path::normalize(request.path).map_err(|_| Denial::RequestMalformed)?
+        let authority = if self.looks_at.hosts {
+            Some(Authority::parse(request.host).ok_or(Denial::RequestMalformed)?)
         } else {
-            String::new()
+            None
         };
-        let host = host(request.host);
-        let matching = self.index.first(&path, &host, |at| {
-            let Some(rule) = self.rules.get(at) else { return false };
-            let any = |met: Option<bool>| met.unwrap_or(true);
-            any(rule.methods.as_ref().map(|all| all.iter().any(|method| method.as_bytes() == request.method)))
-                && any(rule.hosts.as_ref().map(|all| all.iter().any(|pattern| pattern.matches(&host))))
-                && any(rule.paths.as_ref().map(|all| all.iter().any(|pattern| pattern.matches(&path))))
-        });
-        Ok(matching.and_then(|at| self.rules.get(at)).unwrap_or(&self.otherwise))
-    }
-}
-
-/// The host that patterns are matched against: lower case, without port and without one trailing dot.
-fn host(host: &[u8]) -> String {
-    let host = String::from_utf8_lossy(host).to_ascii_lowercase();
-    let name = match host.rsplit_once(':') {
-        // Not the last group of a bare IPv6 address in brackets.
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => &host,
-    };
-    name.strip_suffix('.').unwrap_or(name).to_owned()
-}
-
-impl Requirement {
-    /// Whether every verified token meets it.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.issuers.is_none() && self.claims.is_empty()
-    }
-
-    /// Checks whether a verified token meets the requirement.
-    ///
-    /// # Errors
-    /// [`Denial::IssuerNotAccepted`] or [`Denial::ClaimsInsufficient`].
-    pub fn judge(&self, token: &Verified<'_, '_>) -> Result<(), Denial> {
-        let name = &token.issuer().name;
-        if self.issuers.as_ref().is_some_and(|accepted| !accepted.contains(name)) {
-            return Err(Denial::IssuerNotAccepted);
-        }
-        let met = |(claim, values): &(Claim, Vec<Value>)| {
-            claim.of(token.claims()).is_some_and(|found| values.iter().any(|want| holds(claim, &found, want)))
+        let path = if self.looks_at.paths {
+            Readings::of(request.path).map_err(|_| Denial::RequestMalformed)?
+        } else {
+            Readings::One(b"")
         };
-        if self.claims.iter().all(met) { Ok(()) } else { Err(Denial::ClaimsInsufficient) }
-    }
-}
-
-/// Whether a claim has a wanted value: equal to it in type and value, or an array with such an element. A string in
-/// `scope` or `scp` is a list separated by spaces (RFC 8693 section 4.2).
-fn holds(claim: &Claim, found: &Value, want: &Value) -> bool {
-    match found {
-        Value::Array(items) => items.iter().any(|item| same(item, want)),
-        Value::String(text) if ["scope", "scp"].contains(&claim.as_str()) => {
-            want.as_str().is_some_and(|want| text.split(' ').any(|one| one == want))
+        let methods = if !self.looks_at.methods || method::is_plain(request) {
+            vec![Cow::Borrowed(request.method)]
+        } else {
+            method::methods(request, &self.methods).into_iter().map(Cow::Owned).collect()
+        };
+        let names = authority.as_ref().map_or_else(|| vec![""], |authority| authority.names().collect());
+        let ports = authority.as_ref().map_or([None, None], Authority::ports);
+        let [port, spelt_otherwise] = ports;
+        let ports = || std::iter::once(port).chain(spelt_otherwise.map(Some));
+        let mut selected = Selected(None);
+        let hosts = || names.iter().flat_map(|name| ports().map(move |port| (*name, port)));
+        let each = methods.iter().flat_map(|method| hosts().map(move |(host, port)| (&**method, host, port)));
+        match path {
+            Readings::One(path) => {
+                each.for_each(|(method, host, port)| {
+                    self.add_folded(method, host, port, path, 0, &mut selected);
+                });
+            }
+            Readings::Several(all) if all.len() * methods.len() * hosts().count() <= MAX_LOOKUPS => {
+                for (method, host, port) in each {
+                    for Reading { level, path } in &all {
+                        self.add_folded(method, host, port, path, *level, &mut selected);
+                    }
+                }
+            }
+            Readings::Several(_) | Readings::TooMany => self.add_all(&methods, &names, port, &mut selected),
         }
-        other => same(other, want),
+        Ok(selected.0.unwrap_or_else(|| Selection::of(self.otherwise())))
+    }
+
+    /// Adds the rules of a path, and of what is left of it when an upstream ignores case or a slash at its end.
+    fn add_folded<'p>(
+        &'p self,
+        method: &[u8],
+        host: &str,
+        port: Option<&str>,
+        path: &[u8],
+        level: usize,
+        selected: &mut Selected<'p>,
+    ) {
+        let case = self.ignored.case && (self.looks_at.capitals || pattern::has_case(path));
+        let trailing_slash =
+            self.ignored.trailing_slash && (self.looks_at.trailing_slashes || path.ends_with(b"/"));
+        for (way, index) in &self.indexes {
+            if (way.case && !case) || (way.trailing_slash && !trailing_slash) {
+                continue;
+            }
+            let folded = way.fold(path);
+            let asked = Asked { method, host, port, path: &folded, level, ignored: *way };
+            self.add_first(asked, index, selected);
+        }
+    }
+
+    /// Adds the first rule that matches. A rule that restricts must not be escaped by another port than its host pattern means,
+    /// or by another spelling of an escape in its path; one that opens must not be met by either. So where they may differ,
+    /// the request is looked up in both ways, each by itself: a rule that is met in one of them hides none that another way finds.
+    fn add_first<'p>(&'p self, asked: Asked<'_>, index: &Index, selected: &mut Selected<'p>) {
+        let find = |any_port: &dyn Fn(&Rule) -> bool, any_level: bool| {
+            let matches = |at: usize| {
+                let any_level =
+                    |rule: &Rule| any_level && (rule.restricts() || rule.access == Access::Required);
+                self.rules.get(at).is_some_and(|rule| asked.matches(rule, any_port(rule), any_level(rule)))
+            };
+            index.first(asked.path, asked.host, matches).and_then(|at| self.ranked(at))
+        };
+        let is_usual = matches!(asked.port, None | Some("80" | "443"));
+        for any_level in [false, true].into_iter().take(1 + usize::from(self.looks_at.levels)) {
+            let exact = find(&|_| false, any_level);
+            selected.add(exact.unwrap_or_else(|| self.otherwise()));
+            if self.looks_at.ports || !is_usual {
+                let names_port = exact.is_some_and(|(_, rule)| rule.names_a_port());
+                let any_port =
+                    |rule: &Rule| rule.restricts() || (!names_port && rule.access == Access::Required);
+                selected.add(find(&any_port, any_level).unwrap_or_else(|| self.otherwise()));
+            }
+        }
+    }
+
+    /// Adds every rule that some path of the request may fall under.
+    fn add_all<'p>(
+        &'p self,
+        methods: &[Cow<'_, [u8]>],
+        names: &[&str],
+        port: Option<&str>,
+        selected: &mut Selected<'p>,
+    ) {
+        for (at, rule) in self.rules.iter().enumerate() {
+            let any_port = rule.access != Access::Public;
+            let may_match = methods.iter().any(|method| rule.matches_method(method))
+                && names.iter().any(|host| rule.matches_host(host, port, any_port));
+            if may_match {
+                selected.add((at, rule));
+            }
+            let matches_all = rule.paths.is_none()
+                && methods.iter().all(|method| rule.matches_method(method))
+                && names.iter().all(|host| rule.matches_host(host, port, false));
+            if matches_all {
+                return;
+            }
+        }
+        selected.add(self.otherwise());
+    }
+
+    fn ranked(&self, at: usize) -> Option<(usize, &Rule)> {
+        self.rules.get(at).map(|rule| (at, rule))
+    }
+
+    const fn otherwise(&self) -> (usize, &Rule) {
+        (usize::MAX, &self.otherwise)
     }
 }
 
-/// Equality of type and value. Numbers are compared by value: 1 is equal to 1.0.
-fn same(found: &Value, want: &Value) -> bool {
-    match (found, want) {
-        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
-        _ => found == want,
+impl Asked<'_> {
+    fn matches(&self, rule: &Rule, any_port: bool, any_level: bool) -> bool {
+        let Self { method, host, port, path, level, ignored } = *self;
+        rule.matches_method(method)
+            && rule.matches_host(host, port, any_port)
+            && rule.matches_path(path, level, ignored, any_level)
+    }
+}
+
+/// The rules found so far.
+struct Selected<'p>(Option<Selection<'p>>);
+
+impl<'p> Selected<'p> {
+    fn add(&mut self, rule: (usize, &'p Rule)) {
+        match &mut self.0 {
+            None => self.0 = Some(Selection::of(rule)),
+            Some(selection) => selection.add(rule),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+#[path = "policy/models.rs"]
+mod models;
 
-    fn rule(name: &str, hosts: &[&str], paths: &[&str], methods: &[&str]) -> Rule {
-        fn some<T>(list: &[&str], read: impl Fn(&str) -> T) -> Option<Vec<T>> {
-            (!list.is_empty()).then(|| list.iter().map(|text| read(text)).collect())
-        }
-        Rule {
-            name: name.to_owned(),
-            hosts: some(hosts, |text| HostPattern::new(text).unwrap()),
-            paths: some(paths, |text| PathPattern::new(text).unwrap()),
-            methods: some(methods, str::to_owned),
-            ..Rule::default()
-        }
-    }
-
-    #[test]
-    fn the_first_match_counts() {
-        let policy = Policy::new(vec![
-            rule("health", &[], &["/healthz"], &["GET"]),
-            rule("assets", &["api.example.com", "*.example.org"], &["/assets/*"], &[]),
-            rule("wild", &["*.example.org"], &[], &[]),
-            rule("post", &[], &[], &["POST"]),
-            rule("six", &["[::1]"], &[], &[]),
-        ]);
-        for (method, host, path, want) in [
-            ("GET", "any", "/healthz", "health"),
-            ("GET", "any", "/healthz?x", "health"),
-            ("HEAD", "any", "/healthz", ""),
-            ("get", "any", "/healthz", ""),
-            ("GET", "any", "/healthz/", ""),
-            ("GET", "any", "/x/../healthz", "health"),
-            ("GET", "API.example.com:8443", "/assets/", "assets"),
-            ("GET", "api.example.com.", "/assets/a/b", "assets"),
-            ("GET", "api.example.com.:80", "/assets/a", "assets"),
-            ("GET", "api.example.com", "/assets", ""),
-            ("GET", "api.example.com..", "/assets/a", ""),
-            ("GET", "a.b.example.org", "/assets/x", "assets"),
-            ("GET", "a.b.example.org", "/", "wild"),
-            ("GET", "example.org", "/", ""),
-            ("GET", "evil-example.org", "/", ""),
-            ("GET", ".example.org", "/", ""),
-            ("POST", "any", "/", "post"),
-            ("GET", "[::1]:8080", "/", "six"),
-            ("GET", "[::1]", "/", "six"),
-            ("OPTIONS", "any", "*", ""),
-        ] {
-            let request = Request {
-                method: method.as_bytes(),
-                host: host.as_bytes(),
-                path: path.as_bytes(),
-                ..Request::default()
-            };
-            assert_eq!(
-                policy.select(&request).map(|rule| rule.name.as_str()),
-                Ok(want),
-                "{method} {host} {path}"
-            );
-        }
-        let odd = Request { path: b"/a%2fb", ..Request::default() };
-        assert_eq!(policy.select(&odd).err(), Some(Denial::RequestMalformed));
-        let named = |name: &'static [u8]| Request { rule: Some(name), ..odd.clone() };
-        assert_eq!(
-            policy.select(&named(b"wild")).map(|rule| rule.name.as_str()),
-            Ok("wild"),
-            "looks at no path"
-        );
-        for name in [&b"Wild"[..], b"", b"\xff", b"wild "] {
-            assert_eq!(policy.select(&named(name)).err(), Some(Denial::RuleUnknown));
-        }
-        let no_paths = Policy::new(vec![rule("post", &[], &[], &["POST"])]);
-        assert_eq!(no_paths.select(&odd).map(|rule| rule.access), Ok(Access::Required));
-    }
-
-    #[test]
-    fn patterns_that_could_never_match_are_none() {
-        for text in ["", "/a/../b", "//a", "/a*", "/*/b", "/a%2fb", "a", "/%61", "/a/**", "/a?b"] {
-            assert_eq!(PathPattern::new(text), None, "{text}");
-        }
-        for text in ["/", "/*", "/a", "/a/*", "*", "/a%20b/*"] {
-            assert!(PathPattern::new(text).is_some(), "{text}");
-        }
-        for text in ["", "*", "*.", "a:80", "*.*.a", "a b", "a.", ".a", "é"] {
-            assert_eq!(HostPattern::new(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn values_are_compared_strictly() {
-        let claim = |name: &str| Claim::new(name).unwrap();
-        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-        for (name, found, want, held) in [
-            ("role", "\"admin\"", "\"admin\"", true),
-            ("role", "\"Admin\"", "\"admin\"", false),
-            ("role", "[\"a\",\"admin\"]", "\"admin\"", true),
-            ("role", "\"admin user\"", "\"admin\"", false),
-            ("role", "1", "\"1\"", false),
-            ("role", "\"1\"", "1", false),
-            ("role", "1", "1.0", true),
-            ("role", "true", "\"true\"", false),
-            ("role", "true", "true", true),
-            ("role", "null", "\"null\"", false),
-            ("role", "{\"admin\":true}", "\"admin\"", false),
-            ("role", "[[\"admin\"]]", "\"admin\"", false),
-            ("scope", "\"read write\"", "\"write\"", true),
-            ("scp", "\"read write\"", "\"read\"", true),
-            ("scope", "\"rewrite\"", "\"write\"", false),
-            ("scope", "\"read  write\"", "\"\"", true),
-            ("scope", "[\"read write\"]", "\"read\"", false),
-            ("id", "9007199254740993", "9007199254740992", false),
-        ] {
-            assert_eq!(holds(&claim(name), &json(found), &json(want)), held, "{name}: {found} {want}");
-        }
-    }
-}
+#[cfg(test)]
+#[path = "policy/tests.rs"]
+mod tests;

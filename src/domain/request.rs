@@ -14,6 +14,8 @@ pub(crate) struct Request<'a> {
     pub trace: Option<TraceHeaders<'a>>,
     /// The name of the rule that the proxy's route chose, if it chose one.
     pub rule: Option<&'a [u8]>,
+    /// Whether the protocol's answer cannot remove a query parameter.
+    pub query_stays: bool,
 }
 
 /// The headers of W3C Trace Context: the trace, and what tracing systems added to it.
@@ -30,13 +32,6 @@ impl<'a> Request<'a> {
             .iter()
             .filter(move |(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| *value)
-    }
-
-    /// The values of a query parameter, undecoded.
-    pub(crate) fn query(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let start = self.path.iter().position(|byte| *byte == b'?').map_or(self.path.len(), |at| at + 1);
-        let pairs = self.path.get(start..).unwrap_or_default().split(|byte| *byte == b'&');
-        pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
 
     /// Whether this is a CORS preflight: OPTIONS with an origin and the method it asks for (Fetch standard,

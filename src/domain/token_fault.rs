@@ -31,6 +31,8 @@ pub(crate) enum TokenStep {
     Audience,
     /// `sub`, and the claims that go into identity headers or metadata.
     Claims,
+    /// No `cnf`, or the issuer's `bound_tokens` is `ignore`.
+    Binding,
 }
 
 impl TokenStep {
@@ -49,6 +51,7 @@ impl TokenStep {
             Self::Time => "exp, nbf",
             Self::Audience => "aud",
             Self::Claims => "claims",
+            Self::Binding => "binding",
         }
     }
 

@@ -1,11 +1,12 @@
 //! The result of a check as a value: a [`Grant`] or a [`Denial`]. Only the protocols render it.
 
-use serde_json::Value;
+use std::borrow::Cow;
 
-use crate::domain::claims::Subject;
+use crate::domain::claims::{self, Subject};
 use crate::domain::denial::Denial;
 use crate::domain::identity::{Headers, Identity};
 use crate::domain::issuer::IssuerName;
+use crate::domain::json::Json;
 use crate::domain::token::Withheld;
 use crate::domain::token_fault::{TokenFault, TokenStep};
 use crate::domain::verify::Verified;
@@ -24,7 +25,7 @@ pub(crate) struct Grant<'c> {
     issuer: Option<&'c IssuerName>,
     subject: Option<Subject>,
     headers: Headers<'c>,
-    metadata: Vec<(&'c str, Value)>,
+    metadata: Vec<(&'c str, Json)>,
     withheld: Withheld,
     shadow: Option<Denial>,
 }
@@ -33,14 +34,18 @@ impl<'c> Grant<'c> {
     /// Allows a request with a verified token, under the token's identity.
     ///
     /// # Errors
-    /// [`Denial::ClaimInvalid`] for a claim that has no single form in a header, or is too deep for the metadata.
+    /// [`Denial::ClaimInvalid`] for a claim that has no single form in a header, or is too deep for the metadata; then
+    /// [`Denial::ProofMissing`].
     pub(crate) fn to(verified: &Verified<'_, 'c>, identity: &'c Identity) -> Result<Self, TokenFault> {
         let fault = |denial| TokenStep::Claims.fault(denial);
+        let headers = identity.headers_of(verified.claims()).map_err(fault)?;
+        let metadata = identity.metadata_of(verified.claims()).map_err(fault)?;
+        claims::binding(verified.claims(), verified.issuer())?;
         Ok(Self {
             issuer: Some(&verified.issuer().name),
             subject: Some(verified.subject().clone()),
-            headers: identity.headers_of(verified.claims()).map_err(fault)?,
-            metadata: identity.metadata_of(verified.claims()).map_err(fault)?,
+            headers,
+            metadata,
             ..Self::default()
         })
     }
@@ -62,7 +67,14 @@ impl<'c> Grant<'c> {
         Self { shadow: Some(denial), issuer, subject, ..Self::anonymous(identity) }
     }
 
-    /// The same, with the request's tokens withheld from the upstream.
+    /// The same, with further spellings of identity headers removed that the request has.
+    #[must_use]
+    pub(crate) fn removing(mut self, seen: Vec<String>) -> Self {
+        self.headers.remove.extend(seen.into_iter().map(Cow::Owned));
+        self
+    }
+
+    /// The same, with these parts of the request withheld from the upstream.
     #[must_use]
     pub(crate) fn withholding(self, withheld: Withheld) -> Self {
         Self { withheld, ..self }
@@ -87,7 +99,7 @@ impl<'c> Grant<'c> {
 
     /// Claims for the proxy's dynamic metadata.
     #[must_use]
-    pub(crate) fn metadata(&self) -> &[(&'c str, Value)] {
+    pub(crate) fn metadata(&self) -> &[(&'c str, Json)] {
         &self.metadata
     }
 

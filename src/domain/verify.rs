@@ -102,7 +102,7 @@ impl<'a, 'i> Addressed<'a, 'i> {
 
 /// A token whose signature and claims are good. Made only by [`Addressed::verify`], and by
 /// [`CachedToken::judge_again`] for a token that was verified before.
-pub struct Verified<'a, 'i> {
+pub(crate) struct Verified<'a, 'i> {
     issuer: &'i Issuer,
     subject: Subject,
     claims: Object<'a>,
@@ -110,17 +110,17 @@ pub struct Verified<'a, 'i> {
 
 impl<'a, 'i> Verified<'a, 'i> {
     #[must_use]
-    pub const fn issuer(&self) -> &'i Issuer {
+    pub(crate) const fn issuer(&self) -> &'i Issuer {
         self.issuer
     }
 
     #[must_use]
-    pub const fn subject(&self) -> &Subject {
+    pub(crate) const fn subject(&self) -> &Subject {
         &self.subject
     }
 
     #[must_use]
-    pub const fn claims(&self) -> &Object<'a> {
+    pub(crate) const fn claims(&self) -> &Object<'a> {
         &self.claims
     }
 }

@@ -232,6 +232,10 @@ impl Refresher {
             (None, None) => return Err(FetchError::Unchanged.into()),
         };
         self.validator = validator;
+        if changed && set.is_empty() {
+            let issuer = self.publisher.issuer();
+            tracing::warn!(%issuer, "the issuer withdrew all keys: none of its tokens is accepted");
+        }
         self.publisher.fetch_succeeded(set, changed);
         Ok(max_age)
     }

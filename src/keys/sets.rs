@@ -81,7 +81,7 @@ impl KeySets {
         Self { sets: sets.clone(), slots, sources, changed: changed.clone(), clock: clock.clone() }
     }
 
-    /// The issuer's keys, unless they are too old.
+    /// The issuer's keys, unless they are too old. None of them if the issuer has withdrawn all.
     ///
     /// # Errors
     /// [`Missing::Unavailable`] without keys or past `max_stale`.
@@ -157,7 +157,13 @@ impl KeySets {
     #[must_use]
     pub(crate) fn is_ready(&self) -> bool {
         let now = self.clock.now();
-        self.slots.keys().any(|issuer| self.snapshot(issuer, now).is_ok())
+        self.slots.keys().any(|issuer| self.is_usable(issuer, now))
+    }
+
+    /// Whether the issuer has keys, and they are not too old.
+    #[must_use]
+    pub(crate) fn is_usable(&self, issuer: &IssuerName, now: UnixTime) -> bool {
+        self.snapshot(issuer, now).is_ok_and(|set| !set.is_empty())
     }
 
     /// For operators: the issuer's set, however old, and the status of its fetches.

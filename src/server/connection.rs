@@ -19,6 +19,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
+use super::fragments::{FragmentSeen, FragmentWatch, MayBeCut};
+use super::idle::Activity;
 use super::in_flight::RequestTracker;
 use super::limits::{
     CONNECTION_WINDOW_BYTES, FIRST_REQUEST_TIMEOUT, GOAWAY_GRACE, HTTP1_HEAD_TIMEOUT, IDLE_TIMEOUT,
@@ -63,6 +65,7 @@ pub(super) struct Connection<S> {
     pub(super) protocol: Protocol,
     pub(super) handler: S,
     pub(super) requests: RequestTracker,
+    pub(super) activity: Arc<Activity>,
     /// The age at which the connection gets GOAWAY.
     pub(super) max_age: Option<Duration>,
     /// Cancelled when the port drains: the connection gets GOAWAY.
@@ -81,17 +84,30 @@ impl<S: Handler> Connection<S> {
         }
     }
 
-    /// Serves until the client closes the connection. GOAWAY goes out at a drain, at the age limit, and for idleness; a
-    /// connection that stays after it is cut.
+    /// Serves until the client closes the connection. GOAWAY goes out at a drain, at the age limit, for idleness, and after a
+    /// request with a fragment; a connection that stays after it is cut.
     async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { peer, protocol, handler, requests, max_age, drain } = self;
+        let Self { peer, protocol, handler, requests, activity, max_age, drain } = self;
         let builder = builder(protocol, requests.clone());
-        let served = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&served);
-        let service = service_fn(move |request| {
-            counted.fetch_add(1, Ordering::Relaxed);
+        let counted = Arc::clone(&activity);
+        // Targets matter where checks are read from requests as they are.
+        let fragments = (protocol == Protocol::Http).then(FragmentSeen::default);
+        let stream = FragmentWatch::new(stream, fragments.clone());
+        let fragment_answered = CancellationToken::new();
+        let answering_fragment = fragment_answered.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            counted.requests.fetch_add(1, Ordering::Relaxed);
             // hyper spawns a task for each HTTP/2 request, and `RequestTracker` tracks that task already.
             let is_task = Request::version(&request) >= Version::HTTP_2;
+            if let Some(seen) = &fragments
+                && (is_task || seen.get())
+            {
+                request.extensions_mut().insert(MayBeCut);
+                if !is_task {
+                    // Which of a connection's requests had the fragment is not known: this one is its last.
+                    answering_fragment.cancel();
+                }
+            }
             let response = handler(request);
             if is_task { Either::Left(response) } else { Either::Right(requests.track(response)) }
         });
@@ -106,7 +122,8 @@ impl<S: Handler> Connection<S> {
             ended = serving.as_mut() => Some(ended),
             () = drain.cancelled() => None,
             () = aged => None,
-            () = until_idle(&served) => None,
+            () = until_idle(&activity.requests) => None,
+            () = fragment_answered.cancelled() => None,
         };
         let result = match ended {
             Some(result) => result,

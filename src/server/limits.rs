@@ -48,8 +48,9 @@ pub(super) const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// Streams that the client has opened and reset before the server accepted them (CVE-2023-44487): past this number the
-/// connection is closed.
-pub(super) const MAX_PENDING_RESETS: usize = 32;
+/// connection is closed. After a pause of this process all streams of an honest connection are such: Envoy resets each
+/// check at its timeout.
+pub(super) const MAX_PENDING_RESETS: usize = MAX_STREAMS as usize;
 
 /// Resets that the server has sent for the client's protocol errors: past this number the connection is closed.
 pub(super) const MAX_LOCAL_ERROR_RESETS: usize = 256;

@@ -10,6 +10,7 @@ use prost_types::{ListValue, Struct, Value};
 
 use crate::domain::denial::{Challenge, Denial, Wording};
 use crate::domain::identity::{Headers, Identity};
+use crate::domain::json::Json;
 use crate::domain::request::Request;
 use crate::domain::token::Withheld;
 use crate::domain::verdict::{Grant, Verdict};
@@ -51,10 +52,10 @@ pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Reads an encoded `CheckRequest`; the view borrows from it.
 ///
 /// # Errors
-/// [`Denial::RequestMalformed`] if it has no HTTP request, [`Denial::RuleUnknown`] if it names two rules.
+/// [`Denial::RequestMalformed`] if it has no HTTP request, [`Denial::RuleUnknown`] if it names two rules or misspells the key.
 pub(crate) fn view(check: &[u8]) -> Result<Request<'_>, Denial> {
     match scan::scan(check) {
-        Ok(scanned) if scanned.has_two_rules => Err(Denial::RuleUnknown),
+        Ok(scanned) if scanned.has_unclear_rule => Err(Denial::RuleUnknown),
         Ok(scanned) if scanned.is_http => Ok(scanned.request),
         Ok(_) | Err(scan::Malformed) => Err(Denial::RequestMalformed),
     }
@@ -95,7 +96,7 @@ impl Answers {
         let mut headers: Vec<_> =
             set.iter().map(|(name, value)| header((*name).to_owned(), value.clone())).collect();
         let mut headers_to_remove: Vec<_> =
-            remove.iter().map(|name| (*name).to_owned()).chain(tokens.clone()).collect();
+            remove.iter().map(|name| (**name).to_owned()).chain(tokens.iter().cloned()).collect();
         match cookie.as_deref().map(utf8_cookies) {
             None => {}
             Some(rest) if rest.is_empty() => headers_to_remove.push("cookie".to_owned()),
@@ -139,13 +140,14 @@ fn denied_response(denial: Denial, wording: &Wording) -> CheckResponse {
 }
 
 /// A claim's value for Envoy's dynamic metadata.
-fn protobuf(value: &serde_json::Value) -> Value {
-    use serde_json::Value as Json;
+fn protobuf(value: &Json) -> Value {
     let kind = match value {
         Json::Null => Kind::NullValue(0),
         Json::Bool(value) => Kind::BoolValue(*value),
-        // A protobuf Struct has doubles only.
-        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
+        // A protobuf Struct has doubles only: rounded, two IDs would become one.
+        Json::Number(value) => {
+            value.exact_f64().map_or_else(|| Kind::StringValue(value.to_string()), Kind::NumberValue)
+        }
         Json::String(value) => Kind::StringValue(value.clone()),
         Json::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(protobuf).collect() }),
         Json::Object(members) => {

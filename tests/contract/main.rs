@@ -4,12 +4,19 @@
 mod support;
 
 mod answers;
+mod bound_tokens;
 mod cache;
+mod fragments;
 mod http;
+mod identity_headers;
 mod limits;
 mod metrics;
+mod numbers;
 mod paths;
 mod rotation;
 mod rules;
 mod services;
+mod time;
+mod token_sources;
 mod tokens;
+mod withdrawn_keys;

@@ -21,7 +21,8 @@ async fn paths_that_pass_for_public_ones_do_not_pass() {
     let mut bytes = raw_check_request(&[]);
     let http = bytes.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
     "/public/\u{fffd}".clone_into(&mut http.path);
-    assert_eq!(service.send(bytes).await.code(), "request_malformed");
+    "shop.example".clone_into(&mut http.host);
+    assert_eq!(service.send(bytes).await.code(), "allowed");
 }
 
 #[tokio::test]
@@ -47,8 +48,8 @@ async fn what_is_denied_stays_denied_however_it_is_spelled() {
         "/%69%6E%74%65%72%6e%61%6c",
         "/public/%2e%2e/internal",
     ] {
-        let want = if path == "/internal/..?" { "allowed" } else { "rule_denies" };
-        assert_eq!(ask(&service, "GET", "shop.example", path, &headers).await.code(), want, "{path}");
+        let answer = ask(&service, "GET", "shop.example", path, &headers).await;
+        assert_eq!(answer.code(), "rule_denies", "{path}");
     }
     for host in [
         "admin.example",
@@ -57,7 +58,6 @@ async fn what_is_denied_stays_denied_however_it_is_spelled() {
         "admin.example:443",
         "admin.example.",
         "admin.example.:8443",
-        "admin.example:",
         "x.admin.example",
         "a.b.admin.example:80",
         "X.ADMIN.EXAMPLE.",
@@ -65,18 +65,23 @@ async fn what_is_denied_stays_denied_however_it_is_spelled() {
         assert_eq!(ask(&service, "GET", host, "/orders", &headers).await.code(), "rule_denies", "{host}");
         assert_eq!(ask(&service, "GET", host, "/public/a", &headers).await.code(), "rule_denies", "{host}");
     }
-    for host in [
-        "admin.example.evil.example",
-        "adminxexample",
-        "xadmin.example",
-        "",
-        "[::1]:80",
-        "evil.example:admin.example",
-    ] {
+    for host in ["admin.example.evil.example", "adminxexample", "xadmin.example", "[::1]:80"] {
         assert_eq!(ask(&service, "GET", host, "/orders", &headers).await.code(), "allowed", "{host}");
         assert_eq!(ask(&service, "GET", host, "/orders", &[]).await.code(), "token_missing", "{host}");
     }
-    for method in ["POST", "HEAD", "get", "", "GET ", "OPTIONS", "TRACE"] {
+    for host in [
+        "",
+        "admin.example:",
+        "admin.example:x",
+        "admin.example:80:80",
+        "admin.example:-1",
+        "evil.example:admin.example",
+    ] {
+        let answer = ask(&service, "GET", host, "/orders", &headers).await;
+        assert_eq!(answer.code(), "request_malformed", "{host}");
+    }
+    assert_eq!(ask(&service, "HEAD", "shop.example", "/healthz", &[]).await.code(), "allowed");
+    for method in ["POST", "get", "", "GET ", "OPTIONS", "TRACE"] {
         assert_eq!(
             ask(&service, method, "shop.example", "/healthz", &[]).await.code(),
             "token_missing",

@@ -78,7 +78,7 @@ async fn whatever_the_issuer_does_the_old_keys_go_on_and_recovery_is_automatic()
         ("truncated", Behavior::Truncate(good.clone()), ""),
         ("not JSON", Behavior::Answer(200, vec![json_type()], b"<html>".to_vec()), "not a JSON object"),
         ("{}", Behavior::json(&json!({})), "no array named keys"),
-        ("no keys", Behavior::json(&json!({"keys": []})), "no usable key"),
+        ("keys that are null", Behavior::json(&json!({"keys": null})), "no array named keys"),
         ("no usable key", Behavior::json(&json!({"keys": [encryption]})), "no usable key"),
         (
             "content type",

@@ -28,9 +28,26 @@ async fn a_route_may_pick_a_rule_by_name() {
         path.clone_into(&mut attributes.request.as_mut().unwrap().http.as_mut().unwrap().path);
         assert_eq!(service.send(request).await.code(), want, "{rule:?} {path}");
     }
-    let mut other = check_request(&[]);
-    other.attributes.as_mut().unwrap().context_extensions.insert("Rule".to_owned(), "public".to_owned());
-    assert_eq!(service.send(other).await.code(), "token_missing", "another key picks nothing");
+    // A misspelt key is no silent "no rule"; other keys are not ours, and pick nothing.
+    for (keys, want) in [
+        (&["Rule"][..], "rule_unknown"),
+        (&["RULE"], "rule_unknown"),
+        (&["rUlE"], "rule_unknown"),
+        (&["rules"], "rule_unknown"),
+        (&["Rules"], "rule_unknown"),
+        (&["rule", "Rule"], "rule_unknown"),
+        (&["rule", "rules"], "rule_unknown"),
+        (&["rule", "ruleset", "virtual_host"], "allowed"),
+        (&["ruleset"], "token_missing"),
+        (&["rule "], "token_missing"),
+        (&["x-rule"], "token_missing"),
+        (&["tenant"], "token_missing"),
+    ] {
+        let mut request = check_request(&[]);
+        let extensions = &mut request.attributes.as_mut().unwrap().context_extensions;
+        extensions.extend(keys.iter().map(|key| ((*key).to_owned(), "public".to_owned())));
+        assert_eq!(service.send(request).await.code(), want, "{keys:?}");
+    }
 }
 
 #[tokio::test]
@@ -127,7 +144,7 @@ async fn shadow_lets_through_counts_and_trusts_no_refused_token() {
         );
         assert!(metrics.contains(&line), "{line}{metrics}");
     }
-    assert_eq!(ask(&service, "GET", "h", "/%2f", &[]).await.http, 400);
+    assert_eq!(ask(&service, "GET", "h", "/%00", &[]).await.http, 400);
     let mut unknown = check_request(&[]);
     unknown.attributes.as_mut().unwrap().context_extensions.insert("rule".to_owned(), "x".to_owned());
     assert_eq!(service.send(unknown).await.http, 500);
@@ -148,7 +165,7 @@ async fn preflights_pass_only_if_they_are_and_may() {
     for (allowed, method, path, headers, want) in [
         (true, "OPTIONS", "/orders", &preflight[..], "allowed"),
         (true, "OPTIONS", "/internal/x", &preflight, "rule_denies"),
-        (true, "OPTIONS", "/%2f", &preflight, "request_malformed"),
+        (true, "OPTIONS", "/%00", &preflight, "request_malformed"),
         (true, "OPTIONS", "/orders", &preflight[..1], "token_missing"),
         (true, "OPTIONS", "/orders", &preflight[1..], "token_missing"),
         (true, "OPTIONS", "/orders", &[("origin", " "), preflight[1]], "token_missing"),

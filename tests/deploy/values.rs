@@ -39,6 +39,7 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
         issuer[key] = value;
         json!([issuer])
     };
+    let claims = |value: Value| json!([{"name": "a", "require": {"claims": {"id": value}}}]);
     let table = [
         ("replicas", json!(3), "replicas"),
         ("passage.appID", json!("x"), "appID"),
@@ -77,8 +78,19 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
         ("config.issuers", issuer("audiences", json!("api")), "/config/issuers/0/audiences"),
         ("config.issuers", issuer("algorithms", json!(["HS256"])), "/config/issuers/0/algorithms/0"),
         ("config.issuers", issuer("keys", json!({"discovery": true, "url": "x"})), "/config/issuers/0/keys"),
+        ("config.paths.ignore_cases", json!(true), "ignore_cases"),
+        ("config.paths.ignore_case", json!("yes"), "/config/paths/ignore_case"),
         ("config.rules", json!([{"name": "a", "acess": "public"}]), "acess"),
+        (
+            "config.rules",
+            json!([{"name": "a", "match": {"methods": ["get"]}}]),
+            "/config/rules/0/match/methods/0",
+        ),
         ("config.rules", json!([{"name": "a", "match": {"paths": []}}]), "/config/rules/0/match/paths"),
+        // Helm would round them.
+        ("config.rules", claims(json!(9_007_199_254_740_993_u64)), "/config/rules/0/require/claims/id"),
+        ("config.rules", claims(json!([1, 9_007_199_254_740_993_u64])), "/config/rules/0/require/claims/id"),
+        ("config.issuers", issuer("bound_tokens", json!("verified")), "/config/issuers/0/bound_tokens"),
     ];
     let values: Vec<_> = table.iter().map(|(path, value, _)| with(path, value.clone())).collect();
     for ((path, value, named), answer) in table.iter().zip(ask(&values)) {

@@ -48,6 +48,7 @@ pass  signature
 pass  exp, nbf  at 2027-01-15T07:59:59Z
 pass  aud
 pass  claims    x-passage-user-id: user-1
+pass  binding
 
 allow
 
@@ -72,6 +73,7 @@ pass  signature
 FAIL  exp, nbf  token_expired: The token has expired.
   -   aud
   -   claims
+  -   binding
 
 deny 401 token_expired
 
@@ -96,6 +98,7 @@ FAIL  signature signature_invalid: The token's signature does not verify.
   -   exp, nbf
   -   aud
   -   claims
+  -   binding
 
 deny 401 signature_invalid
 
@@ -148,6 +151,7 @@ fn verify_speaks_json_and_names_every_fault() {
         (edit(|header, _| header["kid"] = json!("\u{1b}[31m")), json!("key_unknown"), Some("key")),
         (edit(|_, claims| claims["nbf"] = json!(3e9)), json!("token_not_yet_valid"), Some("exp, nbf")),
         (edit(|_, claims| claims["sub"] = json!("")), json!("claim_invalid"), Some("claims")),
+        (edit(|_, claims| claims["cnf"] = json!({"jkt": "x"})), json!("proof_missing"), Some("binding")),
     ] {
         let ran = run(&["verify", "--config", path, "--output", "json", "-"], &token);
         let said: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -155,7 +159,7 @@ fn verify_speaks_json_and_names_every_fault() {
         assert_eq!(ran.code, Some(i32::from(!code.is_null())));
         assert_eq!(said["verdict"], if code.is_null() { "allow" } else { "deny" });
         let steps = said["steps"].as_array().unwrap();
-        assert_eq!(steps.len(), 12);
+        assert_eq!(steps.len(), 13);
         let result = |name: &str| steps.iter().filter(|step| step["result"] == name).count();
         let fails: Vec<_> = steps
             .iter()
@@ -163,12 +167,27 @@ fn verify_speaks_json_and_names_every_fault() {
             .map(|step| step["step"].as_str().unwrap())
             .collect();
         assert_eq!(fails, failed.into_iter().collect::<Vec<_>>());
-        assert_eq!(result("pass") + result("fail") + result("skipped"), 12);
+        assert_eq!(result("pass") + result("fail") + result("skipped"), 13);
         if let Some(signature) = token.rsplit('.').next().filter(|signature| signature.len() > 20) {
             assert!(!ran.stdout.contains(signature) || token.len() == 9000);
         }
         let text = run(&["verify", "--config", path, "-"], &token).stdout;
         assert!(!text.contains('\u{1b}'), "not a terminal, and no escapes of the token's: {text:?}");
+    }
+}
+
+#[test]
+fn verify_prints_numbers_with_their_digits_and_members_in_their_order() {
+    let file = file(&inline(""));
+    let path = file.path().to_str().unwrap();
+    let claims =
+        format!(r#"{{"sub":"u","z":18446744073709551617,"iss":"{APP}","exp":4000000000,"a":[1.50,1e999]}}"#);
+    let token = key().sign_text(r#"{"alg":"RS256","kid":"k1"}"#, &claims);
+    for format in ["text", "json"] {
+        let ran = run(&["verify", "--config", path, "--output", format, "-"], &token);
+        let printed: String = ran.stdout.split_whitespace().collect();
+        assert!(printed.contains(&claims), "{format}: {}", ran.stdout);
+        assert_eq!(ran.code, Some(0));
     }
 }
 
@@ -193,6 +212,7 @@ fn verify_skips_the_steps_after_the_failed_one() {
         "exp, nbf",
         "aud",
         "claims",
+        "binding",
     ];
     let deep = format!("{}1{}", "[".repeat(17), "]".repeat(17));
     type Edit<'a> = &'a dyn Fn(&mut Value, &mut Value);
@@ -311,4 +331,40 @@ fn check_config_prints_what_it_would_accept() {
     let again = file(&first.stdout);
     let second = run(&["check-config", "--config", again.path().to_str().unwrap()], "");
     assert_eq!((second.code, second.stdout), (Some(0), first.stdout));
+}
+
+#[test]
+fn check_config_warns_and_strict_makes_it_an_error() {
+    let quiet = file("issuers: [{name: passage, passage: {app_id: app1}}]\n");
+    let warned = file(
+        "issuers: [{name: passage, passage: {app_id: app1}}]\nmode: shadow\n\
+         rules:\n- {name: all, access: public}\n- {name: late, access: deny}\n",
+    );
+    let call = |file: &std::path::Path, more: &[&str]| {
+        let arguments = [&["check-config", "--config", file.to_str().unwrap()], more].concat();
+        run(&arguments, "")
+    };
+    for more in [&[][..], &["--strict"]] {
+        let ran = call(quiet.path(), more);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+        assert!(ran.stdout.contains("mode: enforce"), "{}", ran.stdout);
+    }
+    let name = warned.path().display();
+    let warnings = format!(
+        "passage-authz: warning: {name}:2: mode: in shadow mode a request that would be denied with 401, 403 or 503 is let \
+         through; write enforce once the log denies only what it should\n\
+         passage-authz: warning: {name}:4: rules[0]: rule \"all\" matches everything, so a request that no earlier rule matches \
+         needs no token; narrow its match, or write access: required\n\
+         passage-authz: warning: {name}:5: rules[1]: rule \"late\" is never reached, unless a route picks it by name: rule \
+         \"all\" before it matches all that it matches; put it before rule \"all\", or leave it out\n"
+    );
+    let ran = call(warned.path(), &[]);
+    assert_eq!((ran.code, &ran.stderr), (Some(0), &warnings));
+    assert!(ran.stdout.contains("mode: shadow"), "{}", ran.stdout);
+    let again = file(&ran.stdout);
+    let said = call(again.path(), &[]).stderr;
+    assert_eq!(said.matches("passage-authz: warning: ").count(), 3, "{said}");
+    let ran = call(warned.path(), &["--strict"]);
+    let error = format!("{warnings}passage-authz: warnings are errors by --strict: 3\n");
+    assert_eq!((ran.code, ran.stdout.as_str(), &ran.stderr), (Some(2), "", &error));
 }

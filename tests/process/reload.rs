@@ -5,10 +5,14 @@ use std::time::Duration;
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::ChildStderr;
+use tokio::time::timeout;
 
 use crate::support::fixtures::{APP, bearer, good, key, serving};
-use crate::support::process::{Running, file};
-use crate::support::{Answer, check_request, get, wait_until};
+use crate::support::process::{Running, binary, file};
+use crate::support::{Answer, WAIT_LIMIT, check_request, get, wait_until};
 
 #[tokio::test]
 async fn a_reload_under_load_loses_no_check_and_a_bad_file_changes_nothing() {
@@ -160,4 +164,53 @@ async fn a_reload_changes_what_a_cached_token_may_do() {
     std::fs::write(file.path(), other).unwrap();
     running.signal("-HUP").await;
     wait_until("another app", || async { ask().await.code() == "issuer_unknown" }).await;
+}
+
+#[tokio::test]
+async fn a_warning_is_logged_at_the_start_and_at_each_reload() {
+    async fn until(log: &mut Lines<BufReader<ChildStderr>>, message: &str) -> Vec<Value> {
+        let mut said = Vec::new();
+        while said.last().is_none_or(|event: &Value| event["message"] != message) {
+            let line = timeout(WAIT_LIMIT, log.next_line()).await.expect(message).unwrap().expect(message);
+            said.push(serde_json::from_str(&line).unwrap());
+        }
+        said
+    }
+    let config = |more: &str| serving("listen: '127.0.0.1:0'", more);
+    let file = file(&config("mode: shadow"));
+    let mut command = binary();
+    command.args(["serve", "--config"]).arg(file.path()).env("RUST_LOG", "info");
+    let mut process = command.spawn().unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+    let said = until(&mut log, "listening").await;
+    let [warning, ..] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(
+        (&warning["level"], &warning["key"], &warning["line"]),
+        (&"WARN".into(), &"mode".into(), &4.into())
+    );
+    assert_eq!(warning["file"], file.path().to_str().unwrap());
+    let of = |name: &str| warning[name].as_str().unwrap_or_default();
+    assert!(of("warning").starts_with("in shadow mode a request"), "{warning}");
+    assert!(of("advice").starts_with("write enforce"), "{warning}");
+    assert_eq!(said.iter().filter(|event| event["message"] == warning["message"]).count(), 1);
+
+    let rule = config("rules: [{name: all, access: public}]");
+    for (text, ends, key) in [
+        (&rule, "configuration reloaded", Some("rules[0]")),
+        (&config(""), "configuration reloaded", None),
+        // A configuration that is refused is not warned of.
+        (
+            &rule.replace("drain_timeout: 30s", "drain_timeout: 29s"),
+            "the new configuration is refused, the old one goes on",
+            None,
+        ),
+    ] {
+        std::fs::write(file.path(), text).unwrap();
+        let id = process.id().unwrap().to_string();
+        assert!(tokio::process::Command::new("kill").args(["-HUP", &id]).status().await.unwrap().success());
+        let said = until(&mut log, ends).await;
+        let keys: Vec<_> =
+            said.iter().filter(|event| event["level"] == "WARN").map(|event| event["key"].as_str()).collect();
+        assert_eq!(keys, key.map(Some).into_iter().collect::<Vec<_>>(), "{said:?}");
+    }
 }

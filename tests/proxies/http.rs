@@ -10,30 +10,38 @@ use serde_json::Value;
 use crate::support::envoy::{Envoy, Upstream, binary, seen};
 use crate::support::fixtures::{USER, bearer, good, http_port};
 use crate::support::http::{Said, said};
-use crate::support::{Service, WAIT_LIMIT, wait_until};
+use crate::support::{Service, wait_until};
 
-/// What a client gets through a proxy, and the users that the upstream sees.
-async fn through(address: SocketAddr, path: &str, headers: &[(&str, String)]) -> (Said, Vec<String>) {
+/// What a client gets through a proxy, and the users that the upstream sees, empty values too: an upstream that folds
+/// names joins them to the user.
+pub(crate) async fn through(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, String)],
+) -> (Said, Vec<String>) {
     let mut request = reqwest::Client::new().get(format!("http://{address}{path}"));
     for (name, value) in headers {
         request = request.header(*name, value);
     }
     let said = said(request).await;
     let echo: Value = serde_json::from_str(&said.body).unwrap_or_default();
-    // An empty header is no user: over HTTP an answer may blank a header, not remove it.
-    let users = seen(&echo, USER).into_iter().filter(|user| !user.is_empty()).collect();
+    let users = seen(&echo, USER);
     (said, users)
+}
+
+/// Envoy with the shipped http.yaml.
+pub(crate) async fn envoy_over_http(service: &Service, upstream: &Upstream) -> Envoy {
+    let bootstrap = include_str!("../../deploy/envoy/http.yaml")
+        .replace("port_value: 8080", &format!("port_value: {}", service.http.unwrap().port()))
+        .replace("port_value: 8081", &format!("port_value: {}", upstream.address.port()));
+    Envoy::run(&binary().await, bootstrap).await.unwrap()
 }
 
 #[tokio::test]
 async fn the_real_envoy_over_http() {
     let service = Service::ready(&http_port("style: envoy, path_prefix: /check")).await;
     let upstream = Upstream::start().await.unwrap();
-    let binary = binary().await;
-    let bootstrap = include_str!("../../deploy/envoy/http.yaml")
-        .replace("port_value: 8080", &format!("port_value: {}", service.http.unwrap().port()))
-        .replace("port_value: 8081", &format!("port_value: {}", upstream.address.port()));
-    let envoy = Envoy::run(&binary, bootstrap).await.unwrap();
+    let envoy = envoy_over_http(&service, &upstream).await;
     proxied(envoy.address).await;
     assert!(service.end().await.is_ok());
     let (said, _) = through(envoy.address, "/", &[("authorization", bearer(&good()))]).await;
@@ -42,7 +50,8 @@ async fn the_real_envoy_over_http() {
 
 async fn proxied(address: SocketAddr) {
     let header = |token: String| ("authorization", bearer(&token));
-    let forged = || [(USER, "forged".to_owned()), ("x_passage_user_id", "forged".to_owned())];
+    let forged = [USER, "x_passage_user_id", "X-Passage_User-Id", "x.passage.user.id", "x!passage~user*id"];
+    let forged = || forged.map(|name| (name, "forged".to_owned()));
     let none = Vec::<String>::new();
     for (path, headers, status, users) in [
         ("/orders?a=b", vec![header(good())], 200, vec!["user-1".to_owned()]),
@@ -63,24 +72,31 @@ async fn proxied(address: SocketAddr) {
     }
 }
 
-/// Where nginx is, if it is: `NGINX_BIN`, `PATH`, or where Debian puts it.
-fn nginx() -> Option<PathBuf> {
-    let named = std::env::var_os("NGINX_BIN").map(PathBuf::from);
+/// Where a program is, if it is: in this variable, in `PATH`, or where Debian puts it.
+pub(crate) fn program(variable: &str, name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = std::env::split_paths(&path).collect();
     folders.push(PathBuf::from("/usr/sbin"));
-    named.or_else(|| folders.into_iter().map(|folder| folder.join("nginx")).find(|file| file.is_file()))
+    named.or_else(|| folders.into_iter().map(|folder| folder.join(name)).find(|file| file.is_file()))
 }
 
-#[tokio::test]
-async fn the_real_nginx_with_auth_request() {
-    let Some(binary) = nginx() else {
+/// An nginx with the shipped nginx.conf that runs until it is dropped.
+pub(crate) struct Nginx {
+    pub(crate) address: SocketAddr,
+    _process: tokio::process::Child,
+    _folder: tempfile::TempDir,
+}
+
+/// Starts nginx, if it is here.
+#[expect(clippy::print_stderr, reason = "says that the test did not run")]
+pub(crate) async fn nginx_in_front_of(service: &Service, upstream: &Upstream) -> Option<Nginx> {
+    let Some(binary) = program("NGINX_BIN", "nginx") else {
         let text = "nginx is not here: apt-get install nginx-light, or set NGINX_BIN";
         assert!(std::env::var_os("REQUIRE_NGINX").is_none(), "{text}");
-        return eprintln!("NOT RUN, {text}");
+        eprintln!("NOT RUN, {text}");
+        return None;
     };
-    let service = Service::ready(&http_port("style: forward_auth")).await;
-    let upstream = Upstream::start().await.unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut config = include_str!("../../deploy/nginx/nginx.conf")
@@ -94,7 +110,7 @@ async fn the_real_nginx_with_auth_request() {
     config = config.replace('%', &temporary);
     let file = folder.path().join("nginx.conf");
     std::fs::write(&file, format!("daemon off; master_process off; pid nginx.pid;\n{config}")).unwrap();
-    let mut process = tokio::process::Command::new(binary)
+    let process = tokio::process::Command::new(binary)
         .args(["-e", "stderr", "-p"])
         .arg(folder.path())
         .arg("-c")
@@ -105,6 +121,15 @@ async fn the_real_nginx_with_auth_request() {
         .spawn()
         .unwrap();
     wait_until("nginx", || async { tokio::net::TcpStream::connect(free).await.is_ok() }).await;
+    Some(Nginx { address: free, _process: process, _folder: folder })
+}
+
+#[tokio::test]
+async fn the_real_nginx_with_auth_request() {
+    let service = Service::ready(&http_port("style: forward_auth")).await;
+    let upstream = Upstream::start().await.unwrap();
+    let Some(nginx) = nginx_in_front_of(&service, &upstream).await else { return };
+    let free = nginx.address;
     proxied(free).await;
     let good_header = || ("authorization", bearer(&good()));
     // A client that describes another request than its own.
@@ -120,6 +145,4 @@ async fn the_real_nginx_with_auth_request() {
         503,
         "without the service, no way through"
     );
-    process.kill().await.unwrap();
-    let _ = tokio::time::timeout(WAIT_LIMIT, process.wait()).await;
 }

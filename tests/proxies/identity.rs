@@ -23,7 +23,14 @@ async fn whatever_is_forged_the_upstream_sees_the_true_user_or_nothing() {
         ("tampered", format!("authorization: Bearer {}\r\n", tampered(&good))),
         ("malformed", "authorization: Bearer x\r\n".to_owned()),
     ];
-    let spellings = ["x-passage-user-id", "x_passage_user_id", "X-Passage_User-ID"];
+    let spellings = [
+        "x-passage-user-id",
+        "x_passage_user_id",
+        "X-Passage_User-ID",
+        "x.passage.user.id",
+        "X!Passage~User*Id",
+        "x-passage_user+id",
+    ];
     let mut count = 0;
     for (access, path) in [
         ("public", "/public/a"),
@@ -54,7 +61,7 @@ async fn whatever_is_forged_the_upstream_sees_the_true_user_or_nothing() {
             }
         }
     }
-    assert_eq!(count, 7 * 5 * 3);
+    assert_eq!(count, 7 * 5 * 6);
 }
 
 #[tokio::test]

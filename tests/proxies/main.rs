@@ -1,4 +1,4 @@
-//! A client, a real Envoy or nginx, the service, an upstream that answers with what it saw.
+//! A client, a real Envoy, nginx, Caddy, HAProxy or Traefik, the service, an upstream that answers with what it saw.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -7,10 +7,12 @@ mod bootstraps;
 mod connections;
 mod demo;
 mod envoy;
+mod forward_auth;
 mod http;
 mod identity;
 mod paths;
 mod raw;
+mod readings;
 mod replicas;
 mod rollout;
 mod tokens;

@@ -1,5 +1,7 @@
 //! A request to Envoy written byte by byte, since HTTP clients tidy up what they send.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -8,8 +10,28 @@ use crate::support::envoy::Envoy;
 
 /// Status and body of the answer; a body that is not JSON is null.
 pub(crate) async fn raw(envoy: &Envoy, target: &str, headers: impl AsRef<[u8]>) -> (u16, Value) {
-    let mut stream = TcpStream::connect(envoy.address).await.unwrap();
-    let text = format!("GET {target} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n");
+    raw_at(envoy.address, "shop.example", target, headers).await
+}
+
+/// The same for another host.
+pub(crate) async fn raw_to(
+    envoy: &Envoy,
+    host: &str,
+    target: &str,
+    headers: impl AsRef<[u8]>,
+) -> (u16, Value) {
+    raw_at(envoy.address, host, target, headers).await
+}
+
+/// The same to any proxy.
+pub(crate) async fn raw_at(
+    proxy: SocketAddr,
+    host: &str,
+    target: &str,
+    headers: impl AsRef<[u8]>,
+) -> (u16, Value) {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    let text = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
     stream.write_all(&[text.as_bytes(), headers.as_ref(), b"\r\n"].concat()).await.unwrap();
     let mut answer = Vec::new();
     // Envoy may reset the connection of a request it refuses.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use passage_authz::config::Config;
 use passage_authz::domain::denial::Denial;
+use serde_json::Value;
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -32,6 +33,28 @@ fn the_filter_of_the_readme_is_the_one_that_is_tested() {
     let shipped = between(&read("deploy/envoy/grpc.yaml"), "filter", "#", "");
     let shipped: Vec<_> = shipped.iter().map(|line| line.strip_prefix("          ").unwrap()).collect();
     assert_eq!(shown, shipped);
+}
+
+#[test]
+fn each_bootstrap_has_the_path_settings_of_the_readme() {
+    let shown = between(&read("README.md"), "paths", "<!--", " -->").join("\n");
+    let shown: serde_json::Map<String, Value> = serde_saphyr::from_str(&shown).unwrap();
+    assert_eq!(shown.len(), 5, "{shown:?}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/envoy");
+    let shipped = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> =
+        shipped.chain([Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/compose/envoy.yaml")]).collect();
+    assert!(files.len() >= 6, "{files:?}");
+    for file in files {
+        let bootstrap: Value = serde_saphyr::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        let listeners = bootstrap["static_resources"]["listeners"].as_array().unwrap();
+        let chains = listeners.iter().flat_map(|listener| listener["filter_chains"].as_array().unwrap());
+        for filter in chains.flat_map(|chain| chain["filters"].as_array().unwrap()) {
+            for (key, value) in &shown {
+                assert_eq!(&filter["typed_config"][key], value, "{key} in {}", file.display());
+            }
+        }
+    }
 }
 
 #[test]

@@ -143,6 +143,11 @@ impl Envoy {
         Self::start(&binary().await, authz, upstream, edit).await.unwrap()
     }
 
+    /// Starts with the shipped bootstrap, but with Envoy's defaults for hosts and paths: both pass as the client sent them.
+    pub(crate) async fn with_default_paths(authz: SocketAddr, upstream: SocketAddr) -> Self {
+        Self::edited(authz, upstream, default_paths).await
+    }
+
     /// How many replicas of passage-authz Envoy holds for healthy.
     pub(crate) async fn healthy(&self) -> usize {
         let clusters = reqwest::get(format!("http://{}/clusters?format=json", self.admin)).await.unwrap();
@@ -152,6 +157,21 @@ impl Envoy {
         let hosts = replicas["host_statuses"].as_array().unwrap();
         hosts.iter().filter(|host| host["health_status"].get("failed_active_health_check").is_none()).count()
     }
+}
+
+/// A bootstrap without the settings by which Envoy gives hosts and paths one spelling.
+pub(crate) fn default_paths(config: String) -> String {
+    const SETTINGS: [&str; 5] = [
+        "normalize_path:",
+        "merge_slashes:",
+        "path_with_escaped_slashes_action:",
+        "strip_any_host_port:",
+        "strip_trailing_host_dot:",
+    ];
+    let is_setting = |line: &&str| SETTINGS.iter().any(|setting| line.trim_start().starts_with(setting));
+    let (settings, kept): (Vec<_>, Vec<_>) = config.lines().partition(is_setting);
+    assert_eq!(settings.len(), SETTINGS.len(), "{settings:?}");
+    kept.join("\n") + "\n"
 }
 
 /// The port Envoy was given, once its listener is up.
@@ -194,9 +214,10 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
     Ok(Response::new(Full::from(seen.to_string())))
 }
 
-/// What the upstream saw of a header: every value under any spelling that an application might read as it.
+/// What the upstream saw of a header: every value under any spelling that an application might read as it. PHP and
+/// lighttpd map every mark in a name to `_`.
 pub(crate) fn seen(echo: &Value, header: &str) -> Vec<String> {
-    let folded = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+    let folded = |name: &str| name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     let headers = echo["headers"].as_array().into_iter().flatten();
     headers
         .filter(|pair| pair[0].as_str().is_some_and(|name| folded(name) == folded(header)))

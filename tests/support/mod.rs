@@ -196,6 +196,7 @@ pub(crate) struct Answer {
     /// Set (overwriting) on the upstream request, or on the denial.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) remove: Vec<String>,
+    pub(crate) remove_query: Vec<String>,
     pub(crate) body: Value,
     pub(crate) metadata: Vec<(String, String)>,
 }
@@ -229,6 +230,7 @@ impl From<CheckResponse> for Answer {
                 http: 200,
                 headers: overwriting(ok.headers),
                 remove: ok.headers_to_remove,
+                remove_query: ok.query_parameters_to_remove,
                 body: Value::Null,
                 metadata,
             },
@@ -237,6 +239,7 @@ impl From<CheckResponse> for Answer {
                 http: u16::try_from(denied.status.unwrap().code).unwrap(),
                 headers: overwriting(denied.headers),
                 remove: Vec::new(),
+                remove_query: Vec::new(),
                 body: serde_json::from_str(&denied.body).unwrap(),
                 metadata,
             },

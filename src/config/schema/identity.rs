@@ -21,6 +21,7 @@ const RESERVED_HEADERS: &[&str] = &[
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "x-passage-authz-proxy-secret",
 ];
 
 pub(super) fn read(identity: &mut Table<'_>, sources: &[TokenSource]) -> Identity {
@@ -33,7 +34,7 @@ pub(super) fn read(identity: &mut Table<'_>, sources: &[TokenSource]) -> Identit
         {
             claim.fault(
                 format!("folds into one spelling with {other}"),
-                "names that differ in more than case, - and _",
+                "names that differ in more than case and marks such as - and _",
             );
         }
         headers.extend(name.zip(claim.parsed(CLAIM, Claim::new)));
@@ -50,16 +51,16 @@ pub(super) fn read(identity: &mut Table<'_>, sources: &[TokenSource]) -> Identit
 
 /// The header's name in lower case.
 fn header_name(place: &Place<'_>, name: &str, sources: &[TokenSource]) -> Option<String> {
-    let accepted = "a header name with at most 5 dashes or underscores that has no other use";
+    let accepted = "a header name with at most 5 dashes, underscores or other marks that has no other use";
     let is_name = http_token(name).is_some();
     let lower = name.to_ascii_lowercase();
-    let dashes = lower.matches(['-', '_']).count();
+    let marks = lower.matches(|c: char| !c.is_ascii_alphanumeric()).count();
     let folded_name = folded(&lower);
     let is_reserved = RESERVED_HEADERS.contains(&folded_name.as_str());
     let is_source = sources
         .iter()
         .any(|source| matches!(source, TokenSource::Header(header) if folded(header) == folded_name));
-    if !is_name || dashes > Identity::MAX_DASHES || is_source || is_reserved {
+    if !is_name || marks > Identity::MAX_MARKS || is_source || is_reserved {
         place.fault("cannot be an identity header", accepted);
         return None;
     }

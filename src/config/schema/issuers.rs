@@ -6,11 +6,12 @@ use std::time::Duration;
 use url::Url;
 
 use super::super::place::{Place, Table};
+use super::super::warnings;
 use super::super::{IssuerConfig, KeySource, Refresh, WebAccess};
 use super::key_sources::{self, certificates, fetchable};
-use super::shapes::{HOUR, MILLISECOND, SECOND};
+use super::shapes::{HOUR, MILLISECOND, SECOND, choice};
 use crate::domain::algorithm::Algorithm;
-use crate::domain::issuer::{Audience, Audiences, Issuer, IssuerId, IssuerName, PassageApp};
+use crate::domain::issuer::{Audience, Audiences, BoundTokens, Issuer, IssuerId, IssuerName, PassageApp};
 
 /// Two issuers may share neither `iss` (it decides which issuer's rules hold for a token) nor name (rules and
 /// stored keys refer to it).
@@ -66,8 +67,13 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
     };
     let require_kid = table.at("require_kid").bool(is_app);
     let leeway = table.at("leeway").duration(Duration::ZERO..=SECOND * 300, SECOND * 30);
+    let bound_tokens = match choice(&table.at("bound_tokens"), &["verify", "ignore"]) {
+        Some("ignore") => BoundTokens::Ignore,
+        _ => BoundTokens::Verify,
+    };
     let refresh = table.at("refresh").table(refresh);
-    let issuer = Issuer { name: name?, ids: ids?, audiences, algorithms, require_kid, types, leeway };
+    let (name, ids) = (name?, ids?);
+    let issuer = Issuer { name, ids, audiences, algorithms, require_kid, types, leeway, bound_tokens };
     Some(IssuerConfig { issuer, keys: keys?, refresh })
 }
 
@@ -110,7 +116,11 @@ fn ids(place: &Place<'_>, is_app: bool, app_ids: Option<Vec<IssuerId>>) -> Optio
     if items.is_empty() {
         place.fault("is empty", accepted);
     }
-    items.iter().map(|item| item.text(accepted).map(|text| IssuerId(text.to_owned()))).collect()
+    let id = |item: &Place<'_>| {
+        let text = item.text(accepted).inspect(|text| warnings::exact(item, text))?;
+        Some(IssuerId(text.to_owned()))
+    };
+    items.iter().map(id).collect()
 }
 
 fn audiences(place: &Place<'_>, is_app: bool) -> Audiences {
@@ -119,11 +129,13 @@ fn audiences(place: &Place<'_>, is_app: bool) -> Audiences {
         place.required(accepted);
     }
     let items = place.list(accepted).unwrap_or_default();
-    let list: Vec<_> = items.iter().filter_map(|item| item.text(accepted)).collect();
+    let audience =
+        |item: &Place<'_>| item.text(accepted).inspect(|text| warnings::exact(item, text)).map(str::to_owned);
+    let list: Vec<_> = items.iter().filter_map(audience).collect();
     if list.is_empty() {
         return Audiences::NotChecked;
     }
-    Audiences::OneOf(list.into_iter().map(|aud| Audience(aud.to_owned())).collect())
+    Audiences::OneOf(list.into_iter().map(Audience).collect())
 }
 
 fn algorithms(place: &Place<'_>) -> Vec<Algorithm> {
@@ -139,7 +151,9 @@ fn algorithms(place: &Place<'_>) -> Vec<Algorithm> {
 fn types(place: &Place<'_>) -> Vec<String> {
     let accepted = "a list of typ values, such as [JWT, at+jwt]";
     let Some(items) = place.list(accepted) else { return vec!["jwt".to_owned(), "at+jwt".to_owned()] };
-    let types = items.iter().filter_map(|item| item.text(accepted)).map(|text| {
+    let texts =
+        items.iter().filter_map(|item| item.text(accepted).inspect(|text| warnings::exact(item, text)));
+    let types = texts.map(|text| {
         let typ = text.to_ascii_lowercase();
         typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned)
     });

@@ -1,6 +1,5 @@
 //! `issuers[].keys` as written, and what its fetches may do.
 
-use serde_json::Value;
 use url::Url;
 
 use super::super::place::Place;
@@ -8,7 +7,8 @@ use super::super::{Certificates, KeySource, WebAccess};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerId;
-use crate::domain::key_set::KeySet;
+use crate::domain::json::{Json, MAX_DEPTH};
+use crate::domain::key_set::{KeySet, KeySetError};
 
 pub(super) fn read(
     place: &Place<'_>,
@@ -66,7 +66,7 @@ fn discovery_source(place: &Place<'_>, ids: &[IssuerId], access: WebAccess) -> O
 }
 
 fn inline_source(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySource> {
-    let text = place.json()?;
+    let text = place.json("a JWK Set: {keys: [...]}")?;
     if holds_private_key(&text) {
         // Refused before any other fault is worded, and never kept: check-config prints inline keys.
         place.fault("holds a private key", "the public half alone: no d, p, q, dp, dq, qi, oth");
@@ -76,7 +76,13 @@ fn inline_source(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySourc
     for key in &skipped {
         place.fault(format!("key {} cannot be used: {}", key.index, key.reason), "usable keys only");
     }
-    if let (Err(error), true) = (set, skipped.is_empty()) {
+    let fault = match set {
+        // An issuer may withdraw its keys; a configuration without a key can only be a mistake.
+        Ok(set) if set.is_empty() => Some(KeySetError::NoneUsable),
+        Ok(_) => None,
+        Err(error) => Some(error),
+    };
+    if let (Some(error), true) = (fault, skipped.is_empty()) {
         place.fault(error.to_string(), "a JWK Set: {keys: [...]}");
     }
     Some(KeySource::Inline(text))
@@ -84,10 +90,15 @@ fn inline_source(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySourc
 
 /// Whether a JWK Set has members that only private keys have (RFC 7518 sections 6.2.2 and 6.3.2).
 fn holds_private_key(text: &str) -> bool {
-    let set: Value = serde_json::from_str(text).unwrap_or_default();
-    let keys = set.get("keys").and_then(Value::as_array).into_iter().flatten();
     let private = ["d", "p", "q", "dp", "dq", "qi", "oth"];
-    keys.into_iter().any(|key| private.iter().any(|member| key.get(member).is_some()))
+    let Some(Json::Object(set)) = Json::parse(text.as_bytes(), MAX_DEPTH) else { return false };
+    set.iter().filter(|(name, _)| name == "keys").any(|(_, keys)| match keys {
+        Json::Array(keys) => keys.iter().any(|key| match key {
+            Json::Object(members) => members.iter().any(|(name, _)| private.contains(&name.as_str())),
+            _ => false,
+        }),
+        _ => false,
+    })
 }
 
 pub(super) fn certificates(place: &Place<'_>) -> Option<Certificates> {

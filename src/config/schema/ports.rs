@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::place::{Place, Table};
-use super::super::{Http, Listen, Server, Style, TlsFiles, TokenSettings};
+use super::super::{ClientIdentity, Http, Listen, ProxySecret, Server, Style, TlsFiles, TokenSettings};
 use super::shapes::{HOUR, SECOND, choice};
 use crate::domain::token::TokenSource;
 
@@ -80,6 +80,12 @@ pub(super) fn http(place: &Place<'_>, tokens: &TokenSettings) -> Option<Http> {
         if forward_auth && prefix.is_written() {
             prefix.fault("has no meaning in the style forward_auth", "leaving it out");
         }
+        let client_identity = http.at("client_identity");
+        let overwritten = choice(&client_identity, &["refuse", "overwritten"]) == Some("overwritten");
+        if !forward_auth && client_identity.is_written() {
+            client_identity
+                .fault("has no meaning in the style envoy", "leaving it out: the answer removes them");
+        }
         let accepted = "a path that begins with / and does not end with one";
         let path_prefix = prefix.parsed(accepted, |path| {
             let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte));
@@ -89,8 +95,20 @@ pub(super) fn http(place: &Place<'_>, tokens: &TokenSettings) -> Option<Http> {
             listen: address(&listen, "", ""),
             style: if forward_auth { Style::ForwardAuth } else { Style::Envoy },
             path_prefix: path_prefix.unwrap_or_default(),
+            client_identity: if overwritten { ClientIdentity::Overwritten } else { ClientIdentity::Refuse },
+            proxy_secret_file: proxy_secret_file(&http.at("proxy_secret_file")),
         })
     })
+}
+
+/// A key without a value is a fault: it looks like a demand for a secret but would set none.
+fn proxy_secret_file(place: &Place<'_>) -> Option<PathBuf> {
+    let accepted = "a readable file with the secret, 16 to 1024 bytes of printable ASCII on one line";
+    let file = PathBuf::from(place.text(accepted)?);
+    if let Err(error) = ProxySecret::read(&file) {
+        place.fault(format!("{} {error}", file.display()), accepted);
+    }
+    Some(file)
 }
 
 pub(super) fn admin_listen(admin: &mut Table<'_>) -> String {

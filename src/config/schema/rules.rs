@@ -1,15 +1,15 @@
 //! `rules` as written.
 
-use serde_json::Value;
-
 use super::super::place::{Place, Table};
+use super::super::warnings;
 use super::shapes::{choice, http_token};
 use crate::domain::claims::Claim;
 use crate::domain::issuer::IssuerName;
-use crate::domain::policy::{Access, HostPattern, PathPattern, Requirement, Rule};
+use crate::domain::json::Json;
+use crate::domain::policy::{Access, HostPattern, Ignored, PathPattern, Requirement, Rule};
 
 /// Each name once, since a proxy may choose a rule by name; each required issuer among the configured ones.
-pub(super) fn read(place: &Place<'_>, issuers: &[IssuerName]) -> Vec<Rule> {
+pub(super) fn read(place: &Place<'_>, issuers: &[IssuerName], ignored: Ignored) -> Vec<Rule> {
     let items = place.list("a list of rules").unwrap_or_default();
     let mut rules: Vec<Rule> = Vec::new();
     for item in &items {
@@ -19,6 +19,7 @@ pub(super) fn read(place: &Place<'_>, issuers: &[IssuerName]) -> Vec<Rule> {
         }
         rules.push(rule);
     }
+    warnings::rules(&items, &rules, ignored);
     rules
 }
 
@@ -27,13 +28,17 @@ fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule
     name_place.required("a name");
     let name = name_place.text("a name").unwrap_or_default().to_owned();
     let (hosts, paths, methods) = table.at("match").table(|condition| {
-        let hosts = "a list of hosts without a port, such as api.example.com or *.example.org";
+        let hosts = "a list of hosts, such as api.example.com, *.example.org, api.example.com:8443 or api.example.com:*";
         let paths = "a list of normal paths, exact or ending in /*, such as /healthz or /assets/*";
-        let methods = "a list of methods, such as GET";
+        let methods = "a list of methods in capitals, such as GET";
         (
-            narrowing_list(&condition.at("hosts"), hosts, HostPattern::new),
-            narrowing_list(&condition.at("paths"), paths, PathPattern::new),
-            narrowing_list(&condition.at("methods"), methods, http_token),
+            narrowing_list(&condition.at("hosts"), hosts, |_, text| HostPattern::new(text)),
+            narrowing_list(&condition.at("paths"), paths, |item, text| {
+                PathPattern::new(text).inspect(|_| warnings::path(item, text))
+            }),
+            narrowing_list(&condition.at("methods"), methods, |item, text| {
+                method(text).inspect(|_| warnings::exact(item, text))
+            }),
         )
     });
     let access = match choice(&table.at("access"), &["required", "optional", "public", "deny"]) {
@@ -42,31 +47,47 @@ fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule
         Some("deny") => Access::Deny,
         _ => Access::Required,
     };
-    let require = table.at("require").table(|require| requirement(require, issuers));
+    let require_place = table.at("require");
+    let require = require_place.table(|require| requirement(require, issuers));
+    warnings::requirement(&require_place, &require, issuers);
     if !require.is_empty() && matches!(access, Access::Public | Access::Deny) {
         item.fault(
             "asks something of a token that it never looks at",
             "require with access required or optional",
         );
     }
-    let shadow = table.at("shadow").bool(false);
+    let shadow_place = table.at("shadow");
+    let shadow = shadow_place.bool(false);
+    if shadow {
+        warnings::rule_in_shadow(&shadow_place, &name, access);
+    }
     Rule { name, hosts, paths, methods, access, require, shadow }
 }
 
 fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requirement {
     let names: Vec<_> = configured.iter().map(IssuerName::as_str).collect();
     let accepted = format!("a list out of {}", names.join(", "));
-    let known = |text: &str| configured.iter().find(|name| name.as_str() == text).cloned();
+    let known = |_: &Place<'_>, text: &str| configured.iter().find(|name| name.as_str() == text).cloned();
     let issuers = narrowing_list(&require.at("issuers"), &accepted, known);
-    let entries = require.at("claims").entries();
+    let claims_place = require.at("claims");
+    let entries = claims_place.entries();
+    if entries.is_empty() && issuers.is_some() {
+        warnings::no_claims(&claims_place);
+    }
     let claims = entries.iter().filter_map(|(name, place)| {
         let claim = Claim::new(name);
         if claim.is_none() {
             place.fault("is no claim", "a top-level name, or a JSON Pointer");
         }
+        warnings::exact(place, name);
         let accepted = "a text, a number, true or false, or a list of them";
         let values = match place.list_or_one(accepted) {
-            Some(items) => items.iter().filter_map(|item| item.scalar(accepted)).collect::<Vec<Value>>(),
+            Some(items) => {
+                let value = |item: &Place<'_>| {
+                    item.scalar(accepted).inspect(|value| warnings::wanted_value(item, name, value))
+                };
+                items.iter().filter_map(value).collect::<Vec<Json>>()
+            }
             None => Vec::new(),
         };
         if place.is_empty_list() {
@@ -79,10 +100,19 @@ fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requiremen
 
 /// A list that narrows what a rule matches. Absent is any; empty is a fault, because it could be read as none
 /// or as any.
-fn narrowing_list<T>(place: &Place<'_>, accepted: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+fn narrowing_list<T>(
+    place: &Place<'_>,
+    accepted: &str,
+    read: impl Fn(&Place<'_>, &str) -> Option<T>,
+) -> Option<Vec<T>> {
     let items = place.list(accepted)?;
     if items.is_empty() {
         place.fault("is empty", &format!("{accepted}, or leaving the key out for any"));
     }
-    Some(items.iter().filter_map(|item| item.parsed(accepted, &read)).collect())
+    Some(items.iter().filter_map(|item| item.parsed(accepted, |text| read(item, text))).collect())
+}
+
+/// Methods are compared as they are written, and all that are in use are in capitals: another one could not be meant.
+fn method(text: &str) -> Option<String> {
+    http_token(text).filter(|method| !method.bytes().any(|byte| byte.is_ascii_lowercase()))
 }

@@ -2,6 +2,7 @@
 
 use super::super::TokenSettings;
 use super::super::place::{Place, Table};
+use super::super::warnings;
 use super::shapes::http_token;
 use crate::domain::issuer::PassageApp;
 use crate::domain::token::TokenSource;
@@ -37,13 +38,15 @@ fn source(item: &Place<'_>) -> Option<TokenSource> {
             item.fault("does not name one source", "exactly one of header: NAME, cookie: NAME, query: NAME");
         }
         let accepted = "a name of letters, digits and the marks of RFC 9110 section 5.6.2";
-        let from_header =
-            header.parsed(accepted, http_token).map(|name| match name.to_ascii_lowercase().as_str() {
-                "authorization" => TokenSource::Bearer,
-                lower => TokenSource::Header(lower.to_owned()),
-            });
-        let from_cookie = cookie.parsed(accepted, http_token).map(TokenSource::Cookie);
-        let from_query = query.parsed(accepted, http_token).map(TokenSource::Query);
+        let name = |place: &Place<'_>| {
+            place.parsed(accepted, http_token).inspect(|name| warnings::exact(place, name))
+        };
+        let from_header = name(&header).map(|name| match name.to_ascii_lowercase().as_str() {
+            "authorization" => TokenSource::Bearer,
+            lower => TokenSource::Header(lower.to_owned()),
+        });
+        let from_cookie = name(&cookie).map(TokenSource::Cookie);
+        let from_query = name(&query).map(TokenSource::Query);
         from_header.or(from_cookie).or(from_query)
     })
 }

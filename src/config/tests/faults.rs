@@ -32,7 +32,7 @@ issuers:
         faults(text),
         [
             "authz.yaml:1: mode: \"enforced\" is not accepted; accepted: enforce or shadow",
-            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, rules, deny, decision_log",
+            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, paths, rules, deny, decision_log",
             "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051, or unix:/path/to.sock",
             "authz.yaml:5: server.drain_timeout: 20 is not accepted; accepted: a duration from 0s to 1h, written like 250ms, 10s, 5m or 24h",
             "authz.yaml:7: tokens.max_length: 1 is not accepted; accepted: a whole number from 64 to 65536 bytes",
@@ -81,6 +81,21 @@ fn refuses() {
             "issuers: [{name: a, passage: {app_id: a}, audiences: x}]".into(),
             "audiences: \"x\" is not accepted",
         ),
+        (
+            "issuers: [{name: a, passage: {app_id: a}, bound_tokens: verified}]".into(),
+            "bound_tokens: \"verified\" is not accepted; accepted: verify or ignore",
+        ),
+        ("issuers: [{name: a, passage: {app_id: a}, bound_tokens: }]".into(), "bound_tokens: has no value"),
+        (
+            "issuers: [{name: a, issuer: a, audiences: [], keys: {inline: {keys: [{d: x, n: 1e999}]}}}]"
+                .into(),
+            "holds a private key",
+        ),
+        (
+            "server: {max_connections: 18446744073709551617}".into(),
+            "max_connections: 18446744073709551617 is not",
+        ),
+        ("server: {max_connections: .inf}".into(), "max_connections: .inf is no number"),
         ("issuers: [{name: a, passage: {app_id: a}, algorithms: []}]".into(), "algorithms: is empty"),
         ("issuers: [{name: a, passage: {app_id: a}, algorithms: [none]}]".into(), "algorithms[0]: \"none\""),
         ("issuers: [{name: a, passage: {app_id: a}, issuer: []}]".into(), "issuers[0].issuer: is empty"),
@@ -170,7 +185,7 @@ fn refuses() {
         ),
         (beside("rules: [{name: a, match: {paths: ['/a*']}}]"), "match.paths[0]: \"/a*\" is not accepted"),
         (beside("rules: [{name: a, match: {paths: /a}}]"), "match.paths: \"/a\" is not accepted"),
-        (beside("rules: [{name: a, match: {hosts: ['a:80']}}]"), "match.hosts[0]: \"a:80\" is not accepted"),
+        (beside("rules: [{name: a, match: {hosts: ['a:x']}}]"), "match.hosts[0]: \"a:x\" is not accepted"),
         (beside("rules: [{name: a, match: {methods: []}}]"), "match.methods: is empty"),
         (
             beside("rules: [{name: a, match: {methods: ['G T']}}]"),
@@ -201,6 +216,15 @@ fn refuses() {
         (
             beside("identity: {headers: {x_api_token: sub}}\ntokens: {from: [{header: x-api-token}]}"),
             "x_api_token: cannot be an identity header",
+        ),
+        (
+            beside("identity: {headers: {x-user-id: sub, x.user!id: email}}"),
+            "identity.headers.x.user!id: folds into one spelling with x-user-id",
+        ),
+        (beside("identity: {headers: {a.b.c.d.e.f.g: sub}}"), "a.b.c.d.e.f.g: cannot be an identity header"),
+        (
+            beside("identity: {headers: {content.length: sub}}"),
+            "content.length: cannot be an identity header",
         ),
         (beside("identity: {headers: {x-user: ''}}"), "x-user: \"\" is not accepted"),
         (beside("identity: {headers: {x-user: /a~2}}"), "x-user: \"/a~2\" is not accepted"),
@@ -254,19 +278,47 @@ fn refuses_ports_and_the_log() {
         ("http: {listen: 'a:1', style: envoy, path_prefix: '/a?b'}", "http.path_prefix: \"/a?b\" is not"),
         ("http: {listen: 'a:1', style: forward_auth, path_prefix: /a}", "http.path_prefix: has no meaning"),
         (
+            "http: {listen: 'a:1', style: envoy, client_identity: refuse}",
+            "http.client_identity: has no meaning in the style envoy",
+        ),
+        (
+            "http: {listen: 'a:1', style: forward_auth, client_identity: allow}",
+            "http.client_identity: \"allow\" is not accepted; accepted: refuse or overwritten",
+        ),
+        (
+            "http: {listen: 'a:1', style: forward_auth, client_identity: }",
+            "http.client_identity: has no value",
+        ),
+        (
+            "http: {listen: 'a:1', style: envoy, proxy_secret_file: }",
+            "http.proxy_secret_file: has no value; accepted: a readable file with the secret",
+        ),
+        (
+            "http: {listen: 'a:1', style: envoy, proxy_secret_file: /no/such/file}",
+            "http.proxy_secret_file: /no/such/file cannot be read: ",
+        ),
+        (
+            "http: {listen: 'a:1', style: envoy, proxy_secret_file: /dev/null}",
+            "http.proxy_secret_file: /dev/null holds no secret of 16 to 1024 bytes",
+        ),
+        (
             "http: {listen: 'a:1', style: envoy}\ntokens: {forward: false, from: [{query: t}]}",
             "http: cannot remove a query parameter",
         ),
+        (
+            "identity: {headers: {x_passage_authz_proxy_secret: sub}}",
+            "x_passage_authz_proxy_secret: cannot be an identity header",
+        ),
         ("tokens: {cache: 10}", "tokens.cache: 10 is not accepted; accepted: a map"),
         ("tokens: {cache: {max_entries: -1}}", "tokens.cache.max_entries: -1 is not accepted"),
-        ("decision_log: {denied: 1.5}", "decision_log.denied: is a"),
+        ("decision_log: {denied: 1.5}", "decision_log.denied: 1.5 is not accepted"),
         (
             "decision_log: {denied: 2}",
             "decision_log.denied: 2 is not accepted; accepted: a number from 0 to 1",
         ),
-        ("decision_log: {allowed: -0.1}", "decision_log.allowed: is a"),
+        ("decision_log: {allowed: -0.1}", "decision_log.allowed: -0.1 is not accepted"),
         ("decision_log: {allowed: all}", "decision_log.allowed: \"all\" is not accepted"),
-        ("decision_log: {allowed: .nan}", "non-finite float"),
+        ("decision_log: {allowed: .nan}", ".nan is no number that can be compared exactly"),
         ("decision_log: {max_per_second: 0}", "decision_log.max_per_second: 0 is not accepted"),
         ("decision_log: {subject: plain}", "decision_log.subject: \"plain\" is not accepted"),
     ] {

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use strum::VariantArray as _;
 
 use super::*;
-use crate::domain::issuer::{Audience, Audiences, IssuerId, IssuerName, PassageApp};
+use crate::domain::identity::Identity;
+use crate::domain::issuer::{Audience, Audiences, BoundTokens, IssuerId, IssuerName, PassageApp};
 use crate::domain::token::Token;
+use crate::domain::verdict::Grant;
 use crate::testing::{SigningKey, jwks, tampered};
 
 const NOW: UnixTime = UnixTime::from_secs(2_000_000_000);
@@ -24,6 +26,7 @@ fn issuer(algorithms: &[Algorithm]) -> Issuer {
         require_kid: true,
         types: vec!["jwt".to_owned(), "at+jwt".to_owned()],
         leeway: Duration::from_secs(30),
+        bound_tokens: BoundTokens::Verify,
     }
 }
 
@@ -166,6 +169,7 @@ fn the_checks_are_made_in_the_order_of_the_steps() {
         (SigningKey::shared("k1", Algorithm::Rs256), SigningKey::shared("k1", Algorithm::Es256));
     let [own, without_its_key] = [&key, &other].map(|key| set(&jwks(&[key]), Algorithm::ALL));
     let issuers = Issuers::new(vec![issuer(&[Algorithm::Rs256])]);
+    let identity = Identity::new(vec![("x-role".to_owned(), Claim::new("role").unwrap())], Vec::new());
     for (at, &first) in TokenStep::VARIANTS.iter().enumerate() {
         for &second in &TokenStep::VARIANTS[at..] {
             let fails_at = |step| step == first || step == second;
@@ -180,7 +184,9 @@ fn the_checks_are_made_in_the_order_of_the_steps() {
                         TokenStep::Kid => drop(header.as_object_mut().unwrap().remove("kid")),
                         TokenStep::Time => claims["exp"] = json!("tomorrow"),
                         TokenStep::Audience => claims["aud"] = json!("web"),
-                        TokenStep::Claims => claims["sub"] = json!(""),
+                        // One of the two claims faults, so that the other order would show.
+                        TokenStep::Claims => claims["role"] = json!("a\nb"),
+                        TokenStep::Binding => claims["cnf"] = json!({}),
                         // Outside of the JSON objects: below.
                         TokenStep::Length | TokenStep::Form | TokenStep::Key | TokenStep::Signature => {}
                     }
@@ -192,7 +198,8 @@ fn the_checks_are_made_in_the_order_of_the_steps() {
             let keys = if fails_at(TokenStep::Key) { &without_its_key } else { &own };
             let failed = (|| -> Result<(), TokenFault> {
                 let segments = Token::new(text.as_bytes()).split(max_bytes)?;
-                Unverified::peek(&segments)?.address(&issuers)?.verify(keys, NOW).map(drop)
+                let verified = Unverified::peek(&segments)?.address(&issuers)?.verify(keys, NOW)?;
+                Grant::to(&verified, &identity).map(drop)
             })();
             assert_eq!(failed.map_err(|fault| fault.step), Err(first), "{first:?} and {second:?}");
         }

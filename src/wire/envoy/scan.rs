@@ -14,8 +14,18 @@ pub(super) struct Scanned<'a> {
     pub(super) request: Request<'a>,
     /// Whether the message has an HTTP request.
     pub(super) is_http: bool,
-    /// Whether the route names more than one rule.
-    pub(super) has_two_rules: bool,
+    /// Whether the route names more than one rule, or under a key that is not [`RULE`] but was meant to be.
+    pub(super) has_unclear_rule: bool,
+}
+
+/// The key of `context_extensions` that picks a rule by its name.
+const RULE: &[u8] = b"rule";
+
+/// Whether a key of `context_extensions` is a misspelt [`RULE`]: `Rule`, `RULE`, `rules`. Envoy hands the keys on as they are
+/// configured, and a request on such a route would fall under no picked rule without a word. Other keys belong to other
+/// services.
+fn is_misspelt_rule(key: &[u8]) -> bool {
+    key != RULE && (key.eq_ignore_ascii_case(RULE) || key.eq_ignore_ascii_case(b"rules"))
 }
 
 /// Field numbers of the messages in proto/.
@@ -51,8 +61,10 @@ fn attributes<'a>(message: &'a [u8], scanned: &mut Scanned<'a>) -> Result<(), Ma
         }),
         field::ATTRIBUTES_CONTEXT_EXTENSIONS => {
             let [key, value] = leading_fields(value.bytes()?)?;
-            if key == b"rule" {
-                scanned.has_two_rules |= scanned.request.rule.replace(value).is_some();
+            if key == RULE {
+                scanned.has_unclear_rule |= scanned.request.rule.replace(value).is_some();
+            } else {
+                scanned.has_unclear_rule |= is_misspelt_rule(key);
             }
             Ok(())
         }
@@ -232,16 +244,26 @@ mod tests {
         found.sort();
         headers.sort();
         assert_eq!(found, headers);
+        let keys = || attributes.context_extensions.iter().map(|entry| &entry.key[..]);
         let rules: Vec<_> =
             attributes.context_extensions.iter().filter(|entry| &entry.key[..] == b"rule").collect();
         assert_eq!(request.rule, rules.last().map(|entry| &entry.value[..]));
-        assert_eq!(own.has_two_rules, rules.len() > 1);
+        let misspelt = keys()
+            .any(|key| key != b"rule" && [&b"rule"[..], b"rules"].contains(&&key.to_ascii_lowercase()[..]));
+        assert_eq!(own.has_unclear_rule, rules.len() > 1 || misspelt);
     }
 
     /// An encoded message.
     fn message() -> impl Strategy<Value = Vec<u8>> {
         let text = || proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
-        let key = || prop_oneof![Just(Bytes::from_static(b"rule")), text()];
+        let key = || {
+            let known = vec![&b"rule"[..], b"Rule", b"rULE", b"rules", b"RULES", b"rule ", b"ruleset"];
+            prop_oneof![
+                1 => Just(Bytes::from_static(b"rule")),
+                1 => proptest::sample::select(known).prop_map(Bytes::from_static),
+                1 => text(),
+            ]
+        };
         let entries = move || proptest::collection::vec((key(), text()), 0..4);
         let header_map = proptest::option::of(proptest::collection::vec((text(), text(), text()), 0..4));
         let http = (text(), text(), text(), entries(), header_map);

@@ -1,0 +1,181 @@
+//! Warnings: values that are accepted, and let more through than their reader may think, or can never match anything. Each
+//! function here looks at one value that was read, beside the place where it was written.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::place::Place;
+use crate::domain::issuer::IssuerName;
+use crate::domain::json::Json;
+use crate::domain::policy::{Access, CoveredBy, Ignored, Requirement, Rule, covered};
+
+/// The bits of a file mode that let the group or others write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Claims whose text is split at spaces where a rule asks for them.
+const SCOPES: [&str; 2] = ["scope", "scp"];
+
+/// Claims that are non-empty texts in each token that is accepted.
+const TEXTS: [&str; 2] = ["iss", "sub"];
+
+/// `mode: shadow`.
+pub(super) fn shadow(mode: &Place<'_>) {
+    mode.warn(
+        "in shadow mode a request that would be denied with 401, 403 or 503 is let through",
+        "write enforce once the log denies only what it should",
+    );
+}
+
+/// `shadow: true` of a rule that can deny.
+pub(super) fn rule_in_shadow(place: &Place<'_>, name: &str, access: Access) {
+    let problem = match access {
+        Access::Public => return,
+        Access::Deny => format!("rule {name:?} denies nothing while it is in shadow"),
+        Access::Optional | Access::Required => {
+            format!("rule {name:?} is in shadow, so a request that it denies is let through")
+        }
+    };
+    place.warn(problem, "write false once the log denies only what it should");
+}
+
+/// A folder where others can write is a place where they can put keys, which a start without the issuer accepts.
+pub(super) fn key_store(place: &Place<'_>, folder: &Path) {
+    let Ok(metadata) = fs::metadata(folder) else { return };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        place.warn(
+            format!("the folder's mode {mode:04o} lets its group or others write, and keys put there are trusted at a start"),
+            "chmod go-w; a volume that is mounted into this one container may stay as it is",
+        );
+    }
+}
+
+/// What a rule asks of a token, with the configured issuers.
+pub(super) fn requirement(place: &Place<'_>, require: &Requirement, issuers: &[IssuerName]) {
+    if place.is_set() && require.is_empty() {
+        place.warn("asks nothing of a token", "name claims or issuers, or leave the key out");
+    }
+    if require.issuers.is_none() && !require.claims.is_empty() && issuers.len() > 1 {
+        let names: Vec<_> = issuers.iter().map(IssuerName::as_str).collect();
+        place.warn(
+            format!(
+                "is met by these claims in a token of any of the {} issuers, whatever each means by them",
+                names.len()
+            ),
+            format!("write issuers beside claims: a list out of {}", names.join(", ")),
+        );
+    }
+}
+
+/// `claims` beside `issuers`, without a claim.
+pub(super) fn no_claims(claims: &Place<'_>) {
+    if claims.is_set() {
+        claims.warn("asks for no claim", "name a claim, or leave the key out");
+    }
+}
+
+/// A claim's name, and one value that is wanted of it.
+pub(super) fn wanted_value(place: &Place<'_>, claim: &str, value: &Json) {
+    let is_scope = SCOPES.contains(&claim);
+    match value {
+        Json::String(text) if text.is_empty() && is_scope => place.warn(
+            "an empty scope is met by a claim with two spaces in a row, or with one at an end",
+            "write the name of a scope",
+        ),
+        Json::String(text) if text.contains(' ') && is_scope => place.warn(
+            format!("{text:?} matches no scope: scopes are separated by spaces and compared one by one"),
+            "write a list of scopes, of which any is enough",
+        ),
+        Json::String(text) if text.is_empty() && TEXTS.contains(&claim) => {
+            place.warn(format!("matches no token: {claim} is never empty"), "write the text");
+        }
+        Json::String(text) => exact(place, text),
+        _ if is_scope || TEXTS.contains(&claim) => {
+            place.warn(
+                format!("{value} is no text and matches no token: {claim} holds texts"),
+                "put it in quotes",
+            );
+        }
+        _ => {}
+    }
+}
+
+/// A text that is compared as it is, where a pattern or a template may have been meant.
+pub(super) fn exact(place: &Place<'_>, text: &str) {
+    if text.trim() != text {
+        place.warn(format!("{text:?} begins or ends with a space, and is compared with it"), "leave it out");
+    }
+    if let Some(mark) = mark(text) {
+        warn_of_mark(place, text, mark);
+    }
+}
+
+/// A path, in which a `/*` at the end and nothing else is a pattern.
+pub(super) fn path(place: &Place<'_>, text: &str) {
+    let path = text.strip_suffix("/*").unwrap_or(text);
+    let segment = |mark: fn(&str) -> bool| path.split('/').any(mark);
+    if path == "*" {
+        return;
+    }
+    if let Some(mark) = mark(path) {
+        warn_of_mark(place, text, mark);
+    } else if segment(|segment| segment.starts_with(':') && segment.len() > 1) {
+        warn_of_mark(place, text, ":");
+    } else if segment(|segment| is_enclosed(segment, '[', ']')) {
+        warn_of_mark(place, text, "[]");
+    }
+}
+
+fn warn_of_mark(place: &Place<'_>, text: &str, mark: &str) {
+    place.warn(
+        format!("{text:?} is compared as it is written: {mark} stands for nothing else here"),
+        "write the exact value",
+    );
+}
+
+/// What other programs read as a pattern or as a template.
+fn mark(text: &str) -> Option<&'static str> {
+    if text.contains('*') {
+        Some("*")
+    } else if is_enclosed(text, '{', '}') {
+        Some("{}")
+    } else if is_enclosed(text, '<', '>') {
+        Some("<>")
+    } else if text.len() > 1 && text.starts_with('^') {
+        Some("^")
+    } else if text.len() > 1 && text.ends_with('$') {
+        Some("$")
+    } else {
+        None
+    }
+}
+
+/// Whether something stands between two marks.
+fn is_enclosed(text: &str, open: char, close: char) -> bool {
+    text.split_once(open).is_some_and(|(_, rest)| rest.find(close).is_some_and(|end| end > 0))
+}
+
+/// What the rules do together: one that is never taken, and one that takes everything without a token.
+pub(super) fn rules(items: &[Place<'_>], rules: &[Rule], ignored: Ignored) {
+    for ((place, rule), covered) in items.iter().zip(rules).zip(covered(rules, ignored)) {
+        let name = &rule.name;
+        if let Some(CoveredBy { earlier, but_for_odd_ports }) = covered {
+            let earlier = rules.get(earlier).map_or("", |rule| &rule.name);
+            let reached = if but_for_odd_ports {
+                "is reached only with a port other than 80 and 443"
+            } else {
+                "is never reached"
+            };
+            place.warn(
+                format!("rule {name:?} {reached}, unless a route picks it by name: rule {earlier:?} before it matches all that it matches"),
+                format!("put it before rule {earlier:?}, or leave it out"),
+            );
+        } else if rule.access <= Access::Optional && rule.require.is_empty() && rule.matches_everything() {
+            place.warn(
+                format!("rule {name:?} matches everything, so a request that no earlier rule matches needs no token"),
+                "narrow its match, or write access: required",
+            );
+        }
+    }
+}

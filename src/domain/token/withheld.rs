@@ -1,0 +1,281 @@
+//! What to remove of a request so that the upstream gets no other token than the one that was judged, or none.
+
+use std::fmt;
+
+use super::authorization::{bearer, is_bearer, is_read_as_bearer, parts};
+use super::names::are_headers_alike;
+use super::source::{AUTHORIZATION, COOKIE};
+use super::{Judged, Token, TokenSource, cookies, query};
+use crate::domain::request::Request;
+
+/// Which tokens of a request the upstream may get.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Forwarded<'a> {
+    /// All: no token was looked at.
+    AsSent,
+    /// The one that was judged, wherever it stands, and no other: an upstream may read its sources in another order, and takes
+    /// what it gets for verified. `None`: the request has no token.
+    Only(Option<Judged<'a>>),
+    /// None, not even the one that was judged.
+    NoToken,
+}
+
+impl Forwarded<'_> {
+    /// Whether this value of a source must not reach the upstream.
+    fn excludes(self, value: &[u8]) -> bool {
+        match self {
+            Self::AsSent => false,
+            Self::Only(judged) => {
+                !value.is_empty() && judged.is_none_or(|judged| judged.token != Token(value))
+            }
+            Self::NoToken => true,
+        }
+    }
+
+    /// Whether these credentials must not reach the upstream. Those of another scheme may.
+    fn excludes_credentials(self, part: &[u8]) -> bool {
+        match (self, bearer(part)) {
+            (Self::AsSent, _) => false,
+            (Self::Only(_), Some(token)) => self.excludes(token.bytes()),
+            (Self::Only(_), None) => is_read_as_bearer(part),
+            (Self::NoToken, _) => is_bearer(part) || is_read_as_bearer(part),
+        }
+    }
+}
+
+/// What to remove from a request.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Withheld {
+    /// Headers to remove.
+    pub headers: Vec<String>,
+    /// The `Cookie` header without the tokens, if other cookies are left.
+    pub cookie: Option<Vec<u8>>,
+    /// Query parameters to remove, by their undecoded names.
+    pub query: Vec<String>,
+}
+
+impl fmt::Debug for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { headers, cookie, query } = self;
+        // The cookies that are left are other services' sessions, and a parameter's name is whatever the client wrote.
+        let cookie = cookie.as_ref().map(|cookie| format!("{} bytes", cookie.len()));
+        f.debug_struct("Withheld")
+            .field("headers", headers)
+            .field("cookie", &cookie)
+            .field("query", &query.len())
+            .finish()
+    }
+}
+
+/// What to remove so that the upstream gets these tokens only. An `Authorization` of another scheme is no token and stays.
+#[must_use]
+pub(crate) fn withheld(sources: &[TokenSource], request: &Request<'_>, forwarded: Forwarded<'_>) -> Withheld {
+    let mut withheld = Withheld::default();
+    if matches!(forwarded, Forwarded::AsSent) {
+        return withheld;
+    }
+    let mut has_cookie_source = false;
+    for (at, source) in sources.iter().enumerate() {
+        match source {
+            // All credentials were found to be the token.
+            TokenSource::Bearer if matches!(forwarded, Forwarded::Only(Some(judged)) if judged.source == at) =>
+                {}
+            TokenSource::Bearer => {
+                let mut credentials = request.header(AUTHORIZATION).flat_map(parts);
+                if credentials.any(|part| forwarded.excludes_credentials(part)) {
+                    withheld.headers.push(AUTHORIZATION.to_owned());
+                }
+            }
+            TokenSource::Header(name) => withheld.add_header(name, request, forwarded),
+            TokenSource::Cookie(_) => has_cookie_source = true,
+            TokenSource::Query(name) => withheld.add_query(name, request, forwarded),
+        }
+    }
+    if has_cookie_source {
+        withheld.cut_cookies(sources, request, forwarded);
+    }
+    withheld
+}
+
+impl Withheld {
+    /// Adds a header, and what CGI and its kin take for it. Under [`Forwarded::NoToken`] the header is named seen or not: a proxy
+    /// may show a check a part of the headers only.
+    fn add_header(&mut self, name: &str, request: &Request<'_>, forwarded: Forwarded<'_>) {
+        let alike = request.headers.iter().filter(|(found, value)| {
+            are_headers_alike(found, name.as_bytes())
+                && parts(value).any(|part| forwarded.excludes(part.trim_ascii()))
+        });
+        let alike = alike.filter_map(|(found, _)| str::from_utf8(found).ok());
+        add_once(&mut self.headers, alike.map(str::to_ascii_lowercase), name, forwarded);
+    }
+
+    fn add_query(&mut self, name: &str, request: &Request<'_>, forwarded: Forwarded<'_>) {
+        let parameters = query::places(request.path, name);
+        let excluded = parameters.filter(|parameter| forwarded.excludes(parameter.value));
+        let names = excluded.filter_map(|parameter| str::from_utf8(parameter.raw_name).ok());
+        add_once(&mut self.query, names.map(str::to_owned), name, forwarded);
+    }
+
+    fn cut_cookies(&mut self, sources: &[TokenSource], request: &Request<'_>, forwarded: Forwarded<'_>) {
+        let excluded = |header| {
+            let names = sources.iter().filter_map(|source| match source {
+                TokenSource::Cookie(name) => Some(name),
+                TokenSource::Bearer | TokenSource::Header(_) | TokenSource::Query(_) => None,
+            });
+            let places = names.flat_map(move |name| cookies::places(header, name));
+            places.filter(|place| forwarded.excludes(place.value)).map(|place| place.span)
+        };
+        if request.header(COOKIE).all(|header| excluded(header).next().is_none()) {
+            return;
+        }
+        let mut left = Vec::new();
+        for header in request.header(COOKIE) {
+            cookies::pairs_left(header, excluded(header).collect(), &mut left);
+        }
+        if left.is_empty() {
+            self.headers.push(COOKIE.to_owned());
+        } else {
+            self.cookie = Some(left.join(&b"; "[..]));
+        }
+    }
+}
+
+/// Adds each of the names that a request has for a source once, and under [`Forwarded::NoToken`] the source's own.
+fn add_once(
+    names: &mut Vec<String>,
+    found: impl Iterator<Item = String>,
+    own: &str,
+    forwarded: Forwarded<'_>,
+) {
+    let mut added: Vec<_> = found.collect();
+    if matches!(forwarded, Forwarded::NoToken) {
+        added.push(own.to_owned());
+    }
+    added.sort_unstable();
+    added.dedup();
+    names.append(&mut added);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources() -> [TokenSource; 4] {
+        [
+            TokenSource::Bearer,
+            TokenSource::Header("x-api-token".into()),
+            TokenSource::Cookie("psg".into()),
+            TokenSource::Query("access_token".into()),
+        ]
+    }
+
+    fn request<'a>(headers: &[(&'a str, &'a str)], path: &'a str) -> Request<'a> {
+        let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        Request { headers, path: path.as_bytes(), ..Request::default() }
+    }
+
+    fn want(headers: &[&str], cookie: Option<&str>, query: &[&str]) -> Withheld {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Withheld {
+            headers: owned(headers),
+            cookie: cookie.map(|left| left.as_bytes().to_vec()),
+            query: owned(query),
+        }
+    }
+
+    #[test]
+    fn withholds_all_tokens_and_nothing_else() {
+        for (headers, removed, cookie) in [
+            (&[][..], &[][..], None),
+            (&[("authorization", "Bearer t")][..], &["authorization"][..], None),
+            (&[("authorization", "bearer")], &["authorization"], None),
+            (&[("authorization", "Bearer\tt")], &["authorization"], None),
+            (&[("authorization", "Bearer:t")], &["authorization"], None),
+            (&[("authorization", "Basic x")], &[], None),
+            (&[("authorization", "Basic x, Digest a=\"b\"")], &[], None),
+            (&[("authorization", "Basic x, Bearer t")], &["authorization"], None),
+            (&[("authorization", "Basic x Bearer t")], &["authorization"], None),
+            (&[("authorization", "Basic x"), ("authorization", "Bearer t")], &["authorization"], None),
+            (&[("X_Api_Token", "t")], &["x_api_token"], None),
+            (&[("X-Api-Token", "t")], &[], None),
+            (&[("cookie", "psg=t")], &["cookie"], None),
+            (&[("cookie", "psg=t; psg=u;")], &["cookie"], None),
+            (&[("cookie", "psg=t; PSG=u, psg=v")], &["cookie"], None),
+            (&[("cookie", "a=1; psg=t; b=2")], &[], Some("a=1; b=2")),
+            (&[("cookie", "a=1,psg=t,b=2")], &[], Some("a=1; b=2")),
+            (&[("cookie", "a=1;psg=t"), ("cookie", "c; psg =u; d=\"x\"")], &[], Some("a=1; c; d=\"x\"")),
+            (&[("cookie", "a=psg=t; psgs=x")], &[], None),
+        ] {
+            // The header and the query parameter of the name go, seen or not.
+            let removed = [&["x-api-token"], removed].concat();
+            let mut got = withheld(&sources(), &request(headers, "/"), Forwarded::NoToken);
+            got.headers.sort_by_key(|name| name != "x-api-token");
+            assert_eq!(got, want(&removed, cookie, &["access_token"]), "{headers:?}");
+        }
+        let all = |path| withheld(&sources(), &request(&[], path), Forwarded::NoToken).query;
+        assert_eq!(
+            all("/?access_token=a&access%5Ftoken=b&c=d;access_token=e"),
+            ["access%5Ftoken", "access_token", "c"]
+        );
+    }
+
+    #[test]
+    fn withholds_what_is_not_the_judged_token() {
+        let t = [("authorization", "Bearer t"), ("x-api-token", "t")];
+        let and = |name, value| [&t[..], &[(name, value)]].concat();
+        for (headers, path, want) in [
+            (t.to_vec(), "/", want(&[], None, &[])),
+            (and("cookie", "a=1; psg=t"), "/?access_token=t", want(&[], None, &[])),
+            (and("cookie", "a=1; psg=u"), "/", want(&[], Some("a=1"), &[])),
+            (and("cookie", "a=1; psg="), "/?access_token=", want(&[], None, &[])),
+            (and("cookie", "psg=u"), "/", want(&["cookie"], None, &[])),
+            (and("cookie", "a=1,psg=u"), "/", want(&[], Some("a=1"), &[])),
+            (and("cookie", "psg=t; psg=u; b"), "/", want(&[], Some("psg=t; b"), &[])),
+            (and("cookie", "psg=t, psg=u"), "/", want(&[], Some("psg=t"), &[])),
+            (and("cookie", "psg=u psg=t"), "/", want(&[], Some("psg=t"), &[])),
+            (and("cookie", "psg=t; PSG=u"), "/", want(&[], Some("psg=t"), &[])),
+            (and("cookie", "psg=t; PSG=t; psg[]=t"), "/", want(&[], None, &[])),
+            (and("authorization", "Basic x"), "/", want(&[], None, &[])),
+            (and("authorization", "Bearer u"), "/", want(&["authorization"], None, &[])),
+            (and("authorization", "Basic x, Bearer u"), "/", want(&["authorization"], None, &[])),
+            (and("authorization", "Bearer"), "/", want(&[], None, &[])),
+            (and("authorization", "Beareru"), "/", want(&["authorization"], None, &[])),
+            (and("x-api-token", "u"), "/", want(&["x-api-token"], None, &[])),
+            (and("x-api-token", "t,u"), "/", want(&["x-api-token"], None, &[])),
+            (and("x_api_token", "u"), "/", want(&["x_api_token"], None, &[])),
+            (and("x_api_token", "t"), "/", want(&[], None, &[])),
+            (t.to_vec(), "/?a=b&access_token=u", want(&[], None, &["access_token"])),
+            (
+                t.to_vec(),
+                "/?access_token[]=u&access%5Ftoken=u&ACCESS_TOKEN=t",
+                want(&[], None, &["access%5Ftoken", "access_token[]"]),
+            ),
+            (t.to_vec(), "/?a=b;access_token=u", want(&[], None, &["a"])),
+        ] {
+            let request = request(&headers, path);
+            assert_eq!(
+                withheld(
+                    &sources(),
+                    &request,
+                    Forwarded::Only(Some(Judged { token: Token(b"t"), source: 9 }))
+                ),
+                want,
+                "{headers:?} {path}"
+            );
+            assert_eq!(withheld(&sources(), &request, Forwarded::AsSent), Withheld::default());
+        }
+        let anonymous =
+            request(&[("cookie", "PSG=u; a=psg"), ("authorization", "Bearert")], "/?access.token=u");
+        let got = withheld(&sources(), &anonymous, Forwarded::Only(None));
+        assert_eq!(got, want(&["authorization"], Some("a=psg"), &["access.token"]));
+    }
+
+    #[test]
+    fn debug_never_shows_the_cookies_that_are_left() {
+        let withheld =
+            withheld(&sources(), &request(&[("cookie", "psg=t; other=c2VjcmV0")], "/"), Forwarded::NoToken);
+        assert_eq!(withheld.cookie.as_deref(), Some(&b"other=c2VjcmV0"[..]));
+        let shown = format!("{withheld:?}");
+        assert!(shown.contains("14 bytes") && !shown.contains("c2VjcmV0"), "{shown}");
+    }
+}
