@@ -28,10 +28,11 @@ const PROMPT_WAIT: Duration = Duration::from_millis(20);
 /// and prompt checks come between two of them.
 const OVERLOAD_AFTER: Duration = Duration::from_millis(500);
 
-/// On an overloaded core a check is refused after this part of its caller's time. A check waits twice, and about as long:
-/// in the socket, before it is counted as arrived, and for its turn. With the whole time each answer would come just
-/// after its caller has given up: at 1.5 times its capacity a core then answered 20 of 13,000 checks in time.
-const OVERLOADED_SHARE: u32 = 4;
+/// On an overloaded core a check is refused after this part of its caller's time, for Envoy's default after 100 ms. A check
+/// waits twice, and about as long: in the socket, before it is counted as arrived, and for its turn. With the whole time
+/// each answer would come just after its caller has given up: at 1.2 times its capacity a core would answer none in
+/// time.
+const OVERLOADED_SHARE: u32 = 2;
 
 /// Memory of all calls whose message is not whole: clients that send HEADERS alone, or send slowly, must not fill it.
 const MAX_UNFINISHED_BYTES: usize = 48 * 1024 * 1024;
