@@ -80,6 +80,22 @@ async fn without_rules_with_paths_a_fragment_is_no_fault() {
     assert_eq!(service.send(same).await.code(), "allowed");
 }
 
+/// A token or another method may stand behind the fragment.
+#[tokio::test]
+async fn where_a_query_may_decide_a_fragment_in_it_is_refused() {
+    let methods =
+        "rules: [{name: delete, match: {methods: [DELETE]}, access: deny}, {name: rest, access: public}]\n";
+    let query = "tokens: {from: [{query: access_token}]}\nrules: [{name: rest, access: optional}]\n";
+    for rules in [methods, query] {
+        let service = Service::ready(&config("", rules)).await;
+        for target in ["/a?a#&_method=DELETE", "/a#?access_token=x", "/a#"] {
+            let got = ask(service.http.unwrap(), target).await;
+            assert_eq!(got, (400, "request_malformed".to_owned()), "{target} {rules}");
+        }
+        assert_eq!(ask(service.http.unwrap(), "/a?a").await.0, 200, "{rules}");
+    }
+}
+
 #[tokio::test]
 async fn a_prefix_is_cut_before() {
     let service = Service::ready(&config(", path_prefix: /check", PATH_RULES)).await;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::Service;
 use crate::support::fixtures::inline;
+use crate::support::{Service, header_map_request, wait_until};
 
 #[tokio::test]
 async fn reflection_and_health_say_what_is_there() {
@@ -57,6 +58,28 @@ async fn reflection_and_health_say_what_is_there() {
     let begun = tokio::time::Instant::now();
     assert!(service.end().await.is_ok());
     assert!(begun.elapsed() < Duration::from_secs(25), "open streams hold up no drain of 30 s");
+}
+
+/// Streams that stay open hold memory: a connection has a few of them, and each that ends makes room.
+#[tokio::test]
+async fn a_connection_has_few_open_streams_of_these_services() {
+    let service = Service::ready(&inline("")).await;
+    let channel = Channel::from_shared(format!("http://{}", service.grpc)).unwrap().connect_lazy();
+    let mut health = HealthClient::new(channel.clone());
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(health.watch(HealthCheckRequest::default()).await.unwrap().into_inner());
+    }
+    let refused = health.watch(HealthCheckRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let checked = service.send(header_map_request("GET", "h", "/", &[])).await;
+    assert_eq!(checked.code(), "token_missing", "checks have places of their own");
+    open.clear();
+    wait_until("room again", || async {
+        let mut health = HealthClient::new(channel.clone());
+        health.check(HealthCheckRequest::default()).await.is_ok()
+    })
+    .await;
 }
 
 fn tokio_stream_of<T: Send + 'static>(
