@@ -128,27 +128,22 @@ impl Policy {
         } else {
             method::methods(request, &self.methods).into_iter().map(Cow::Owned).collect()
         };
-        let names = authority.as_ref().map_or_else(|| vec![""], |authority| authority.names().collect());
-        let ports = authority.as_ref().map_or([None, None], Authority::ports);
-        let [port, spelt_otherwise] = ports;
-        let ports = || std::iter::once(port).chain(spelt_otherwise.map(Some));
+        let hosts =
+            authority.as_ref().map_or_else(|| vec![("", None)], |authority| authority.hosts().collect());
         let mut selected = Selected(None);
-        let hosts = || names.iter().flat_map(|name| ports().map(move |port| (*name, port)));
-        let each = methods.iter().flat_map(|method| hosts().map(move |(host, port)| (&**method, host, port)));
+        let each = methods.iter().flat_map(|method| hosts.iter().map(move |host| (&**method, *host)));
         match path {
             Readings::One(path) => {
-                each.for_each(|(method, host, port)| {
-                    self.add_folded(method, host, port, path, 0, &mut selected);
-                });
+                each.for_each(|(method, host)| self.add_folded(method, host, path, 0, &mut selected));
             }
-            Readings::Several(all) if all.len() * methods.len() * hosts().count() <= MAX_LOOKUPS => {
-                for (method, host, port) in each {
+            Readings::Several(all) if all.len() * methods.len() * hosts.len() <= MAX_LOOKUPS => {
+                for (method, host) in each {
                     for Reading { level, path } in &all {
-                        self.add_folded(method, host, port, path, *level, &mut selected);
+                        self.add_folded(method, host, path, *level, &mut selected);
                     }
                 }
             }
-            Readings::Several(_) | Readings::TooMany => self.add_all(&methods, &names, port, &mut selected),
+            Readings::Several(_) | Readings::TooMany => self.add_all(&methods, &hosts, &mut selected),
         }
         Ok(selected.0.unwrap_or_else(|| Selection::of(self.otherwise())))
     }
@@ -157,8 +152,7 @@ impl Policy {
     fn add_folded<'p>(
         &'p self,
         method: &[u8],
-        host: &str,
-        port: Option<&str>,
+        (host, port): (&str, Option<&str>),
         path: &[u8],
         level: usize,
         selected: &mut Selected<'p>,
@@ -205,20 +199,19 @@ impl Policy {
     fn add_all<'p>(
         &'p self,
         methods: &[Cow<'_, [u8]>],
-        names: &[&str],
-        port: Option<&str>,
+        hosts: &[(&str, Option<&str>)],
         selected: &mut Selected<'p>,
     ) {
         for (at, rule) in self.rules.iter().enumerate() {
             let any_port = rule.access != Access::Public;
             let may_match = methods.iter().any(|method| rule.matches_method(method))
-                && names.iter().any(|host| rule.matches_host(host, port, any_port));
+                && hosts.iter().any(|(host, port)| rule.matches_host(host, *port, any_port));
             if may_match {
                 selected.add((at, rule));
             }
             let matches_all = rule.paths.is_none()
                 && methods.iter().all(|method| rule.matches_method(method))
-                && names.iter().all(|host| rule.matches_host(host, port, false));
+                && hosts.iter().all(|(host, port)| rule.matches_host(host, *port, false));
             if matches_all {
                 return;
             }

@@ -6,8 +6,6 @@
 //! steps, whatever their order, and the rule of every reading must hold (`policy::Selection`). A target that all servers read
 //! alike has one reading and is not copied.
 
-use std::borrow::Cow;
-
 use memchr::memmem;
 
 pub(crate) mod host;
@@ -74,8 +72,6 @@ impl<'a> Readings<'a> {
         if sent.first() != Some(&b'/') || !steps::is_well_formed(&sent) || steps::climbs(&sent) {
             return Err(NotAPath);
         }
-        let mut sent = sent.into_owned();
-        steps::capitalise_escapes(&mut sent);
         Ok(closure(sent).map_or(Self::TooMany, Self::Several))
     }
 }
@@ -169,26 +165,23 @@ pub(crate) fn has_structure(path: &[u8]) -> bool {
             .any(|at| steps::is_dot_segment(path.get(at + 1..).unwrap_or_default()))
 }
 
-/// The path with its bytes beyond ASCII written as escapes (RFC 3987 section 3.1), which is how servers read them.
-fn escaped(path: &[u8]) -> Result<Cow<'_, [u8]>, NotAPath> {
+/// The path with its bytes beyond ASCII written as escapes (RFC 3987 section 3.1), which is how servers read them, and with
+/// escapes in capitals.
+fn escaped(path: &[u8]) -> Result<Vec<u8>, NotAPath> {
     if path.iter().any(|byte| *byte < b' ' || matches!(byte, 0x7f | b'#')) {
         return Err(NotAPath);
     }
-    if path.is_ascii() {
-        return Ok(Cow::Borrowed(path));
-    }
-    let mut sent = Vec::with_capacity(path.len() * 3);
+    let mut sent = Vec::with_capacity(path.len());
     for byte in path {
         if byte.is_ascii() { sent.push(*byte) } else { steps::escape(*byte, &mut sent) }
     }
-    Ok(Cow::Owned(sent))
+    steps::capitalise_escapes(&mut sent);
+    Ok(sent)
 }
 
 /// A pattern's text, its characters beyond ASCII written as escapes; `None` for one that no path could hold.
 pub(crate) fn escaped_text(text: &str) -> Option<String> {
-    let mut text = escaped(text.as_bytes()).ok()?.into_owned();
-    steps::capitalise_escapes(&mut text);
-    String::from_utf8(text).ok()
+    String::from_utf8(escaped(text.as_bytes()).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 pub(crate) struct Authority<'a> {
     /// In small letters; an IPv6 address with its brackets.
     name: Cow<'a, str>,
-    pub(crate) port: Option<&'a str>,
+    port: Option<&'a str>,
 }
 
 impl<'a> Authority<'a> {
@@ -41,15 +41,21 @@ impl<'a> Authority<'a> {
     }
 
     /// The names that servers may take it for: as sent, and without one trailing dot (RFC 1034 section 3.1).
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+    fn names(&self) -> impl Iterator<Item = &str> {
         let relative = self.name.strip_suffix('.').filter(|name| !name.is_empty());
         std::iter::once(self.name.as_ref()).chain(relative)
     }
 
-    /// The port as sent, and without the zeros in front of it if it has some: servers compare numbers.
-    pub(crate) fn ports(&self) -> [Option<&'a str>; 2] {
+    /// The ports that servers may take it for: as sent, and without zeros in front of it, since servers compare numbers.
+    fn ports(&self) -> impl Iterator<Item = Option<&'a str>> {
         let number = self.port.map(|port| port.trim_start_matches('0'));
-        [self.port, number.filter(|number| !number.is_empty() && Some(*number) != self.port)]
+        let number = number.filter(|number| !number.is_empty() && Some(*number) != self.port);
+        std::iter::once(self.port).chain(number.map(Some))
+    }
+
+    /// Each name with each port.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = (&str, Option<&'a str>)> {
+        self.names().flat_map(|name| self.ports().map(move |port| (name, port)))
     }
 }
 

@@ -8,12 +8,11 @@ use memchr::memchr;
 
 use crate::domain::request::Request;
 
-/// Headers by which frameworks let a request stand for another method.
-const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+/// Headers, and to some frameworks query parameters, by which a request stands for another method; `_` for any mark.
+const OVERRIDES: [&str; 3] = ["x_http_method_override", "x_http_method", "x_method_override"];
 
-/// The query parameters that mean the same to some of them, `_` for any mark.
-const OVERRIDE_PARAMETERS: [&str; 5] =
-    ["_method", "_httpmethod", "x_http_method_override", "x_http_method", "x_method_override"];
+/// Further query parameters that mean the same.
+const OVERRIDE_PARAMETERS: [&str; 2] = ["_method", "_httpmethod"];
 
 /// The most methods of headers and parameters that are told apart. A request with more may stand for any method.
 const MAX_OVERRIDES: usize = 16;
@@ -62,11 +61,7 @@ pub(crate) fn is_plain(request: &Request<'_>) -> bool {
 
 /// The values of the headers, `_` or any other mark for a dash: CGI knows no difference (RFC 3875 section 4.1.18).
 fn overrides<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> {
-    let is_named = |name: &[u8]| {
-        let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
-        OVERRIDES.iter().any(|own| own.len() == name.len() && name.iter().map(folded).eq(own.bytes()))
-    };
-    request.headers.iter().filter(move |(name, _)| is_named(name)).map(|(_, value)| *value)
+    request.headers.iter().filter(|(name, _)| is_one_of(&OVERRIDES, name)).map(|(_, value)| *value)
 }
 
 /// Whether a query may hold the parameter, in clear or with escapes.
@@ -77,19 +72,21 @@ fn has_parameter(query: &[u8]) -> bool {
             .any(|pair| is_override_parameter(pair.split(|byte| *byte == b'=').next().unwrap_or_default()))
 }
 
-/// Whether a parameter's name may be read as one of [`OVERRIDE_PARAMETERS`]. PHP takes marks in a name for `_`, leaves out spaces
+/// Whether a parameter's name may be read as one of [`OVERRIDES`] or [`OVERRIDE_PARAMETERS`]. PHP takes marks in a name for `_`, leaves out spaces
 /// before it, and ends it at a null.
 fn is_override_parameter(name: &[u8]) -> bool {
     let name = decoded(name);
     let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
     let is_space = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0x0b | b'+');
     let spaces = name.iter().take_while(|byte| is_space(byte)).count();
+    let is_one = |name| is_one_of(&OVERRIDES, name) || is_one_of(&OVERRIDE_PARAMETERS, name);
     [Some(name), name.get(spaces..)].into_iter().flatten().any(is_one)
 }
 
-fn is_one(name: &[u8]) -> bool {
+/// Whether a name is one of these, in any case and with any marks.
+fn is_one_of(names: &[&str], name: &[u8]) -> bool {
     let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
-    OVERRIDE_PARAMETERS.iter().any(|own| own.len() == name.len() && name.iter().map(folded).eq(own.bytes()))
+    names.iter().any(|own| own.len() == name.len() && name.iter().map(folded).eq(own.bytes()))
 }
 
 /// A query's text with its escapes decoded; what is none stays.
