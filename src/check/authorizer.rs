@@ -57,7 +57,8 @@ impl Authorizer {
                 let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
                 let rule = unmet.unwrap_or_else(|| selection.strictest());
                 let decided = self.unless_shadow(&selection, decided);
-                (rule.name.as_str(), decided.and_then(|grant| self.without_forgeries(grant, request)))
+                let forwarded = if self.tokens.forward { forwarded } else { Forwarded::NoToken };
+                (rule.name.as_str(), decided.and_then(|grant| self.with_removals(grant, request, forwarded)))
             }
             Err(denial) => ("", Err(denial.into())),
         };
@@ -74,11 +75,7 @@ impl Authorizer {
         self.observers.finish(start, &Decision { outcome, issuer, subject, rule }, Some(request));
         match decided {
             Err(refusal) => Verdict::Deny(refusal.denial),
-            Ok(grant) => {
-                let forwarded = if self.tokens.forward { forwarded } else { Forwarded::NoToken };
-                let withheld = token::withheld(&self.tokens.from, request, forwarded);
-                Verdict::Allow(grant.withholding(withheld))
-            }
+            Ok(grant) => Verdict::Allow(grant),
         }
     }
 
@@ -111,10 +108,19 @@ impl Authorizer {
         }
     }
 
-    /// Removes the spellings of identity headers that the request has beside those removed from every request.
-    fn without_forgeries<'c>(&'c self, grant: Grant<'c>, request: &Request<'_>) -> Decided<'c> {
-        match self.identity.seen(request.headers.iter().map(|(name, _)| *name)) {
-            Ok(seen) => Ok(grant.removing(seen)),
+    /// Adds what the upstream must not get: the spellings of identity headers that the request has beside those removed from
+    /// every request, and tokens.
+    fn with_removals<'c>(
+        &'c self,
+        grant: Grant<'c>,
+        request: &Request<'_>,
+        forwarded: Forwarded<'_>,
+    ) -> Decided<'c> {
+        let seen = self.identity.seen(request.headers.iter().map(|(name, _)| *name));
+        let removals =
+            seen.and_then(|seen| Ok((seen, token::withheld(&self.tokens.from, request, forwarded)?)));
+        match removals {
+            Ok((seen, withheld)) => Ok(grant.removing(seen).withholding(withheld)),
             Err(denial) => Err(Refusal {
                 denial,
                 issuer: grant.issuer(),
@@ -156,7 +162,7 @@ impl Authorizer {
             Err(denial) => return Err(denial.into()),
         };
         *forwarded = Forwarded::Only(judged);
-        if request.query_stays && !token::withheld(sources, request, *forwarded).query.is_empty() {
+        if request.query_stays && !token::withheld(sources, request, *forwarded)?.query.is_empty() {
             return Err(Denial::TokenMalformed.into());
         }
         match judged {

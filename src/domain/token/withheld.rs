@@ -6,6 +6,7 @@ use super::authorization::{bearer, is_bearer, is_read_as_bearer, parts};
 use super::names::are_headers_alike;
 use super::source::{AUTHORIZATION, COOKIE};
 use super::{Judged, Token, TokenSource, cookies, query};
+use crate::domain::denial::Denial;
 use crate::domain::request::Request;
 
 /// Which tokens of a request the upstream may get.
@@ -68,11 +69,18 @@ impl fmt::Debug for Withheld {
 }
 
 /// What to remove so that the upstream gets these tokens only. An `Authorization` of another scheme is no token and stays.
-#[must_use]
-pub(crate) fn withheld(sources: &[TokenSource], request: &Request<'_>, forwarded: Forwarded<'_>) -> Withheld {
+///
+/// # Errors
+/// [`Denial::RequestMalformed`] for a header or a query parameter that an answer cannot name, since its name is not UTF-8: it
+/// would not be removed.
+pub(crate) fn withheld(
+    sources: &[TokenSource],
+    request: &Request<'_>,
+    forwarded: Forwarded<'_>,
+) -> Result<Withheld, Denial> {
     let mut withheld = Withheld::default();
     if matches!(forwarded, Forwarded::AsSent) {
-        return withheld;
+        return Ok(withheld);
     }
     let mut has_cookie_source = false;
     for (at, source) in sources.iter().enumerate() {
@@ -86,34 +94,44 @@ pub(crate) fn withheld(sources: &[TokenSource], request: &Request<'_>, forwarded
                     withheld.headers.push(AUTHORIZATION.to_owned());
                 }
             }
-            TokenSource::Header(name) => withheld.add_header(name, request, forwarded),
+            TokenSource::Header(name) => withheld.add_header(name, request, forwarded)?,
             TokenSource::Cookie(_) => has_cookie_source = true,
-            TokenSource::Query(name) => withheld.add_query(name, request, forwarded),
+            TokenSource::Query(name) => withheld.add_query(name, request, forwarded)?,
         }
     }
     if has_cookie_source {
         withheld.cut_cookies(sources, request, forwarded);
     }
-    withheld
+    Ok(withheld)
 }
 
 impl Withheld {
     /// Adds a header, and what CGI and its kin take for it. Under [`Forwarded::NoToken`] the header is named seen or not: a proxy
     /// may show a check a part of the headers only.
-    fn add_header(&mut self, name: &str, request: &Request<'_>, forwarded: Forwarded<'_>) {
+    fn add_header(
+        &mut self,
+        name: &str,
+        request: &Request<'_>,
+        forwarded: Forwarded<'_>,
+    ) -> Result<(), Denial> {
         let alike = request.headers.iter().filter(|(found, value)| {
             are_headers_alike(found, name.as_bytes())
                 && parts(value).any(|part| forwarded.excludes(part.trim_ascii()))
         });
-        let alike = alike.filter_map(|(found, _)| str::from_utf8(found).ok());
-        add_once(&mut self.headers, alike.map(str::to_ascii_lowercase), name, forwarded);
+        let found = alike.map(|(found, _)| named(found).map(str::to_ascii_lowercase));
+        add_once(&mut self.headers, found, name, forwarded)
     }
 
-    fn add_query(&mut self, name: &str, request: &Request<'_>, forwarded: Forwarded<'_>) {
+    fn add_query(
+        &mut self,
+        name: &str,
+        request: &Request<'_>,
+        forwarded: Forwarded<'_>,
+    ) -> Result<(), Denial> {
         let parameters = query::places(request.path, name);
         let excluded = parameters.filter(|parameter| forwarded.excludes(parameter.value));
-        let names = excluded.filter_map(|parameter| str::from_utf8(parameter.raw_name).ok());
-        add_once(&mut self.query, names.map(str::to_owned), name, forwarded);
+        let found = excluded.map(|parameter| named(parameter.raw_name).map(str::to_owned));
+        add_once(&mut self.query, found, name, forwarded)
     }
 
     fn cut_cookies(&mut self, sources: &[TokenSource], request: &Request<'_>, forwarded: Forwarded<'_>) {
@@ -143,17 +161,23 @@ impl Withheld {
 /// Adds each of the names that a request has for a source once, and under [`Forwarded::NoToken`] the source's own.
 fn add_once(
     names: &mut Vec<String>,
-    found: impl Iterator<Item = String>,
+    found: impl Iterator<Item = Result<String, Denial>>,
     own: &str,
     forwarded: Forwarded<'_>,
-) {
-    let mut added: Vec<_> = found.collect();
+) -> Result<(), Denial> {
+    let mut added = found.collect::<Result<Vec<_>, _>>()?;
     if matches!(forwarded, Forwarded::NoToken) {
         added.push(own.to_owned());
     }
     added.sort_unstable();
     added.dedup();
     names.append(&mut added);
+    Ok(())
+}
+
+/// A name as an answer can write it.
+fn named(name: &[u8]) -> Result<&str, Denial> {
+    str::from_utf8(name).map_err(|_| Denial::RequestMalformed)
 }
 
 #[cfg(test)]
@@ -208,11 +232,11 @@ mod tests {
         ] {
             // The header and the query parameter of the name go, seen or not.
             let removed = [&["x-api-token"], removed].concat();
-            let mut got = withheld(&sources(), &request(headers, "/"), Forwarded::NoToken);
+            let mut got = withheld(&sources(), &request(headers, "/"), Forwarded::NoToken).unwrap();
             got.headers.sort_by_key(|name| name != "x-api-token");
             assert_eq!(got, want(&removed, cookie, &["access_token"]), "{headers:?}");
         }
-        let all = |path| withheld(&sources(), &request(&[], path), Forwarded::NoToken).query;
+        let all = |path| withheld(&sources(), &request(&[], path), Forwarded::NoToken).unwrap().query;
         assert_eq!(
             all("/?access_token=a&access%5Ftoken=b&c=d;access_token=e"),
             ["access%5Ftoken", "access_token", "c"]
@@ -259,21 +283,38 @@ mod tests {
                     &request,
                     Forwarded::Only(Some(Judged { token: Token(b"t"), source: 9 }))
                 ),
-                want,
+                Ok(want),
                 "{headers:?} {path}"
             );
-            assert_eq!(withheld(&sources(), &request, Forwarded::AsSent), Withheld::default());
+            assert_eq!(withheld(&sources(), &request, Forwarded::AsSent), Ok(Withheld::default()));
         }
         let anonymous =
             request(&[("cookie", "PSG=u; a=psg"), ("authorization", "Bearert")], "/?access.token=u");
         let got = withheld(&sources(), &anonymous, Forwarded::Only(None));
-        assert_eq!(got, want(&["authorization"], Some("a=psg"), &["access.token"]));
+        assert_eq!(got, Ok(want(&["authorization"], Some("a=psg"), &["access.token"])));
+    }
+
+    #[test]
+    fn what_an_answer_cannot_name_is_denied() {
+        let requests = [
+            Request { path: b"/?\xffaccess_token=u", ..Request::default() },
+            Request { path: b"/?\xff=1;access_token=u", ..Request::default() },
+            Request { headers: vec![(b"x\xffapi-token", b"u")], ..Request::default() },
+        ];
+        for request in requests {
+            for forwarded in [Forwarded::Only(None), Forwarded::NoToken] {
+                let got = withheld(&sources(), &request, forwarded);
+                assert_eq!(got, Err(Denial::RequestMalformed));
+            }
+            assert_eq!(withheld(&sources(), &request, Forwarded::AsSent), Ok(Withheld::default()));
+        }
     }
 
     #[test]
     fn debug_never_shows_the_cookies_that_are_left() {
         let withheld =
-            withheld(&sources(), &request(&[("cookie", "psg=t; other=c2VjcmV0")], "/"), Forwarded::NoToken);
+            withheld(&sources(), &request(&[("cookie", "psg=t; other=c2VjcmV0")], "/"), Forwarded::NoToken)
+                .unwrap();
         assert_eq!(withheld.cookie.as_deref(), Some(&b"other=c2VjcmV0"[..]));
         let shown = format!("{withheld:?}");
         assert!(shown.contains("14 bytes") && !shown.contains("c2VjcmV0"), "{shown}");
