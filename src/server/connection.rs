@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-use super::fragments::{FragmentSeen, FragmentWatch, MayBeCut};
+use super::fragments::{FragmentSeen, MayBeCut, watch};
 use super::idle::Activity;
 use super::in_flight::RequestTracker;
 use super::limits::{
@@ -92,7 +92,7 @@ impl<S: Handler> Connection<S> {
         let counted = Arc::clone(&activity);
         // Targets matter where checks are read from requests as they are.
         let fragments = (protocol == Protocol::Http).then(FragmentSeen::default);
-        let stream = FragmentWatch::new(stream, fragments.clone());
+        let stream = watch(stream, fragments.clone());
         let fragment_answered = CancellationToken::new();
         let answering_fragment = fragment_answered.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {

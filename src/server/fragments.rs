@@ -1,13 +1,11 @@
 //! Finds requests whose target has a fragment (`#`). The http crate cuts it while it parses the target: hyper hands on `/public`
 //! for `/public#/../admin`, and a rule would be matched against a path that is not the one that the proxy forwards.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncRead;
+use tokio_util::io::InspectReader;
 
 /// An extension of a request: its target may have been longer than it looks. Over HTTP/1.1 the target, or that of a request right
 /// behind it, had a fragment. HTTP/2 compresses its headers, so over HTTP/2 any target may have had one.
@@ -28,17 +26,20 @@ impl FragmentSeen {
     }
 }
 
-/// A stream that looks for fragments in the bytes before its reader gets them.
-pub(super) struct FragmentWatch<S> {
+/// The stream, with a look for fragments at the bytes before its reader gets them. `None`: nothing is looked for.
+pub(super) fn watch<S: AsyncRead>(
     stream: S,
-    /// `None`: nothing is looked for.
-    watched: Option<(Search, FragmentSeen)>,
-}
-
-impl<S> FragmentWatch<S> {
-    pub(super) fn new(stream: S, seen: Option<FragmentSeen>) -> Self {
-        Self { stream, watched: seen.map(|seen| (Search::Hash, seen)) }
-    }
+    seen: Option<FragmentSeen>,
+) -> InspectReader<S, impl FnMut(&[u8]) + Send> {
+    let mut search = Search::Hash;
+    InspectReader::new(stream, move |bytes| {
+        if let Some(FragmentSeen(seen)) = &seen {
+            search = search.go_on(bytes);
+            if search == Search::Found {
+                seen.store(true, Ordering::Relaxed);
+            }
+        }
+    })
 }
 
 /// A search for `#`, characters of a target, and [`VERSION`], in a stream that comes in pieces. Where a request begins in the
@@ -77,43 +78,6 @@ impl Search {
                 _ => Self::Hash,
             };
         }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for FragmentWatch<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        target: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = target.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(context, target);
-        if let Some((search, seen)) = &mut this.watched {
-            *search = search.go_on(target.filled().get(before..).unwrap_or_default());
-            if *search == Search::Found {
-                seen.0.store(true, Ordering::Relaxed);
-            }
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for FragmentWatch<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
