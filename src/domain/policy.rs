@@ -123,13 +123,25 @@ impl Policy {
         } else {
             Readings::One(b"")
         };
-        let methods = if !self.looks_at.methods || method::is_plain(request) {
-            vec![Cow::Borrowed(request.method)]
+        // Nearly every request has one method and one host: no vector is made for them.
+        let (one_method, several_methods): ([Cow<'_, [u8]>; 1], Vec<_>);
+        let methods: &[_] = if !self.looks_at.methods || method::is_plain(request) {
+            one_method = [Cow::Borrowed(request.method)];
+            &one_method
         } else {
-            method::methods(request, &self.methods).into_iter().map(Cow::Owned).collect()
+            let readings = method::methods(request, &self.methods);
+            several_methods = readings.into_iter().map(Cow::Owned).collect();
+            &several_methods
         };
-        let hosts =
-            authority.as_ref().map_or_else(|| vec![("", None)], |authority| authority.hosts().collect());
+        let any_host = [("", None)];
+        let named_hosts: Vec<_>;
+        let hosts: &[_] = match &authority {
+            None => &any_host,
+            Some(authority) => {
+                named_hosts = authority.hosts().collect();
+                &named_hosts
+            }
+        };
         let mut selected = Selected(None);
         let each = methods.iter().flat_map(|method| hosts.iter().map(move |host| (&**method, *host)));
         match path {
@@ -143,7 +155,7 @@ impl Policy {
                     }
                 }
             }
-            Readings::Several(_) | Readings::TooMany => self.add_all(&methods, &hosts, &mut selected),
+            Readings::Several(_) | Readings::TooMany => self.add_all(methods, hosts, &mut selected),
         }
         Ok(selected.0.unwrap_or_else(|| Selection::of(self.otherwise())))
     }

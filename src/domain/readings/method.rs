@@ -33,14 +33,9 @@ pub(crate) fn methods(request: &Request<'_>, named: &HashSet<Vec<u8>>) -> Vec<Ve
     };
     add(request.method);
     // Envoy joins the values of a header that comes twice.
-    let headers = overrides(request).flat_map(|value| value.split(|byte| *byte == b',')).map(Cow::Borrowed);
-    let query = request.path.iter().position(|byte| *byte == b'?').and_then(|at| request.path.get(at + 1..));
-    let pairs = query.unwrap_or_default().split(|byte| matches!(byte, b'&' | b';'));
-    let parameters = pairs.filter_map(|pair| {
-        let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        let (name, value) = pair.split_at(equals);
-        is_override_parameter(name).then(|| decoded(value.get(1..).unwrap_or_default()))
-    });
+    let headers =
+        header_overrides(request).flat_map(|value| value.split(|byte| *byte == b',')).map(Cow::Borrowed);
+    let parameters = query_overrides(request.path).map(|value| decoded(value));
     let mut all = headers.chain(parameters);
     all.by_ref().take(MAX_OVERRIDES).for_each(|method| add(&method));
     if all.next().is_some() {
@@ -54,22 +49,23 @@ pub(crate) fn methods(request: &Request<'_>, named: &HashSet<Vec<u8>>) -> Vec<Ve
 /// Whether a request's method has one reading.
 pub(crate) fn is_plain(request: &Request<'_>) -> bool {
     let is_sent = !request.method.iter().any(u8::is_ascii_lowercase);
-    // A query that names a method has its letters, or escapes of them.
-    let query = memchr(b'?', request.path).and_then(|at| request.path.get(at..)).unwrap_or_default();
-    is_sent && overrides(request).next().is_none() && !has_parameter(query)
+    is_sent && header_overrides(request).next().is_none() && query_overrides(request.path).next().is_none()
 }
 
 /// The values of the headers, `_` or any other mark for a dash: CGI knows no difference (RFC 3875 section 4.1.18).
-fn overrides<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> {
+fn header_overrides<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> {
     request.headers.iter().filter(|(name, _)| is_one_of(&OVERRIDES, name)).map(|(_, value)| *value)
 }
 
-/// Whether a query may hold the parameter, in clear or with escapes.
-fn has_parameter(query: &[u8]) -> bool {
-    !query.is_empty()
-        && query
-            .split(|byte| matches!(byte, b'?' | b'&' | b';'))
-            .any(|pair| is_override_parameter(pair.split(|byte| *byte == b'=').next().unwrap_or_default()))
+/// The values of the query's parameters, undecoded. To some servers `;` separates too, and what follows a second `?` is counted
+/// as well: it costs an honest request nothing.
+fn query_overrides(target: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let query = memchr(b'?', target).and_then(|at| target.get(at + 1..)).unwrap_or_default();
+    query.split(|byte| matches!(byte, b'?' | b'&' | b';')).filter_map(|pair| {
+        let equals = memchr(b'=', pair).unwrap_or(pair.len());
+        let (name, value) = pair.split_at_checked(equals)?;
+        is_override_parameter(name).then(|| value.get(1..).unwrap_or_default())
+    })
 }
 
 /// Whether a parameter's name may be read as one of [`OVERRIDES`] or [`OVERRIDE_PARAMETERS`]. PHP takes marks in a name for `_`, leaves out spaces
