@@ -119,7 +119,9 @@ fn joined(items: &[&RawValue]) -> Option<String> {
 
 /// Whether a text can stand in a header as it is: no control character (C0, DEL, C1), no outer white space.
 fn legal_header_value(text: &str) -> bool {
-    !text.chars().any(char::is_control) && text.trim() == text
+    // Nearly every value is of visible ASCII alone, which is neither.
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+        || (!text.chars().any(char::is_control) && text.trim() == text)
 }
 
 /// Checks `exp` and `nbf`, then `aud`, then `sub`.

@@ -111,8 +111,9 @@ impl Identity {
     /// Whether an upstream may read a header of this name as an identity header.
     #[must_use]
     pub(crate) fn is_spelling(&self, name: &[u8]) -> bool {
+        let is_alike = self.headers.iter().any(|(header, _)| fold_alike(header.as_bytes(), name));
         // A pseudo-header of HTTP/2 is no header to an upstream.
-        !name.starts_with(b":") && self.headers.iter().any(|(header, _)| fold_alike(header.as_bytes(), name))
+        is_alike && !name.starts_with(b":")
     }
 
     /// Whether a spelling is an identity header itself, or has `-` and `_` alone for its marks and so is an alias.

@@ -113,6 +113,9 @@ impl Policy {
             let at = str::from_utf8(name).ok().and_then(|name| self.by_name.get(name));
             return at.and_then(|at| self.ranked(*at)).map(Selection::of).ok_or(Denial::RuleUnknown);
         }
+        if self.rules.is_empty() {
+            return Ok(Selection::of(self.otherwise()));
+        }
         let authority = if self.looks_at.hosts {
             Some(Authority::parse(request.host).ok_or(Denial::RequestMalformed)?)
         } else {

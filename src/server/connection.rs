@@ -108,7 +108,8 @@ impl<S: Handler> Connection<S> {
                     answering_fragment.cancel();
                 }
             }
-            let response = handler(request);
+            // hyper and tokio move the future some ten times on its way into its task: a pointer is moved faster than a kilobyte.
+            let response = Box::pin(handler(request));
             if is_task { Either::Left(response) } else { Either::Right(requests.track(response)) }
         });
         let mut serving = pin!(builder.serve_connection(TokioIo::new(WideReads::new(stream)), service));

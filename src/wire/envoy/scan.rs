@@ -134,13 +134,29 @@ fn each_field<'a>(
     mut read: impl FnMut(u32, FieldValue<'a>) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     while !message.is_empty() {
-        let (tag, rest) = varint(message)?;
-        let (number, value, rest) =
-            next_field(u32::try_from(tag).map_err(|_| Malformed)?, rest, MAX_GROUP_DEPTH)?;
+        let (number, value, rest) = match short_bytes_field(message) {
+            Some(field) => field,
+            None => {
+                let (tag, rest) = varint(message)?;
+                next_field(u32::try_from(tag).map_err(|_| Malformed)?, rest, MAX_GROUP_DEPTH)?
+            }
+        };
         read(number, value)?;
         message = rest;
     }
     Ok(())
+}
+
+/// What [`next_field`] reads, for what nearly every field is: up to 127 bytes, under a number from 1 to 15. A tag and a length of a
+/// byte each; all others are left to `next_field`.
+#[inline]
+fn short_bytes_field(message: &[u8]) -> Option<(u32, FieldValue<'_>, &[u8])> {
+    let [tag @ 8..0x80, length @ ..0x80, rest @ ..] = message else { return None };
+    if tag & 7 != 2 {
+        return None;
+    }
+    let (bytes, rest) = rest.split_at_checked(usize::from(*length))?;
+    Some((u32::from(tag >> 3), FieldValue::Bytes(bytes), rest))
 }
 
 /// The deepest nesting of groups that is skipped: [`next_field`] recurses for each level. Groups are obsolete, and Envoy
