@@ -8,7 +8,7 @@ use passage_authz::testing::tampered;
 use serde_json::Value;
 
 use crate::support::envoy::{Envoy, Upstream, binary, seen};
-use crate::support::fixtures::{USER, bearer, good, http_port};
+use crate::support::fixtures::{USER, bearer, good, http_port, inline};
 use crate::support::http::{Said, said};
 use crate::support::{Service, wait_until};
 
@@ -46,6 +46,28 @@ async fn the_real_envoy_over_http() {
     assert!(service.end().await.is_ok());
     let (said, _) = through(envoy.address, "/", &[("authorization", bearer(&good()))]).await;
     assert_eq!(said.status, 503, "without the service, no way through");
+}
+
+/// The shipped http.yaml shows the check each header by which an upstream may take a request for one of another method.
+#[tokio::test]
+async fn the_real_envoy_over_http_shows_overridden_methods() {
+    let rules = "rules: [{name: kept, match: {methods: [DELETE]}, access: deny}]";
+    let http = "http: {listen: '127.0.0.1:0', style: envoy, path_prefix: /check}\n";
+    let service = Service::ready(&format!("{http}{}", inline(rules))).await;
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = envoy_over_http(&service, &upstream).await;
+    for (name, status) in [
+        ("x-http-method-override", 403),
+        ("X-HTTP-Method", 403),
+        ("x-method-override", 403),
+        ("x_http.method~override", 403),
+        ("x-method", 200),
+        ("x-http-method-overrides", 200),
+    ] {
+        let headers = [("authorization", bearer(&good())), (name, "DELETE".to_owned())];
+        let (said, _) = through(envoy.address, "/", &headers).await;
+        assert_eq!(said.status, status, "{name}");
+    }
 }
 
 async fn proxied(address: SocketAddr) {
