@@ -18,7 +18,7 @@ use crate::domain::identity::Identity;
 use crate::domain::issuer::{Audiences, BoundTokens, Issuer};
 use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::number::Number;
-use crate::domain::policy::{Access, Ignored, Requirement, Rule};
+use crate::domain::policy::{Access, ClaimDemand, Ignored, Requirement, Rule, Wanted};
 use crate::domain::token::TokenSource;
 
 impl Config {
@@ -274,6 +274,21 @@ fn rule_json(rule: &Rule) -> Json {
     with(rule.into(), "require", requirement_json(require))
 }
 
+/// A list, which means any of it, or a map that says what is wanted.
+fn demand_json(demand: &ClaimDemand) -> Json {
+    let ClaimDemand { claim, wanted, split } = demand;
+    let is_usual = *split == ClaimDemand::is_split_by_name(claim);
+    let (key, value) = match wanted {
+        Wanted::Any(values) if is_usual => return Json::Array(values.clone()),
+        Wanted::Any(values) => ("any", Json::Array(values.clone())),
+        Wanted::All(values) => ("all", Json::Array(values.clone())),
+        Wanted::Prefix(prefix) => ("prefix", prefix.as_str().into()),
+        Wanted::Present => ("present", Json::Bool(true)),
+    };
+    let split = (!is_usual).then(|| ("split".to_owned(), Json::Bool(*split)));
+    Json::Object([(key.to_owned(), value)].into_iter().chain(split).collect())
+}
+
 fn requirement_json(requirement: &Requirement) -> Json {
     let Requirement { issuers, claims } = requirement;
     let mut written = Vec::new();
@@ -282,8 +297,7 @@ fn requirement_json(requirement: &Requirement) -> Json {
         written.push(("issuers".to_owned(), Json::Array(names.collect())));
     }
     if !claims.is_empty() {
-        let claims =
-            claims.iter().map(|(claim, values)| (claim.as_str().to_owned(), Json::Array(values.clone())));
+        let claims = claims.iter().map(|demand| (demand.claim.as_str().to_owned(), demand_json(demand)));
         written.push(("claims".to_owned(), Json::Object(claims.collect())));
     }
     Json::Object(written)

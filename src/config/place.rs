@@ -208,6 +208,10 @@ impl<'n> Place<'n> {
         }
     }
 
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self.node, Some(Node { value: YamlValue::Map(_), .. }))
+    }
+
     pub(super) fn is_empty_list(&self) -> bool {
         matches!(self.node, Some(Node { value: YamlValue::List(items), .. }) if items.is_empty())
     }

@@ -11,6 +11,7 @@ use super::{CheckFlags, Config, ConfigError, DecisionLogSettings, Environment, w
 use crate::domain::denial::Wording;
 use crate::domain::policy::Ignored;
 
+mod demands;
 mod identity;
 mod issuers;
 mod key_sources;

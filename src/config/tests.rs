@@ -7,6 +7,7 @@ use crate::domain::algorithm::Algorithm;
 use crate::domain::claims::Claim;
 use crate::domain::issuer::{Audience, Audiences, BoundTokens, IssuerId};
 use crate::domain::json::Json;
+use crate::domain::policy::Wanted;
 
 mod faults;
 mod warnings;
@@ -216,13 +217,24 @@ fn what_takes_effect_is_itself_a_configuration() {
     }
 }
 
+/// All values that the first rule wants of claims.
+fn wanted_values(config: &Config) -> Vec<Json> {
+    let demands = config.rules[0].require.claims.iter();
+    demands
+        .flat_map(|demand| match &demand.wanted {
+            Wanted::Any(values) | Wanted::All(values) => values.clone(),
+            Wanted::Prefix(_) | Wanted::Present => Vec::new(),
+        })
+        .collect()
+}
+
 /// The one value of `require: {claims: {id: …}}`.
 fn wanted(text: &str) -> Result<Json, String> {
     let rule = format!("{APP}rules: [{{name: r, require: {{claims: {{id: {text}}}}}}}]");
     let config = parse(&rule).map_err(|error| error.to_string())?;
     let yaml = config.to_yaml().unwrap();
     let again = parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
-    let [wanted, again] = [config, again].map(|config| config.rules[0].require.claims[0].1[0].clone());
+    let [wanted, again] = [config, again].map(|config| wanted_values(&config)[0].clone());
     assert_eq!(wanted, again, "written back as\n{yaml}");
     Ok(wanted)
 }
@@ -295,13 +307,35 @@ fn a_required_number_has_the_digits_of_the_document() {
         "{APP}rules:\n- name: é\n  require: {{claims: {{a: [&id 18446744073709551617, 18446744073709551618], b: *id}}}}"
     );
     let config = parse(&text).unwrap();
-    let wanted: Vec<_> =
-        config.rules[0].require.claims.iter().flat_map(|(_, values)| values.clone()).collect();
+    let wanted = wanted_values(&config);
     let json = |text: &str| Json::parse(text.as_bytes(), 0).unwrap();
     assert_eq!(wanted, ["18446744073709551617", "18446744073709551618", "18446744073709551617"].map(json));
     // A byte order mark moves them by its own bytes.
     let marked = parse(&format!("\u{feff}{text}")).unwrap();
-    assert_eq!(marked.rules[0].require.claims[0].1[0], json("18446744073709551617"));
+    assert_eq!(wanted_values(&marked)[0], json("18446744073709551617"));
+}
+
+#[test]
+fn ways_to_meet_a_claim() {
+    let texts = |items: &[&str]| items.iter().map(|text| Json::from(*text)).collect::<Vec<_>>();
+    for (claim, wanted, split) in [
+        ("a: x", Wanted::Any(texts(&["x"])), false),
+        ("scope: [x, z]", Wanted::Any(texts(&["x", "z"])), true),
+        ("a: {any: x}", Wanted::Any(texts(&["x"])), false),
+        ("a: {all: [x, z]}", Wanted::All(texts(&["x", "z"])), false),
+        ("a: {all: [x, z], split: true}", Wanted::All(texts(&["x", "z"])), true),
+        ("scope: {any: [x], split: false}", Wanted::Any(texts(&["x"])), false),
+        ("scp: {prefix: 'x:'}", Wanted::Prefix("x:".into()), true),
+        ("/a/b: {present: true}", Wanted::Present, false),
+    ] {
+        let config = parse(&format!("{APP}rules: [{{name: r, require: {{claims: {{{claim}}}}}}}]")).unwrap();
+        assert_eq!(config.warnings.len(), 0, "{claim}");
+        let yaml = config.to_yaml().unwrap();
+        for config in [config, parse(&yaml).unwrap()] {
+            let [demand] = &config.rules[0].require.claims[..] else { panic!("{yaml}") };
+            assert_eq!((&demand.wanted, demand.split), (&wanted, split), "{claim}\n{yaml}");
+        }
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::domain::policy::{Access, CoveredBy, Ignored, Requirement, Rule, cover
 /// The bits of a file mode that let the group or others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Claims whose text is split at spaces where a rule asks for them.
+/// Claims that hold scopes.
 const SCOPES: [&str; 2] = ["scope", "scp"];
 
 /// Claims that are non-empty texts in each token that is accepted.
@@ -75,22 +75,36 @@ pub(super) fn no_claims(claims: &Place<'_>) {
     }
 }
 
-/// A claim's name, and one value that is wanted of it.
-pub(super) fn wanted_value(place: &Place<'_>, claim: &str, value: &Json) {
+/// A claim's name, whether its text is split at spaces, and one value that is wanted of it.
+pub(super) fn wanted_value(place: &Place<'_>, claim: &str, split: bool, value: &Json) {
     let is_scope = SCOPES.contains(&claim);
     match value {
-        Json::String(text) if text.is_empty() && is_scope => place.warn(
-            "an empty scope is met by a claim with two spaces in a row, or with one at an end",
-            "write the name of a scope",
+        Json::String(text) if text.is_empty() && split => place.warn(
+            format!(
+                "an empty {} is met by a claim with two spaces in a row, or with one at an end",
+                item_of(claim)
+            ),
+            format!("write the name of a {}", item_of(claim)),
         ),
-        Json::String(text) if text.contains(' ') && is_scope => place.warn(
-            format!("{text:?} matches no scope: scopes are separated by spaces and compared one by one"),
-            "write a list of scopes, of which any is enough",
+        Json::String(text) if text.contains(' ') && split => place.warn(
+            format!(
+                "{text:?} matches no {0}: {0}s are separated by spaces and compared one by one",
+                item_of(claim)
+            ),
+            format!("write a list of {}s", item_of(claim)),
         ),
         Json::String(text) if text.is_empty() && TEXTS.contains(&claim) => {
             place.warn(format!("matches no token: {claim} is never empty"), "write the text");
         }
-        Json::String(text) => exact(place, text),
+        Json::String(text) => match text.strip_suffix('*').filter(|prefix| mark(prefix).is_none()) {
+            Some(prefix) if !prefix.is_empty() => {
+                place.warn(
+                    format!("{text:?} is compared as it is written: * stands for nothing else here"),
+                    format!("write the exact value, or {{prefix: {prefix:?}}}"),
+                );
+            }
+            _ => exact(place, text),
+        },
         _ if is_scope || TEXTS.contains(&claim) => {
             place.warn(
                 format!("{value} is no text and matches no token: {claim} holds texts"),
@@ -98,6 +112,18 @@ pub(super) fn wanted_value(place: &Place<'_>, claim: &str, value: &Json) {
             );
         }
         _ => {}
+    }
+}
+
+/// What an item of a claim that is split is called.
+fn item_of(claim: &str) -> &'static str {
+    if SCOPES.contains(&claim) { "scope" } else { "word" }
+}
+
+/// A text that values begin with, where a pattern may have been meant.
+pub(super) fn prefix(place: &Place<'_>, text: &str) {
+    if let Some(mark) = text.ends_with('*').then_some("*").or_else(|| mark(text)) {
+        warn_of_mark(place, text, mark);
     }
 }
 

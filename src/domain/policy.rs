@@ -11,12 +11,14 @@ use crate::domain::readings::{Reading, Readings, method};
 use crate::domain::request::Request;
 
 mod cover;
+mod demand;
 mod index;
 mod pattern;
 mod rule;
 mod selection;
 
 pub(crate) use cover::{CoveredBy, covered};
+pub(crate) use demand::{ClaimDemand, Wanted};
 use index::Index;
 pub(crate) use pattern::{HostPattern, Ignored, PathPattern};
 pub(crate) use rule::{Access, Requirement, Rule};
@@ -99,7 +101,7 @@ impl Policy {
 
     /// The claims that rules ask for.
     pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
-        self.rules.iter().flat_map(|rule| rule.require.claims.iter().map(|(claim, _)| claim))
+        self.rules.iter().flat_map(|rule| rule.require.claims.iter().map(|demand| &demand.claim))
     }
 
     /// The rules of a request: the one that the route names, else for each reading the first that matches it, else the

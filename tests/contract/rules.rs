@@ -60,7 +60,9 @@ async fn claims_and_issuers_that_a_rule_asks_for() {
          - {{name: role, match: {{paths: [/role]}}, require: {{claims: {{role: admin, scope: [read, write]}}}}}}\n\
          - {{name: deep, match: {{paths: [/deep]}}, require: {{claims: {{/org/id: 7}}}}}}\n\
          - {{name: by, match: {{paths: [/by]}}, require: {{issuers: [other]}}}}\n\
-         - {{name: maybe, match: {{paths: [/maybe]}}, access: optional, require: {{claims: {{role: admin}}}}}}\n"
+         - {{name: maybe, match: {{paths: [/maybe]}}, access: optional, require: {{claims: {{role: admin}}}}}}\n\
+         - {{name: all, match: {{paths: [/all]}}, require: {{claims: {{role: {{all: [a, b]}}, dept: {{any: x, split: true}}}}}}}}\n\
+         - {{name: prefix, match: {{paths: [/prefix]}}, require: {{claims: {{sub: {{prefix: 'auth0|'}}, /roles/admin: {{present: true}}}}}}}}\n"
     );
     let service = Service::ready(&text).await;
     type Edit = fn(&mut Value);
@@ -93,6 +95,34 @@ async fn claims_and_issuers_that_a_rule_asks_for() {
         ("/by", "app1", |_| {}, "issuer_not_accepted"),
         ("/maybe", "app1", |c| c["role"] = json!("admin"), "allowed"),
         ("/maybe", "app1", |_| {}, "claims_insufficient"),
+        ("/all", "app1", |c| (c["role"], c["dept"]) = (json!(["b", "a"]), json!("y x")), "allowed"),
+        ("/all", "app1", |c| (c["role"], c["dept"]) = (json!(["a"]), json!("x")), "claims_insufficient"),
+        ("/all", "app1", |c| (c["role"], c["dept"]) = (json!("a b"), json!("x")), "claims_insufficient"),
+        (
+            "/all",
+            "app1",
+            |c| (c["role"], c["dept"]) = (json!(["a", "b"]), json!("xy")),
+            "claims_insufficient",
+        ),
+        (
+            "/prefix",
+            "app1",
+            |c| (c["sub"], c["roles"]) = (json!("auth0|7"), json!({"admin": {"1": "org"}})),
+            "allowed",
+        ),
+        (
+            "/prefix",
+            "app1",
+            |c| (c["sub"], c["roles"]) = (json!("auth0|7"), json!(["admin"])),
+            "claims_insufficient",
+        ),
+        ("/prefix", "app1", |c| c["sub"] = json!("auth0|7"), "claims_insufficient"),
+        (
+            "/prefix",
+            "app1",
+            |c| (c["sub"], c["roles"]) = (json!("xauth0|7"), json!({"admin": 1})),
+            "claims_insufficient",
+        ),
     ];
     for (path, iss, edit, want) in rows {
         let token = format!("Bearer {}", key().mint(iss, |_, claims| edit(claims)));

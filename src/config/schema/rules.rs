@@ -2,10 +2,9 @@
 
 use super::super::place::{Place, Table};
 use super::super::warnings;
+use super::demands;
 use super::shapes::{choice, http_token};
-use crate::domain::claims::Claim;
 use crate::domain::issuer::IssuerName;
-use crate::domain::json::Json;
 use crate::domain::policy::{Access, HostPattern, Ignored, PathPattern, Requirement, Rule};
 
 /// Each name once, since a proxy may choose a rule by name; each required issuer among the configured ones.
@@ -74,27 +73,7 @@ fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requiremen
     if entries.is_empty() && issuers.is_some() {
         warnings::no_claims(&claims_place);
     }
-    let claims = entries.iter().filter_map(|(name, place)| {
-        let claim = Claim::new(name);
-        if claim.is_none() {
-            place.fault("is no claim", "a top-level name, or a JSON Pointer");
-        }
-        warnings::exact(place, name);
-        let accepted = "a text, a number, true or false, or a list of them";
-        let values = match place.list_or_one(accepted) {
-            Some(items) => {
-                let value = |item: &Place<'_>| {
-                    item.scalar(accepted).inspect(|value| warnings::wanted_value(item, name, value))
-                };
-                items.iter().filter_map(value).collect::<Vec<Json>>()
-            }
-            None => Vec::new(),
-        };
-        if place.is_empty_list() {
-            place.fault("is empty, so nothing could meet it", accepted);
-        }
-        Some((claim?, values))
-    });
+    let claims = entries.iter().filter_map(|(name, place)| demands::read(name, place));
     Requirement { issuers, claims: claims.collect() }
 }
 

@@ -51,6 +51,7 @@ issuers:
 fn refuses() {
     let long = "x".repeat(64);
     let beside = |more: &str| format!("{APP}{more}");
+    let demand = |role: &str| beside(&format!("rules: [{{name: a, require: {{claims: {{role: {role}}}}}}}]"));
     let other = |more: &str| format!("issuers:\n- {{{}, {more}}}", OTHER[1..].strip_suffix('}').unwrap());
     let discovery = |issuer: &str, on: &str| {
         format!("issuers: [{{name: a, issuer: {issuer}, audiences: [], keys: {{discovery: {on}}}}}]")
@@ -206,6 +207,25 @@ fn refuses() {
         (beside("rules: [{name: a, require: {claims: {role: [[a]]}}}]"), "claims.role[0]: is a list"),
         (beside("rules: [{name: a, require: {claims: {/a~: b}}}]"), "claims./a~: is no claim"),
         (beside("rules: [{name: a, require: {claims: {role: a, role: b}}}]"), "claims.role: is doubled"),
+        (
+            demand("{}"),
+            "claims.role: names 0 ways to be met; accepted: exactly one of any, all, prefix, present",
+        ),
+        (demand("{any: a, prefix: b}"), "claims.role: names 2 ways to be met"),
+        (demand("{split: true}"), "claims.role: names 0 ways to be met"),
+        (demand("{none: a}"), "claims.role.none: is not a known key; accepted: one of any, all, prefix"),
+        (demand("{any: []}"), "claims.role.any: is empty"),
+        (demand("{all: }"), "claims.role.all: has no value"),
+        (demand("{all: [[a]]}"), "claims.role.all[0]: is a list"),
+        (
+            demand("{prefix: ''}"),
+            "claims.role.prefix: \"\" is not accepted; accepted: the text that values begin with",
+        ),
+        (demand("{prefix: 7}"), "claims.role.prefix: 7 is not accepted"),
+        (demand("{prefix: [a]}"), "claims.role.prefix: is a list"),
+        (demand("{present: false}"), "claims.role.present: asks for nothing; accepted: true"),
+        (demand("{present: 'yes'}"), "claims.role.present: \"yes\" is not accepted"),
+        (demand("{present: true, split: true}"), "claims.role.split: has no meaning beside present"),
         (
             beside("identity: {headers: {x-user: sub, X_User: email}}"),
             "identity.headers.X_User: folds into one spelling with x-user",

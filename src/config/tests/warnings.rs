@@ -142,6 +142,15 @@ fn warns() {
         (wanted("iss: ''"), "matches no token: iss is never empty"),
         (wanted("scope: [read, write]"), quiet),
         (wanted("role: '', level: 7, group: a b"), quiet),
+        (
+            wanted("dept: {any: [a b], split: true}"),
+            "dept.any[0]: \"a b\" matches no word: words are separated",
+        ),
+        (wanted("dept: {all: '', split: true}"), "dept.all: an empty word is met"),
+        (wanted("dept: {any: [a, b c]}"), quiet),
+        (wanted("sub: {prefix: 'auth0|*'}"), "sub.prefix: \"auth0|*\" is compared as it is written"),
+        (wanted("sub: {prefix: 'auth0|'}, cid: {present: true}"), quiet),
+        (wanted("repository: 'acme/*'"), "write the exact value, or {prefix: \"acme/\"}"),
         (wanted("sub: '7'"), quiet),
         // Another issuer's claims.
         (

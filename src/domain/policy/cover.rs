@@ -77,7 +77,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::tests::{ALL, request, rule};
-    use super::super::{Policy, Requirement};
+    use super::super::{ClaimDemand, Policy, Requirement, Wanted};
     use super::*;
     use crate::domain::claims::Claim;
 
@@ -100,7 +100,8 @@ mod tests {
         };
         let mut rule = rule(text, level, &list("hosts="), &list("paths="), &list("methods="));
         if access.starts_with('!') {
-            let role = (Claim::new("role").unwrap(), vec!["admin".into()]);
+            let (claim, wanted) = (Claim::new("role").unwrap(), Wanted::Any(vec!["admin".into()]));
+            let role = ClaimDemand { claim, wanted, split: false };
             rule.require = Requirement { issuers: None, claims: vec![role] };
         }
         rule
