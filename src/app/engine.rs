@@ -166,11 +166,9 @@ impl Engine {
         }
         let policy = Policy::new(rules, paths);
         let answers = Answers::new(&wording, &identity);
-        let header_claims = identity.headers().iter().map(|(_, claim)| claim);
-        let claims = header_claims.chain(identity.metadata()).chain(policy.claims());
         let authorizer = Authorizer {
             cache: TokenCache::new(tokens.max_cached),
-            claims_needed: ClaimsNeeded::with(claims),
+            claims_needed: ClaimsNeeded::of(identity.claims(), policy.claims()),
             tokens,
             issuers: accepted_issuers,
             identity,

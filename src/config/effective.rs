@@ -14,7 +14,7 @@ use super::{
     Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess,
 };
 use crate::domain::denial::Wording;
-use crate::domain::identity::Identity;
+use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart};
 use crate::domain::issuer::{Audiences, BoundTokens, Issuer};
 use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::number::Number;
@@ -179,9 +179,25 @@ fn token_source_value(source: &TokenSource) -> Value {
 
 fn identity_value(identity: &Identity) -> Value {
     let headers: Map<_, _> =
-        identity.headers().iter().map(|(name, claim)| (name.clone(), claim.as_str().into())).collect();
+        identity.headers().iter().map(|(name, mapped)| (name.clone(), mapped_claim_value(mapped))).collect();
     let metadata: Vec<_> = identity.metadata().iter().map(|claim| claim.as_str()).collect();
     json!({"headers": headers, "metadata": metadata})
+}
+
+fn mapped_claim_value(mapped: &MappedClaim) -> Value {
+    let (part, form) = match mapped {
+        MappedClaim::Text(claim) => return claim.as_str().into(),
+        MappedClaim::Json(part, form) => (part, form),
+    };
+    let claim = match part {
+        PayloadPart::Claim(claim) => claim.as_str(),
+        PayloadPart::Whole => "",
+    };
+    let form = match form {
+        JsonForm::Plain => "json",
+        JsonForm::Base64 => "base64",
+    };
+    json!({"claim": claim, "as": form})
 }
 
 fn decision_log_value(log: &DecisionLogSettings) -> Value {

@@ -212,6 +212,11 @@ impl<'n> Place<'n> {
         matches!(self.node, Some(Node { value: YamlValue::Map(_), .. }))
     }
 
+    /// Whether the value is a text of no characters.
+    pub(super) fn is_empty_text(&self) -> bool {
+        matches!(self.node, Some(Node { value: YamlValue::String(text), .. }) if text.is_empty())
+    }
+
     pub(super) fn is_empty_list(&self) -> bool {
         matches!(self.node, Some(Node { value: YamlValue::List(items), .. }) if items.is_empty())
     }

@@ -51,7 +51,7 @@ fn one_app_id_is_a_whole_configuration() {
     assert_eq!(config.admin_listen, "0.0.0.0:9090");
     assert_eq!(config.tokens.from, [TokenSource::Bearer, TokenSource::Cookie("psg_auth_token".into())]);
     assert_eq!(config.tokens.max_length, 8192);
-    let user = vec![("x-passage-user-id".into(), claim("sub"))];
+    let user = vec![("x-passage-user-id".into(), claim("sub").into())];
     assert_eq!(config.identity, Identity::new(user, vec![claim("iss"), claim("sub")]));
     assert_eq!(config.check_flags, CheckFlags { shadow: false, allow_preflight: false });
     assert!(config.tokens.forward && config.rules.is_empty());
@@ -194,6 +194,9 @@ fn what_takes_effect_is_itself_a_configuration() {
         ),
         format!(
             "{APP}identity: {{headers: {{x-a: /a/b, X-B: email}}, metadata: []}}\ndeny: {{realm: \"it's: me\", reasons: false}}"
+        ),
+        format!(
+            "{APP}identity: {{headers: {{x-a: {{claim: groups, as: json}}, x-b: {{claim: '', as: base64}}, x-c: {{claim: email}}}}}}"
         ),
         format!("{APP}identity: {{headers: {{}}}}\nkey_store: /\ntokens: {{cache: {{max_entries: 0}}}}"),
         format!(

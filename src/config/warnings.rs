@@ -13,6 +13,9 @@ use crate::domain::policy::{Access, CoveredBy, Ignored, Requirement, Rule, cover
 /// The bits of a file mode that let the group or others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
+/// Claims that are lists of names as most issuers write them.
+const LISTS: [&str; 6] = ["groups", "roles", "permissions", "entitlements", "memberOf", "cognito:groups"];
+
 /// Claims that hold scopes.
 const SCOPES: [&str; 2] = ["scope", "scp"];
 
@@ -118,6 +121,19 @@ pub(super) fn wanted_value(place: &Place<'_>, claim: &str, split: bool, value: &
 /// What an item of a claim that is split is called.
 fn item_of(claim: &str) -> &'static str {
     if SCOPES.contains(&claim) { "scope" } else { "word" }
+}
+
+/// A claim that is forwarded as a text and is likely to be a list.
+pub(super) fn text_of_list(place: &Place<'_>, claim: &str) {
+    let name = claim.rsplit('/').next().unwrap_or(claim);
+    if LISTS.contains(&name) {
+        place.warn(
+            format!(
+                "the items of {claim} are joined by commas: a token with a comma in an item, as LDAP's names have, is denied (claim_invalid)"
+            ),
+            format!("write {{claim: {claim:?}, as: json}}, and read JSON in the upstream"),
+        );
+    }
 }
 
 /// A text that values begin with, where a pattern may have been meant.

@@ -7,10 +7,14 @@ use crate::domain::claims::Claim;
 use crate::domain::denial::Denial;
 use crate::domain::json::{Json, Object};
 
+mod mapped_claim;
+
+pub(crate) use mapped_claim::{JsonForm, MappedClaim, PayloadPart};
+
 /// The identity headers and the claims for the proxy's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    headers: Vec<(String, Claim)>,
+    headers: Vec<(String, MappedClaim)>,
     aliases: Vec<String>,
     metadata: Vec<Claim>,
 }
@@ -46,15 +50,21 @@ impl Identity {
     /// The names must be lower case with at most [`Self::MAX_MARKS`] marks, and no two may be the same once [`folded`]: the
     /// configuration checks all three.
     #[must_use]
-    pub fn new(headers: Vec<(String, Claim)>, metadata: Vec<Claim>) -> Self {
+    pub fn new(headers: Vec<(String, MappedClaim)>, metadata: Vec<Claim>) -> Self {
         let aliases = headers.iter().flat_map(|(name, _)| aliases(name)).collect();
         Self { headers, aliases, metadata }
     }
 
-    /// Each header with the claim that it carries.
+    /// Each header with what it carries.
     #[must_use]
-    pub fn headers(&self) -> &[(String, Claim)] {
+    pub fn headers(&self) -> &[(String, MappedClaim)] {
         &self.headers
+    }
+
+    /// The claims that headers and metadata are made of; `None` if a header carries all of them.
+    pub(crate) fn claims(&self) -> Option<impl Iterator<Item = &Claim>> {
+        let of_headers: Option<Vec<_>> = self.headers.iter().map(|(_, mapped)| mapped.claim()).collect();
+        Some(of_headers?.into_iter().chain(&self.metadata))
     }
 
     /// Every other spelling of the headers with `-` and `_`.
@@ -76,7 +86,7 @@ impl Identity {
     pub(crate) fn headers_of(&self, claims: &Object<'_>) -> Result<Headers<'_>, Denial> {
         let mut headers = Headers { set: Vec::new(), remove: Vec::new(), aliases: &self.aliases };
         for (name, claim) in &self.headers {
-            match claim.header_value(claims)? {
+            match claim.value(claims)? {
                 Some(value) => headers.set.push((name, value)),
                 None => headers.remove.push(name.into()),
             }
@@ -189,7 +199,8 @@ mod tests {
     use super::*;
 
     fn identity(headers: &[(&str, &str)]) -> Identity {
-        let headers = headers.iter().map(|(name, claim)| ((*name).to_owned(), Claim::new(claim).unwrap()));
+        let headers =
+            headers.iter().map(|(name, claim)| ((*name).to_owned(), Claim::new(claim).unwrap().into()));
         Identity::new(headers.collect(), Vec::new())
     }
 
@@ -307,7 +318,7 @@ mod tests {
         ) {
             let mut seen = HashSet::new();
             let names: Vec<_> = names.into_iter().filter(|name| seen.insert(folded(name))).collect();
-            let headers = names.iter().enumerate().map(|(at, name)| (name.clone(), Claim::new(&format!("c{at}")).unwrap()));
+            let headers = names.iter().enumerate().map(|(at, name)| (name.clone(), Claim::new(&format!("c{at}")).unwrap().into()));
             let identity = Identity::new(headers.collect(), Vec::new());
             let claims: Vec<_> = present.iter().enumerate().map(|(at, kind)| match kind {
                 0 => format!("\"c{at}\":\"x\""),

@@ -79,6 +79,19 @@ impl<'a> Object<'a> {
         text
     }
 
+    /// The object as a value, its members sorted by name; `None` as for [`Json::of`], with [`MAX_DEPTH`].
+    pub(crate) fn to_json(&self) -> Option<Json> {
+        let member = |(name, value): &(Cow<'a, str>, &'a RawValue)| {
+            Some((name.clone().into_owned(), Json::of(value, MAX_DEPTH)?))
+        };
+        self.0.iter().map(member).collect::<Option<_>>().map(Json::Object)
+    }
+
+    /// The names of its members.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+
     #[must_use]
     pub(crate) fn has(&self, name: &str) -> bool {
         self.raw(name).is_some()

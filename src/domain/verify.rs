@@ -125,19 +125,27 @@ impl<'a, 'i> Verified<'a, 'i> {
     }
 }
 
-/// The names of the claims that are read after the signature was verified: for the time, the identity and the rules.
+/// The claims that are read after the signature was verified: for the time, the identity and the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ClaimsNeeded(Vec<String>);
+pub(crate) enum ClaimsNeeded {
+    All,
+    Named(Vec<String>),
+}
 
 impl ClaimsNeeded {
-    /// These, and those that [`claims::judge_again`] reads.
+    /// Those of the identity (`None`: all) and of the rules, and those that [`claims::judge_again`] reads.
     #[must_use]
-    pub(crate) fn with<'c>(claims: impl Iterator<Item = &'c Claim>) -> Self {
+    pub(crate) fn of<'c>(
+        identity: Option<impl Iterator<Item = &'c Claim>>,
+        rules: impl Iterator<Item = &'c Claim>,
+    ) -> Self {
+        let Some(identity) = identity else { return Self::All };
         let always = claims::JUDGED_AGAIN.into_iter();
-        let mut names: Vec<_> = always.chain(claims.map(Claim::member)).map(str::to_owned).collect();
+        let mut names: Vec<_> =
+            always.chain(identity.chain(rules).map(Claim::member)).map(str::to_owned).collect();
         names.sort_unstable();
         names.dedup();
-        Self(names)
+        Self::Named(names)
     }
 }
 
@@ -162,7 +170,10 @@ impl Verified<'_, '_> {
         issuers: &Issuers,
         claims_needed: &ClaimsNeeded,
     ) -> Option<CachedToken> {
-        let claims = self.claims.subset_as_json(claims_needed.0.iter().map(String::as_str));
+        let claims = match claims_needed {
+            ClaimsNeeded::All => self.claims.subset_as_json(self.claims.names()),
+            ClaimsNeeded::Named(names) => self.claims.subset_as_json(names.iter().map(String::as_str)),
+        };
         let issuer_position = issuers.position(self.issuer)?;
         let fits = claims.len() <= MAX_CACHED_CLAIMS_BYTES;
         fits.then(|| CachedToken { verified_by: keys.generation(), issuer_position, claims: claims.into() })

@@ -82,9 +82,7 @@ impl CheckSteps {
         let wording = Wording { realm: "bench".to_owned(), reasons: true };
         let (cache, answers) = (TokenCache::new(100), Answers::new(&wording, identity));
         let digest = cache.digest_of(Token::new(token.as_bytes())).expect("a cache");
-        let claims_needed = ClaimsNeeded::with(
-            identity.metadata().iter().chain(identity.headers().iter().map(|(_, claim)| claim)),
-        );
+        let claims_needed = ClaimsNeeded::of(identity.claims(), std::iter::empty());
         let grant = verified(token, issuers, &keys, now, |verified| {
             cache.put(digest, verified.to_cached(&keys, issuers, &claims_needed).expect("a small token"));
             Grant::to(verified, identity).expect("an identity")

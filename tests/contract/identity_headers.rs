@@ -4,9 +4,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use passage_authz::testing::tampered;
+use serde_json::{Value, json};
 
-use crate::support::fixtures::{USER, bearer, good, http_port, inline};
+use crate::support::fixtures::{USER, bearer, good, http_port, inline, key};
 use crate::support::http::{Said, said};
 use crate::support::{Answer, Service, get, header_map_request, series, wait_until};
 
@@ -304,4 +307,30 @@ async fn only_a_proxy_with_the_secret_is_answered() {
         assert_eq!(said(asking(&[first])).await.status, 400, "{style}");
         service.end().await.unwrap();
     }
+}
+
+/// A group of LDAP has a comma in its name: as JSON it reaches the upstream, as a text it cannot.
+#[tokio::test]
+async fn claims_as_json_and_the_whole_payload() {
+    let text = "identity: {headers: {x-groups: {claim: groups, as: json}, x-deep: {claim: /org/ids, as: base64}, \
+                x-payload: {claim: '', as: base64}, x-none: {claim: none, as: json}}}\n";
+    let service = Service::ready(&inline(text)).await;
+    let token = key().mint("app1", |_, claims| {
+        claims["groups"] = json!(["CN=Admins,OU=Berlin", "Zo\u{eb}"]);
+        claims["org"] = json!({"ids": [1, 2]});
+    });
+    // The second check is of a cached token.
+    for _ in 0..2 {
+        let answer = service.check(&[("authorization", &bearer(&token))]).await;
+        let header = |name: &str| answer.header(name).unwrap();
+        assert_eq!(header("x-groups"), r#"["CN=Admins,OU=Berlin","Zo\u00eb"]"#);
+        assert_eq!(header("x-deep"), URL_SAFE_NO_PAD.encode("[1,2]"));
+        let payload: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header("x-payload")).unwrap()).unwrap();
+        assert_eq!((&payload["sub"], &payload["org"]["ids"]), (&json!("user-1"), &json!([1, 2])));
+        assert!(payload["exp"].is_number() && payload["iss"] == "app1");
+        assert!(answer.remove.contains(&"x-none".to_owned()), "{:?}", answer.remove);
+    }
+    let (_, metrics) = get(service.admin, "/metrics").await;
+    assert_eq!(series(&metrics, "passage_authz_token_cache_total")["{result=\"hit\"}"], 1.0);
 }

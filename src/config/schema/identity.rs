@@ -1,9 +1,10 @@
 //! `identity` as written: which claims travel in which headers, and which in the proxy's metadata.
 
 use super::super::place::{Place, Table};
-use super::shapes::http_token;
+use super::super::warnings;
+use super::shapes::{choice, http_token};
 use crate::domain::claims::Claim;
-use crate::domain::identity::{Identity, folded};
+use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart, folded};
 use crate::domain::token::TokenSource;
 
 const CLAIM: &str = "a claim's top-level name, or a JSON Pointer (RFC 6901)";
@@ -26,7 +27,7 @@ const RESERVED_HEADERS: &[&str] = &[
 
 pub(super) fn read(identity: &mut Table<'_>, sources: &[TokenSource]) -> Identity {
     let place = identity.at("headers");
-    let mut headers: Vec<(String, Claim)> = Vec::new();
+    let mut headers: Vec<(String, MappedClaim)> = Vec::new();
     for (key, claim) in place.entries() {
         let name = header_name(&claim, key, sources);
         if let Some(name) = &name
@@ -37,16 +38,52 @@ pub(super) fn read(identity: &mut Table<'_>, sources: &[TokenSource]) -> Identit
                 "names that differ in more than case and marks such as - and _",
             );
         }
-        headers.extend(name.zip(claim.parsed(CLAIM, Claim::new)));
+        headers.extend(name.zip(mapped_claim(&claim)));
     }
     if !place.is_written() {
-        headers.extend(Claim::new("sub").map(|sub| (Identity::DEFAULT_HEADER.to_owned(), sub)));
+        headers.extend(Claim::new("sub").map(|sub| (Identity::DEFAULT_HEADER.to_owned(), sub.into())));
     }
     let metadata = match identity.at("metadata").list("a list of claims") {
         Some(items) => items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new)).collect(),
         None => ["iss", "sub"].into_iter().filter_map(Claim::new).collect(),
     };
     Identity::new(headers, metadata)
+}
+
+/// A claim, which is forwarded as a text, or a map that says in which form.
+fn mapped_claim(place: &Place<'_>) -> Option<MappedClaim> {
+    if !place.is_map() {
+        let claim = place.parsed(CLAIM, Claim::new)?;
+        warnings::text_of_list(place, claim.as_str());
+        return Some(claim.into());
+    }
+    place.table(|table| {
+        let [claim_place, form] = ["claim", "as"].map(|key| table.at(key));
+        claim_place.required(CLAIM);
+        let form = match choice(&form, &["text", "json", "base64"]) {
+            Some("json") => Some(JsonForm::Plain),
+            Some("base64") => Some(JsonForm::Base64),
+            _ => None,
+        };
+        if claim_place.is_empty_text() {
+            let whole = form.map(|form| MappedClaim::Json(PayloadPart::Whole, form));
+            if whole.is_none() {
+                claim_place.fault(
+                    "is all claims, which are no text",
+                    "as: json or base64 beside it, or a claim's name",
+                );
+            }
+            return whole;
+        }
+        let claim = claim_place.parsed(CLAIM, Claim::new)?;
+        if form.is_none() {
+            warnings::text_of_list(&claim_place, claim.as_str());
+        }
+        Some(match form {
+            Some(form) => MappedClaim::Json(PayloadPart::Claim(claim), form),
+            None => claim.into(),
+        })
+    })
 }
 
 /// The header's name in lower case.

@@ -230,6 +230,21 @@ fn refuses() {
             beside("identity: {headers: {x-user: sub, X_User: email}}"),
             "identity.headers.X_User: folds into one spelling with x-user",
         ),
+        (beside("identity: {headers: {x-a: {as: json}}}"), "identity.headers.x-a.claim: is missing"),
+        (
+            beside("identity: {headers: {x-a: {claim: a, as: xml}}}"),
+            "headers.x-a.as: \"xml\" is not accepted; accepted: text or json or base64",
+        ),
+        (
+            beside("identity: {headers: {x-a: {claim: ''}}}"),
+            "headers.x-a.claim: is all claims, which are no text; accepted: as: json or base64",
+        ),
+        (beside("identity: {headers: {x-a: ''}}"), "identity.headers.x-a: \"\" is not accepted"),
+        (beside("identity: {headers: {x-a: {claim: /a~, as: json}}}"), "headers.x-a.claim: \"/a~\" is not"),
+        (
+            beside("identity: {headers: {x-a: {claim: a, form: json}}}"),
+            "headers.x-a.form: is not a known key",
+        ),
         (beside("identity: {headers: {a-b-c-d-e-f-g: sub}}"), "a-b-c-d-e-f-g: cannot be an identity header"),
         (beside("identity: {headers: {'a b': sub}}"), "a b: cannot be an identity header"),
         (beside("identity: {headers: {Authorization: sub}}"), "Authorization: cannot be an identity header"),

@@ -165,6 +165,16 @@ fn warns() {
         (two("require: {claims: {role: admin}, issuers: [passage, other]}"), quiet),
         (two("access: required"), quiet),
         (wanted("role: admin"), quiet),
+        // Lists as texts.
+        (
+            beside("identity: {headers: {x-groups: groups}}"),
+            "identity.headers.x-groups: the items of groups are joined by commas",
+        ),
+        (
+            beside("identity: {headers: {x-a: {claim: /realm_access/roles}}}"),
+            "write {claim: \"/realm_access/roles\", as: json}",
+        ),
+        (beside("identity: {headers: {x-a: {claim: groups, as: json}, x-b: email}}"), quiet),
         // Patterns where none are read.
         (
             issuer("'https://login.microsoftonline.com/{tenantid}/v2.0'"),

@@ -77,6 +77,22 @@ impl Json {
         Self::of(serde_json::from_slice(text).ok()?, max_depth)
     }
 
+    /// JSON text in one line, with escapes for all that is not ASCII, and for DEL.
+    pub(crate) fn to_ascii(&self) -> String {
+        let mut ascii = String::new();
+        // What is not ASCII stands in strings alone, where an escape means the same.
+        for c in self.to_string().chars() {
+            if c.is_ascii() && c != '\u{7f}' {
+                ascii.push(c);
+            } else {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    ascii.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+        ascii
+    }
+
     pub(crate) const fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }

@@ -169,7 +169,7 @@ fn the_checks_are_made_in_the_order_of_the_steps() {
         (SigningKey::shared("k1", Algorithm::Rs256), SigningKey::shared("k1", Algorithm::Es256));
     let [own, without_its_key] = [&key, &other].map(|key| set(&jwks(&[key]), Algorithm::ALL));
     let issuers = Issuers::new(vec![issuer(&[Algorithm::Rs256])]);
-    let identity = Identity::new(vec![("x-role".to_owned(), Claim::new("role").unwrap())], Vec::new());
+    let identity = Identity::new(vec![("x-role".to_owned(), Claim::new("role").unwrap().into())], Vec::new());
     for (at, &first) in TokenStep::VARIANTS.iter().enumerate() {
         for &second in &TokenStep::VARIANTS[at..] {
             let fails_at = |step| step == first || step == second;

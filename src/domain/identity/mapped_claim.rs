@@ -1,0 +1,108 @@
+//! What an identity header carries: a claim or the whole payload, in one of three forms.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::domain::claims::Claim;
+use crate::domain::denial::Denial;
+use crate::domain::json::{Json, MAX_DEPTH, Object};
+
+/// A part of a verified token, and how a header writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MappedClaim {
+    /// The claim as a text: see [`Claim::header_value`].
+    Text(Claim),
+    /// Any JSON value.
+    Json(PayloadPart, JsonForm),
+}
+
+/// A part of a token's payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PayloadPart {
+    Claim(Claim),
+    /// All claims, as one object.
+    Whole,
+}
+
+/// How JSON is written into a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonForm {
+    /// JSON without spaces, with escapes for all that is not ASCII: proxies and frameworks differ in how they read other bytes.
+    Plain,
+    /// The same text in base64url without padding (RFC 4648 section 5).
+    Base64,
+}
+
+impl From<Claim> for MappedClaim {
+    fn from(claim: Claim) -> Self {
+        Self::Text(claim)
+    }
+}
+
+impl MappedClaim {
+    /// The claim that is read; `None` if all are.
+    pub(crate) const fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Text(claim) | Self::Json(PayloadPart::Claim(claim), _) => Some(claim),
+            Self::Json(PayloadPart::Whole, _) => None,
+        }
+    }
+
+    /// The header's value; `None` leaves the header out: the claim is missing, null or an empty text.
+    ///
+    /// # Errors
+    /// [`Denial::ClaimInvalid`] for a text that has no single form in a header.
+    pub(super) fn value(&self, claims: &Object<'_>) -> Result<Option<String>, Denial> {
+        let (value, form) = match self {
+            Self::Text(claim) => return claim.header_value(claims),
+            Self::Json(PayloadPart::Claim(claim), form) => (claim.value(claims, MAX_DEPTH)?, form),
+            Self::Json(PayloadPart::Whole, form) => {
+                (Some(claims.to_json().ok_or(Denial::ClaimInvalid)?), form)
+            }
+        };
+        let is_empty = |value: &Json| matches!(value, Json::String(text) if text.is_empty());
+        Ok(value.filter(|value| !is_empty(value)).map(|value| match form {
+            JsonForm::Plain => value.to_ascii(),
+            JsonForm::Base64 => URL_SAFE_NO_PAD.encode(value.to_ascii()),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let claim = |name: &str| PayloadPart::Claim(Claim::new(name).unwrap());
+        let payload = "{\"sub\":\"u\",\"groups\":[\"CN=a,OU=b\", \"\u{e9}\u{1f600}\u{7f}\u{85}\"], \"id\":18446744073709551617,\"empty\":\"\",\"none\":null,\"o\":{\"a\":[1.50]},\"list\":[]}";
+        let claims = Object::parse(payload.as_bytes()).unwrap();
+        for (part, want) in [
+            (claim("sub"), Some("\"u\"")),
+            (claim("groups"), Some(r#"["CN=a,OU=b","\u00e9\ud83d\ude00\u007f\u0085"]"#)),
+            (claim("id"), Some("18446744073709551617")),
+            (claim("/o/a"), Some("[1.50]")),
+            (claim("o"), Some(r#"{"a":[1.50]}"#)),
+            (claim("list"), Some("[]")),
+            (claim("empty"), None),
+            (claim("none"), None),
+            (claim("absent"), None),
+            (
+                PayloadPart::Whole,
+                Some(
+                    r#"{"empty":"","groups":["CN=a,OU=b","\u00e9\ud83d\ude00\u007f\u0085"],"id":18446744073709551617,"list":[],"none":null,"o":{"a":[1.50]},"sub":"u"}"#,
+                ),
+            ),
+        ] {
+            let plain = MappedClaim::Json(part.clone(), JsonForm::Plain).value(&claims).unwrap();
+            assert_eq!(plain.as_deref(), want, "{part:?}");
+            let encoded = MappedClaim::Json(part.clone(), JsonForm::Base64).value(&claims).unwrap();
+            let decoded =
+                encoded.map(|text| String::from_utf8(URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap());
+            assert_eq!(decoded.as_deref(), want, "{part:?}");
+        }
+        let text = |name: &str| MappedClaim::from(Claim::new(name).unwrap()).value(&claims);
+        assert_eq!(text("sub"), Ok(Some("u".to_owned())));
+        assert_eq!(text("groups"), Err(Denial::ClaimInvalid));
+    }
+}
