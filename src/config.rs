@@ -199,8 +199,8 @@ pub enum KeySource {
     },
     /// Fetched from the `jwks_uri` of the issuer's OpenID Connect discovery document.
     Discovery {
-        /// The issuer the document must name.
-        issuer: String,
+        /// The issuers of which the document must name one.
+        issuers: Vec<String>,
         /// The document's address.
         document: Url,
         /// What the fetches of the document and of the key set may do.
@@ -212,13 +212,21 @@ pub enum KeySource {
     Inline(String),
 }
 
+/// Where an issuer's discovery document is (OpenID Connect Discovery 1.0 section 4.1): at the issuer, a slash at its end dropped, and
+/// a fixed path. `None` for what is no URL, or has a query or a fragment, which the section allows in no issuer: the path would
+/// become a part of it.
+fn discovery_url(issuer: &str) -> Option<Url> {
+    let address = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
+    Url::parse(&address).ok().filter(|_| !issuer.contains(['?', '#']))
+}
+
 impl KeySource {
     /// The source's identity that a key set on disk is stored under: for a URL the whole of it, query included.
     #[must_use]
     pub fn binding(&self) -> String {
         match self {
             Self::Url { url: address, access: _ }
-            | Self::Discovery { document: address, issuer: _, access: _ } => address.to_string(),
+            | Self::Discovery { document: address, issuers: _, access: _ } => address.to_string(),
             Self::File(_) | Self::Inline(_) => self.to_string(),
         }
     }
@@ -248,6 +256,10 @@ pub struct WebAccess {
     pub allow_http: bool,
     /// Root certificates besides the built-in ones.
     pub ca: Option<Certificates>,
+    /// A file with a bearer token for the configured URL's own server.
+    pub bearer_file: Option<PathBuf>,
+    /// The certificate that the fetches show.
+    pub client_cert: Option<ClientCertificate>,
 }
 
 /// A file of root certificates and its content.
@@ -259,7 +271,53 @@ pub struct Certificates {
     pub pem: Vec<u8>,
 }
 
+/// The files of a client certificate and of its private key, and their content.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The path of the certificate and those that lead to its root.
+    pub cert: PathBuf,
+    /// The path of the private key.
+    pub key: PathBuf,
+    /// The content of both, as read when the configuration was parsed.
+    pub pem: Vec<u8>,
+}
+
+/// Without the content: it holds a private key.
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cert, key, pem: _ } = self;
+        f.debug_struct("ClientCertificate").field("cert", cert).field("key", key).finish_non_exhaustive()
+    }
+}
+
+impl ClientCertificate {
+    /// Reads both files. Blocks.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn read(cert: PathBuf, key: PathBuf) -> std::io::Result<Self> {
+        let pem = [std::fs::read(&cert)?, b"\n".to_vec(), std::fs::read(&key)?].concat();
+        Ok(Self { cert, key, pem })
+    }
+}
+
 impl WebAccess {
+    /// The same, with the files as they are now. Blocks.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn read_again(&self) -> std::io::Result<Self> {
+        let ca = |ca: &Certificates| {
+            Ok::<_, std::io::Error>(Certificates { file: ca.file.clone(), pem: std::fs::read(&ca.file)? })
+        };
+        let own = |own: &ClientCertificate| ClientCertificate::read(own.cert.clone(), own.key.clone());
+        Ok(Self {
+            ca: self.ca.as_ref().map(ca).transpose()?,
+            client_cert: self.client_cert.as_ref().map(own).transpose()?,
+            ..self.clone()
+        })
+    }
+
     /// Whether a URL may be fetched: https, or http to a loopback host or with `allow_http`. A URL with user or
     /// password is refused: both would be written to logs.
     #[must_use]

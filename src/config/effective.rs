@@ -10,8 +10,8 @@ use serde_saphyr::Tagged;
 
 use super::duration::format_duration;
 use super::{
-    Certificates, CheckFlags, ClientIdentity, Config, DecisionLogSettings, Http, IssuerConfig, KeySource,
-    Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess,
+    Certificates, CheckFlags, ClientCertificate, ClientIdentity, Config, DecisionLogSettings, Http,
+    IssuerConfig, KeySource, Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess, discovery_url,
 };
 use crate::domain::denial::Wording;
 use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart};
@@ -217,20 +217,8 @@ fn issuer_json(config: &IssuerConfig) -> Json {
         Audiences::NotChecked => Vec::new(),
         Audiences::OneOf(list) => list.iter().map(|audience| audience.0.as_str()).collect(),
     };
-    let (keys, access) = match keys {
-        KeySource::Url { url, access } => (json!({"url": url.as_str()}).into(), Some(access)),
-        // Both follow from the issuer's one `iss`.
-        KeySource::Discovery { issuer: _, document: _, access } => {
-            (json!({"discovery": true}).into(), Some(access))
-        }
-        KeySource::File(path) => (json!({"file": path}).into(), None),
-        KeySource::Inline(text) => {
-            let set = Json::parse(text.as_bytes(), MAX_DEPTH).unwrap_or(Json::Null);
-            (Json::Object(vec![("inline".to_owned(), set)]), None)
-        }
-    };
-    let (allow_http, ca) =
-        access.map_or((false, None), |WebAccess { allow_http, ca }| (*allow_http, ca.as_ref()));
+    let (keys, access) = keys_json(keys);
+    let (allow_http, ca) = access.map_or((false, None), |access| (access.allow_http, access.ca.as_ref()));
     let written = json!({
         "name": name.as_str(),
         "issuer": ids.iter().map(|id| id.0.as_str()).collect::<Vec<_>>(),
@@ -249,6 +237,35 @@ fn issuer_json(config: &IssuerConfig) -> Json {
         "refresh": refresh_value(refresh),
     });
     with(written.into(), "keys", keys)
+}
+
+/// The source, with the credentials of its fetches, and what else the fetches may do.
+fn keys_json(keys: &KeySource) -> (Json, Option<&WebAccess>) {
+    let fetched = |key: &str, address: Value, access: &WebAccess| {
+        let WebAccess { allow_http: _, ca: _, bearer_file, client_cert } = access;
+        let mut written = Map::from_iter([(key.to_owned(), address)]);
+        if let Some(file) = bearer_file {
+            written.insert("bearer_file".to_owned(), json!(file));
+        }
+        if let Some(ClientCertificate { cert, key, pem: _ }) = client_cert {
+            written.insert("client_cert".to_owned(), json!({"cert": cert, "key": key}));
+        }
+        Value::Object(written).into()
+    };
+    match keys {
+        KeySource::Url { url, access } => (fetched("url", url.as_str().into(), access), Some(access)),
+        KeySource::Discovery { issuers, document, access } => {
+            let is_usual =
+                matches!(&issuers[..], [issuer] if discovery_url(issuer).as_ref() == Some(document));
+            let address = if is_usual { Value::Bool(true) } else { document.as_str().into() };
+            (fetched("discovery", address, access), Some(access))
+        }
+        KeySource::File(path) => (json!({"file": path}).into(), None),
+        KeySource::Inline(text) => {
+            let set = Json::parse(text.as_bytes(), MAX_DEPTH).unwrap_or(Json::Null);
+            (Json::Object(vec![("inline".to_owned(), set)]), None)
+        }
+    }
 }
 
 fn refresh_value(refresh: &Refresh) -> Value {

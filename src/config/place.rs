@@ -212,6 +212,10 @@ impl<'n> Place<'n> {
         matches!(self.node, Some(Node { value: YamlValue::Map(_), .. }))
     }
 
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.node, Some(Node { value: YamlValue::String(_), .. }))
+    }
+
     /// Whether the value is a text of no characters.
     pub(super) fn is_empty_text(&self) -> bool {
         matches!(self.node, Some(Node { value: YamlValue::String(text), .. }) if text.is_empty())

@@ -37,9 +37,8 @@ fn one_app_id_is_a_whole_configuration() {
     assert_eq!(rules.types, ["jwt", "at+jwt"]);
     assert_eq!(rules.leeway, Duration::from_secs(30));
     assert_eq!(rules.bound_tokens, BoundTokens::Verify);
-    let KeySource::Url { url, access: WebAccess { allow_http: false, ca: None } } = &issuer.keys else {
-        panic!("a URL")
-    };
+    let KeySource::Url { url, access } = &issuer.keys else { panic!("a URL") };
+    assert_eq!(*access, WebAccess::default());
     assert_eq!(url.as_str(), "https://auth.passage.id/v1/apps/app1/.well-known/jwks.json");
     assert_eq!(issuer.refresh.interval, Duration::from_secs(300));
     assert_eq!(issuer.refresh.timeout, Duration::from_secs(3));
@@ -135,8 +134,8 @@ fn the_environment_alone() {
     let config = Config::load(None, &both).unwrap();
     assert_eq!(config.issuers.len(), 2, "side by side");
     assert_eq!(config.issuers[1].issuer.audiences, Audiences::OneOf(vec![Audience("api".into())]));
-    let KeySource::Discovery { issuer, document, .. } = &config.issuers[1].keys else { panic!("discovery") };
-    assert_eq!(issuer, "https://i.example/");
+    let KeySource::Discovery { issuers, document, .. } = &config.issuers[1].keys else { panic!("discovery") };
+    assert_eq!(issuers[..], ["https://i.example/"]);
     assert_eq!(document.as_str(), "https://i.example/.well-known/openid-configuration");
     assert_eq!(load(base).unwrap()[0][1].0, "https://auth.example/v1/apps/app1");
     for (environment, want) in [
@@ -178,9 +177,16 @@ fn what_takes_effect_is_itself_a_configuration() {
     );
     let discovery = "{name: d, issuer: https://d.example, audiences: [api], keys: {discovery: true}, leeway: 1s, bound_tokens: ignore}";
     let web = "{name: w, issuer: w, audiences: [], allow_http: true, keys: {url: 'http://w.example/k?a=b'}, refresh: {wait: 0s}}";
-    let secret = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(secret.path(), "0123456789abcdef\n").unwrap();
-    let secret = format!("proxy_secret_file: '{}'", secret.path().display());
+    let secret_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret_file.path(), "0123456789abcdef\n").unwrap();
+    let secret = format!("proxy_secret_file: '{}'", secret_file.path().display());
+    let google = "{name: google, issuer: [accounts.google.com, 'https://accounts.google.com'], audiences: [c], \
+                  keys: {discovery: 'https://accounts.google.com/.well-known/openid-configuration'}}";
+    let pem = secret_file.path().display();
+    let inner = format!(
+        "{{name: k8s, issuer: 'https://kubernetes.default.svc', audiences: [a], \
+         keys: {{url: 'https://k8s.example/openid/v1/jwks', bearer_file: '{pem}', client_cert: {{cert: '{pem}', key: '{pem}'}}}}}}"
+    );
     let rules = "rules:\n\
         - {name: '~', match: {hosts: ['*.a.example', b.example], paths: [/x, '/y/*', '*'], methods: [GET]}, access: public}\n\
         - {name: claims, require: {issuers: [d], claims: {role: [a, 1, 1.5, 18446744073709551617, 1e999, true, 'null'], /a/b: 'on'}}, shadow: true}\n\
@@ -189,6 +195,7 @@ fn what_takes_effect_is_itself_a_configuration() {
     for text in [
         APP.to_owned(),
         format!("issuers: [{inline}, {discovery}, {web}]\n{rules}"),
+        format!("issuers: [{google}, {inner}]"),
         format!(
             "{APP}mode: shadow\ncors_preflight: allow\ntokens: {{forward: false, from: [{{query: q}}, {{header: X-T}}, {{cookie: c}}]}}"
         ),

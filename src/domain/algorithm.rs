@@ -37,6 +37,9 @@ pub(crate) enum KeyKind {
     Ed25519,
 }
 
+/// The name that RFC 9864 section 2.2 gives to `EdDSA` with this curve. `EdDSA` names no other curve here, so both are one.
+const ED25519: &str = "Ed25519";
+
 impl Algorithm {
     /// Every algorithm, in the order in which messages list them.
     pub const ALL: &'static [Self] = Self::VARIANTS;
@@ -60,6 +63,9 @@ impl Algorithm {
     /// The algorithm of this `alg` value, compared with case; `None` for any other, `none` and HS* among them.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
+        if name == ED25519 {
+            return Some(Self::EdDsa);
+        }
         Self::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
     }
 
@@ -114,8 +120,11 @@ mod tests {
         for &algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
         }
-        for name in ["none", "None", "NONE", "", "HS256", "HS384", "HS512", "rs256", "ES512", "ES256K", "RS1"]
-        {
+        assert_eq!(Algorithm::from_name("Ed25519"), Some(Algorithm::EdDsa));
+        for name in [
+            "ed25519", "Ed448", "none", "None", "NONE", "", "HS256", "HS384", "HS512", "rs256", "ES512",
+            "ES256K", "RS1",
+        ] {
             assert_eq!(Algorithm::from_name(name), None, "{name}");
         }
     }

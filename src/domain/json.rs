@@ -35,6 +35,12 @@ pub(crate) enum Member<'a> {
     Other,
 }
 
+/// The text without a byte order mark in front of it, which some tools write. RFC 8259 section 8.1 lets a parser ignore it;
+/// that is done for documents that people publish, and not for tokens.
+pub(crate) fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+}
+
 impl<'a> Object<'a> {
     /// Parses one object.
     ///

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::algorithm::Algorithm;
 use crate::domain::clock::UnixTime;
-use crate::domain::json::{Member, Object};
+use crate::domain::json::{Member, Object, without_byte_order_mark};
 use crate::domain::public_key::Verifier;
 
 mod jwk;
@@ -209,7 +209,7 @@ impl KeySet {
 
 fn elements(bytes: &[u8]) -> Result<Vec<&RawValue>, KeySetError> {
     // Shallow: a doubled member in one key must not cost the others.
-    let set = Object::parse_shallow(bytes).map_err(|_| KeySetError::NotAnObject)?;
+    let set = Object::parse_shallow(without_byte_order_mark(bytes)).map_err(|_| KeySetError::NotAnObject)?;
     let keys = set.raw("keys").ok_or(KeySetError::NoKeys)?;
     serde_json::from_str(keys.get()).map_err(|_| KeySetError::NoKeys)
 }

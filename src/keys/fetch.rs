@@ -2,6 +2,7 @@
 //! may lead to.
 
 use std::error::Error;
+use std::fmt;
 use std::future::{Future, pending, ready};
 use std::pin::Pin;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use http::StatusCode;
 
 use crate::config::KeySource;
 
+mod client;
 mod file;
 mod web;
 
@@ -65,8 +67,8 @@ pub(crate) enum FetchError {
     /// 304 to a request without a validator.
     #[error("the answer says unchanged, but there was nothing to compare with")]
     Unchanged,
-    #[error("the answer's content-type is not JSON")]
-    ContentType,
+    #[error("the answer is an HTML page")]
+    Html,
     /// [`MAX_DOCUMENT_BYTES`], decompressed.
     #[error("the document is larger than 1 MiB")]
     TooLarge,
@@ -76,12 +78,36 @@ pub(crate) enum FetchError {
     #[error("the discovery document is not a JSON object with unique members")]
     NotADocument,
     /// OpenID Connect Discovery 1.0 section 4.3.
-    #[error("the discovery document's issuer is not the configured one")]
-    OtherIssuer,
+    #[error("the discovery document's issuer is {0}, which is not configured for this issuer")]
+    OtherIssuer(OtherIssuer),
+    #[error("the discovery document names no issuer")]
+    NoIssuer,
     #[error("the discovery document's jwks_uri is missing, or no URL that may be fetched")]
     KeysUri,
     #[error("the file cannot be read: {0}")]
     File(#[from] std::io::Error),
+    #[error("keys.bearer_file cannot be read: {0}")]
+    BearerFile(std::io::Error),
+    #[error("keys.bearer_file holds no token: one line of visible ASCII, at most 16 KiB, is accepted")]
+    Bearer,
+}
+
+/// The `issuer` of a document that is not the configured one: short and printable, since the document's server chose it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OtherIssuer(String);
+
+impl OtherIssuer {
+    const MAX_CHARS: usize = 200;
+
+    fn new(issuer: &str) -> Self {
+        Self(issuer.chars().take(Self::MAX_CHARS).collect())
+    }
+}
+
+impl fmt::Display for OtherIssuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
 }
 
 /// Why an HTTP client for keys cannot be built.
@@ -89,6 +115,11 @@ pub(crate) enum FetchError {
 pub(crate) enum ClientError {
     #[error("ca: the file holds no certificate; accepted: a PEM file of root certificates")]
     NoCertificate,
+    #[error("keys.client_cert: the files hold no certificate with its private key; accepted: PEM files")]
+    NoClientCertificate,
+    /// Of certificates that are read again.
+    #[error("a file cannot be read: {0}")]
+    File(std::io::Error),
     /// reqwest refuses the roots or cannot be set up.
     #[error("the HTTP client for its keys cannot be set up: {0}")]
     Http(String),
@@ -107,8 +138,8 @@ impl From<reqwest::Error> for ClientError {
 pub(crate) fn fetcher(source: &KeySource, timeout: Duration) -> Result<Box<dyn Fetch>, ClientError> {
     Ok(match source {
         KeySource::Url { url, access } => Box::new(web::FixedUrl::new(url.clone(), access, timeout)?),
-        KeySource::Discovery { issuer, document, access } => {
-            Box::new(web::Discovery::new(issuer.clone(), document.clone(), access, timeout)?)
+        KeySource::Discovery { issuers, document, access } => {
+            Box::new(web::Discovery::new(issuers.clone(), document.clone(), access, timeout)?)
         }
         KeySource::File(path) => Box::new(file::KeyFile::new(path.clone())),
         KeySource::Inline(text) => Box::new(Inline(Bytes::from(text.clone()))),

@@ -83,7 +83,7 @@ async fn whatever_the_issuer_does_the_old_keys_go_on_and_recovery_is_automatic()
         (
             "content type",
             Behavior::Answer(200, vec![header("content-type", "text/html")], other),
-            "content-type is not JSON",
+            "the answer is an HTML page",
         ),
         (
             "redirect loop",
@@ -258,6 +258,8 @@ async fn discovery_finds_the_keys_and_follows_them() {
     // A document of another issuer changes nothing.
     login.behave(document("https://other.example", &moved));
     wait_until("the wrong document is seen", || async { fetches(&service, "failed").await >= 1.0 }).await;
+    let said = issuer_status(&service).await["last_error"]["error"].as_str().unwrap().to_owned();
+    assert!(said.contains("issuer is \"https://other.example\", which is not configured"), "{said}");
     assert_eq!(service.bearer(&mint("old")).await.code(), "allowed");
     login.behave(document(&login.url(), &moved));
     wait_until("the move is followed", || async { service.bearer(&mint("new")).await.code() == "allowed" })

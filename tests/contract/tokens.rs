@@ -109,3 +109,27 @@ async fn another_key_under_the_same_kid_does_not_count() {
     }
     assert_eq!(issuer.fetches(), 1);
 }
+
+/// RFC 9864 names the algorithm `Ed25519`; before it, `EdDSA` alone was there.
+#[tokio::test]
+async fn both_names_of_ed25519() {
+    let key = SigningKey::shared("ed", Algorithm::EdDsa);
+    for configured in ["EdDSA", "Ed25519"] {
+        for of_key in [None, Some("EdDSA"), Some("Ed25519")] {
+            let mut jwk = key.jwk();
+            jwk["alg"] = of_key.map_or(serde_json::Value::Null, Into::into);
+            let keys = json!({"keys": [jwk]});
+            let text = format!(
+                "issuers: [{{name: i, issuer: i, audiences: [], algorithms: [{configured}], keys: {{inline: {keys}}}}}]"
+            );
+            let service = Service::ready(&text).await;
+            for of_token in ["EdDSA", "Ed25519"] {
+                let token = key.mint("i", |header, _| header["alg"] = json!(of_token));
+                let code = service.bearer(&token).await.code().to_owned();
+                assert_eq!(code, "allowed", "{configured} {of_key:?} {of_token}");
+            }
+            let other = key.mint("i", |header, _| header["alg"] = json!("ed25519"));
+            assert_eq!(service.bearer(&other).await.code(), "algorithm_not_allowed");
+        }
+    }
+}

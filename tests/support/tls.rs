@@ -8,8 +8,9 @@ use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, D
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 /// A certificate authority of its own.
 pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
@@ -37,13 +38,27 @@ pub(crate) struct Tls {
 
 impl Tls {
     pub(crate) async fn in_front_of(issuer: &FakeIssuer) -> Self {
+        Self::demanding(issuer, None).await
+    }
+
+    /// With the authority of the certificates that clients must show.
+    pub(crate) async fn demanding(
+        issuer: &FakeIssuer,
+        clients: Option<&CertifiedIssuer<'_, KeyPair>>,
+    ) -> Self {
         let authority = authority();
         let (certificate, key) = issued_by(&authority, "localhost");
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
+        let builder = match clients {
+            None => ServerConfig::builder().with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(authority.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+                ServerConfig::builder().with_client_cert_verifier(verifier)
+            }
+        };
+        let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -44,8 +44,11 @@ pub(super) fn read(place: &Place<'_>) -> Vec<IssuerConfig> {
 
 fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
     let name = name(&table.at("name"));
-    let access =
-        WebAccess { allow_http: table.at("allow_http").bool(false), ca: certificates(&table.at("ca")) };
+    let access = WebAccess {
+        allow_http: table.at("allow_http").bool(false),
+        ca: certificates(&table.at("ca")),
+        ..WebAccess::default()
+    };
     let profile = table.at("passage");
     let app = if profile.is_set() { profile.table(|app| passage(app, &access)) } else { None };
     let is_app = profile.is_written();

@@ -1,12 +1,14 @@
 //! `issuers[].keys` as written, and what its fetches may do.
 
+use std::path::PathBuf;
+
 use url::Url;
 
 use super::super::place::Place;
-use super::super::{Certificates, KeySource, WebAccess};
+use super::super::{Certificates, ClientCertificate, KeySource, WebAccess, discovery_url};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::clock::UnixTime;
-use crate::domain::issuer::IssuerId;
+use crate::domain::issuer::{IssuerId, is_loopback};
 use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::key_set::{KeySet, KeySetError};
 
@@ -16,16 +18,24 @@ pub(super) fn read(
     algorithms: &[Algorithm],
     access: WebAccess,
 ) -> Option<KeySource> {
-    let accepted = "exactly one of discovery: true, url, file, inline";
+    let accepted = "exactly one of discovery, url, file, inline";
     place.required(accepted);
     place.table(|table| {
         let (discovery, url) = (table.at("discovery"), table.at("url"));
         let (file, inline) = (table.at("file"), table.at("inline"));
+        let (bearer, own) = (table.at("bearer_file"), table.at("client_cert"));
         let written = [&discovery, &url, &file, &inline].iter().filter(|place| place.is_written()).count();
         if place.is_written() && written != 1 {
             place.fault(format!("names {written} sources"), accepted);
         }
-        if discovery.is_written() {
+        let is_fetched = discovery.is_written() || url.is_written();
+        for credentials in [&bearer, &own].into_iter().filter(|place| place.is_written() && !is_fetched) {
+            credentials
+                .fault("has no meaning without a fetch", "leaving it out, or discovery or url beside it");
+        }
+        let access =
+            WebAccess { bearer_file: bearer_file(&bearer), client_cert: client_cert(&own), ..access };
+        let source = if discovery.is_written() {
             discovery_source(&discovery, ids?, access)
         } else if url.is_written() {
             let url = fetchable(&url, url.text("a URL")?, &access)?;
@@ -39,30 +49,71 @@ pub(super) fn read(
             Some(KeySource::File(path.into()))
         } else {
             inline_source(&inline, algorithms)
+        };
+        if let Some(KeySource::Url { url, access } | KeySource::Discovery { document: url, access, .. }) =
+            &source
+            && access.bearer_file.is_some()
+            && url.scheme() != "https"
+            && !is_loopback(url)
+        {
+            bearer.fault("would be sent in clear", "an https URL beside it");
         }
+        source
     })
 }
 
-/// OpenID Connect Discovery 1.0 section 4.1: the issuer, a slash at its end dropped, and a fixed path.
+fn bearer_file(place: &Place<'_>) -> Option<PathBuf> {
+    let accepted = "a readable file with a token on one line";
+    let path = place.text(accepted)?;
+    if let Err(error) = std::fs::File::open(path) {
+        place.fault(format!("{path} cannot be read: {error}"), accepted);
+    }
+    Some(path.into())
+}
+
+fn client_cert(place: &Place<'_>) -> Option<ClientCertificate> {
+    if !place.is_written() {
+        return None;
+    }
+    let accepted = "{cert: FILE, key: FILE}, both PEM";
+    place.table(|table| {
+        let (cert, key) = (table.at("cert"), table.at("key"));
+        cert.required("a PEM file");
+        key.required("a PEM file");
+        let (cert, key) = (cert.text("a PEM file"), key.text("a PEM file"));
+        let (cert, key) = (cert?.into(), key?.into());
+        ClientCertificate::read(cert, key)
+            .inspect_err(|error| place.fault(format!("cannot be read: {error}"), accepted))
+            .ok()
+    })
+}
+
+/// The document at the issuer's own address, or at another one, for an issuer whose name is no address or is spelled in several
+/// ways.
 fn discovery_source(place: &Place<'_>, ids: &[IssuerId], access: WebAccess) -> Option<KeySource> {
+    let issuers = ids.iter().map(|id| id.0.clone()).collect();
+    if place.is_text() {
+        let document = fetchable(place, place.text("true, or the URL of the discovery document")?, &access)?;
+        return Some(KeySource::Discovery { issuers, document, access });
+    }
     if !place.bool(true) {
-        place.fault("is off, and there is no other source", "true");
+        place.fault("is off, and there is no other source", "true, or the URL of the discovery document");
     }
     let [IssuerId(issuer)] = ids else {
-        place.fault(format!("there are {} iss values to discover by", ids.len()), "one issuer");
+        place.fault(
+            format!("there are {} iss values to discover by", ids.len()),
+            "one issuer, or the URL of the discovery document",
+        );
         return None;
     };
-    let address = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
-    // The path would become part of a query or fragment: the section allows neither in an issuer.
-    let plain = !issuer.contains(['?', '#']);
-    let document = Url::parse(&address).ok().filter(|url| plain && access.allows(url));
+    let document = discovery_url(issuer).filter(|url| access.allows(url));
     if document.is_none() {
         place.fault(
             "the issuer is no URL that may be fetched",
-            "an https issuer without query and fragment; http only for loopback hosts or with allow_http: true",
+            "an https issuer without query and fragment; http only for loopback hosts or with allow_http: true; or the URL of the discovery document",
         );
     }
-    Some(KeySource::Discovery { issuer: issuer.clone(), document: document?, access })
+    Some(KeySource::Discovery { issuers, document: document?, access })
 }
 
 fn inline_source(place: &Place<'_>, algorithms: &[Algorithm]) -> Option<KeySource> {

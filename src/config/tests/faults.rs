@@ -40,7 +40,7 @@ issuers:
             "authz.yaml:11: issuers[0].leeway: \"10 minutes\" is not accepted; accepted: a duration from 0s to 5m, written like 250ms, 10s, 5m or 24h",
             "authz.yaml:12: issuers[0].leeway: is doubled; accepted: each key once",
             "authz.yaml:13: issuers[1].audiences: is missing; accepted: a list of audiences; [] says on purpose that aud is not checked",
-            "authz.yaml:13: issuers[1].keys: is missing; accepted: exactly one of discovery: true, url, file, inline",
+            "authz.yaml:13: issuers[1].keys: is missing; accepted: exactly one of discovery, url, file, inline",
             "authz.yaml:15: issuers[1].algorithms[1]: \"HS256\" is not accepted; accepted: a list out of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA",
         ]
     );
@@ -159,7 +159,23 @@ fn refuses() {
         (discovery("a.example", "true"), "keys.discovery: the issuer is no URL"),
         (discovery("http://a.example", "true"), "keys.discovery: the issuer is no URL"),
         (discovery("https://a.example/?x=y", "true"), "keys.discovery: the issuer is no URL"),
-        (discovery("https://a.example", "yes please"), "keys.discovery: \"yes please\" is not accepted"),
+        (discovery("https://a.example", "yes please"), "keys.discovery: is not a URL that may be fetched"),
+        (discovery("a", "http://a.example/d"), "keys.discovery: is not a URL that may be fetched"),
+        (discovery("a", "https://u:p@a.example/d"), "keys.discovery: is not a URL that may be fetched"),
+        (discovery("a", "7"), "keys.discovery: 7 is not accepted; accepted: true or false"),
+        (discovery("a", "https://a/d, bearer_file: /no/such"), "keys.bearer_file: /no/such cannot be read"),
+        (discovery("a", "https://a/d, bearer_file: ''"), "keys.bearer_file: \"\" is not accepted"),
+        (discovery("a", "https://a/d, client_cert: {cert: /no/such, key: /no}"), "keys.client_cert: cannot be read"),
+        (discovery("a", "https://a/d, client_cert: {cert: /no/such}"), "keys.client_cert.key: is missing"),
+        (discovery("a", "https://a/d, client_cert: /no/such"), "client_cert: \"/no/such\" is not accepted"),
+        (
+            "issuers: [{name: a, issuer: a, audiences: [], allow_http: true, keys: {url: 'http://a.example', bearer_file: /etc/passwd}}]".into(),
+            "keys.bearer_file: would be sent in clear; accepted: an https URL beside it",
+        ),
+        (
+            "issuers: [{name: a, issuer: a, audiences: [], keys: {inline: {keys: []}, bearer_file: /etc/passwd}}]".into(),
+            "keys.bearer_file: has no meaning without a fetch",
+        ),
         (
             beside("key_store: /no/such/folder"),
             "key_store: \"/no/such/folder\" is not accepted; accepted: a folder that exists",

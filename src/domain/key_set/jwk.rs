@@ -41,23 +41,24 @@ pub(crate) enum Unusable {
     Exponent,
 }
 
-/// One verifier for each of the issuer's algorithms that the JWK may verify; never an empty list.
+/// One verifier for each of the issuer's algorithms that the JWK may verify; never an empty list. A member that is null is absent:
+/// serializers write so what a key does not have.
 pub(super) fn verifiers(
     jwk: &Object<'_>,
     algorithms: &[Algorithm],
 ) -> Result<Vec<(Algorithm, Verifier)>, Unusable> {
     match jwk.member("use") {
-        Member::Absent => {}
+        Member::Absent | Member::Null => {}
         Member::String(purpose) if purpose == "sig" => {}
         _ => return Err(Unusable::Use),
     }
     match jwk.member("key_ops") {
-        Member::Absent => {}
+        Member::Absent | Member::Null => {}
         Member::Strings(operations) if operations.iter().any(|op| op == "verify") => {}
         _ => return Err(Unusable::KeyOps),
     }
     match jwk.member("kid") {
-        Member::Absent => {}
+        Member::Absent | Member::Null => {}
         Member::String(kid) if !kid.is_empty() => {}
         _ => return Err(Unusable::Kid),
     }
@@ -72,7 +73,7 @@ pub(super) fn verifiers(
         _ => return Err(Unusable::Kind),
     };
     let own = match jwk.member("alg") {
-        Member::Absent => None,
+        Member::Absent | Member::Null => None,
         Member::String(name) => Some(Algorithm::from_name(&name).ok_or(Unusable::Algorithm)?),
         _ => return Err(Unusable::Algorithm),
     };
@@ -117,13 +118,16 @@ fn rsa(jwk: &Object<'_>) -> Result<Material, Unusable> {
 }
 
 fn ec(jwk: &Object<'_>, coordinate_bytes: usize) -> Result<Material, Unusable> {
-    let (x, y) = (octets(jwk, "x")?, octets(jwk, "y")?);
-    // RFC 7518 section 6.2.1.2: always the full length of the curve's coordinates.
-    if x.len() != coordinate_bytes || y.len() != coordinate_bytes {
-        return Err(Unusable::Parameter);
-    }
+    // RFC 7518 section 6.2.1.2 demands the full length of the curve's coordinates. Some issuers write them as numbers all the same,
+    // without the zeros in front or with the sign byte of ASN.1; the point is the same one.
+    let coordinate = |name| {
+        let written = octets(jwk, name)?;
+        let number = without_leading_zeros(&written);
+        let missing = coordinate_bytes.checked_sub(number.len()).filter(|_| !written.is_empty());
+        Ok([vec![0; missing.ok_or(Unusable::Parameter)?], number.to_vec()].concat())
+    };
     // SEC 1 section 2.3.3: 4 marks a point with both coordinates.
-    Ok(Material::Ec([&[4][..], &x, &y].concat()))
+    Ok(Material::Ec([vec![4], coordinate("x")?, coordinate("y")?].concat()))
 }
 
 fn ed25519(jwk: &Object<'_>) -> Result<Material, Unusable> {
@@ -189,14 +193,14 @@ pub(super) mod tests {
             (rsa_jwk(2048, &[3, 0, 0, 0, 1], ""), Err(Unusable::Exponent)),
             (rsa_jwk(2048, &[], ""), Err(Unusable::Exponent)),
             (rsa_jwk(2048, &f4, r#","use":"enc""#), Err(Unusable::Use)),
-            (rsa_jwk(2048, &f4, r#","use":null"#), Err(Unusable::Use)),
+            (rsa_jwk(2048, &f4, r#","use":null,"kid":null,"alg":null,"key_ops":null"#), Ok(6)),
             (rsa_jwk(2048, &f4, r#","key_ops":["sign"]"#), Err(Unusable::KeyOps)),
             (rsa_jwk(2048, &f4, r#","key_ops":"verify""#), Err(Unusable::KeyOps)),
             (rsa_jwk(2048, &f4, r#","kid":7"#), Err(Unusable::Kid)),
             (rsa_jwk(2048, &f4, r#","kid":"""#), Err(Unusable::Kid)),
             (rsa_jwk(2048, &f4, r#","alg":"ES256""#), Err(Unusable::Algorithm)),
             (rsa_jwk(2048, &f4, r#","alg":"HS256""#), Err(Unusable::Algorithm)),
-            (rsa_jwk(2048, &f4, r#","alg":null"#), Err(Unusable::Algorithm)),
+            (rsa_jwk(2048, &f4, r#","alg":["RS256"]"#), Err(Unusable::Algorithm)),
             (rsa_jwk(2048, &f4, r#","e":"AQAB""#), Err(Unusable::NotAnObject)),
             (r#"{"kty":"RSA","n":"AQ==","e":"AQAB"}"#.into(), Err(Unusable::Parameter)),
             (r#"{"kty":"RSA","e":"AQAB"}"#.into(), Err(Unusable::Parameter)),
@@ -204,12 +208,19 @@ pub(super) mod tests {
             (P384_JWK.into(), Ok(1)),
             (ec("P-256", 32, 32, ""), Err(Unusable::NoKey)),
             (ec("P-384", 48, 48, r#","alg":"ES384""#), Err(Unusable::NoKey)),
-            (ec("P-256", 31, 32, ""), Err(Unusable::Parameter)),
+            (ec("P-256", 31, 32, ""), Err(Unusable::NoKey)),
+            (ec("P-256", 0, 32, ""), Err(Unusable::Parameter)),
             (ec("P-256", 32, 48, ""), Err(Unusable::Parameter)),
             (ec("P-256", 32, 32, r#","alg":"ES384""#), Err(Unusable::Algorithm)),
             (ec("P-521", 66, 66, ""), Err(Unusable::Kind)),
             (ec("secp256k1", 32, 32, ""), Err(Unusable::Kind)),
             (format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, coordinate(32)), Ok(1)),
+            (format!(r#"{{"kty":"OKP","crv":"Ed25519","alg":"Ed25519","x":"{}"}}"#, coordinate(32)), Ok(1)),
+            (format!(r#"{{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","x":"{}"}}"#, coordinate(32)), Ok(1)),
+            (
+                format!(r#"{{"kty":"OKP","crv":"Ed25519","alg":"Ed448","x":"{}"}}"#, coordinate(32)),
+                Err(Unusable::Algorithm),
+            ),
             (
                 format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, coordinate(33)),
                 Err(Unusable::Parameter),
