@@ -44,8 +44,8 @@ impl Admin {
                 ),
             },
             "/keys" => respond_with(StatusCode::OK, JSON, format!("{:#}\n", self.key_sets())),
-            "/metrics" => match metrics::render(&self.registry) {
-                Ok(text) => respond_with(StatusCode::OK, metrics::CONTENT_TYPE, text),
+            "/metrics" => match metrics::render(&self.registry, request.headers()) {
+                Ok((content_type, text)) => respond_with(StatusCode::OK, content_type, text),
                 Err(error) => {
                     tracing::error!(%error, "the metrics cannot be rendered");
                     respond_with(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be rendered\n")

@@ -1,9 +1,9 @@
-//! `/metrics`, in the OpenMetrics text format that Prometheus reads. At each scrape collectors read the counters where
-//! they are counted: no number is kept twice.
+//! `/metrics`. At each scrape collectors read the counters where they are counted: no number is kept twice.
 
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -12,14 +12,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::api::metrics_format::Format;
 use crate::api::process::Process;
 use crate::domain::issuer::IssuerName;
 use crate::live::Live;
 use crate::server::PortCounters;
 use crate::server::overload::Admission;
-
-/// The content type of [`render`]'s text.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Ports {
@@ -40,10 +38,12 @@ pub(crate) fn registry(live: Arc<Live>, ports: Ports) -> Registry {
     registry
 }
 
-pub(crate) fn render(registry: &Registry) -> Result<String, fmt::Error> {
+/// The metrics in the format that the request asks for, and its content type.
+pub(crate) fn render(registry: &Registry, request: &HeaderMap) -> Result<(&'static str, String), fmt::Error> {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, registry)?;
-    Ok(text)
+    let format = Format::asked_for(request);
+    Ok((format.content_type(), format.of_open_metrics(text)))
 }
 
 /// The checks, the key sets and their fetches, by issuer: a configured name, never a client's bytes.

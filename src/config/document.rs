@@ -37,7 +37,8 @@ pub(super) enum YamlValue {
     /// A number that cannot be compared exactly: infinite, not a number, or with an exponent or in hexadecimal digits
     /// too large to be read.
     Incomparable(String),
-    /// A number that serde-saphyr rounds to a double, by its place in the document, until the document is parsed whole.
+    /// What serde-saphyr takes for a number or a switch, by its place in the document, until the document is parsed whole: it
+    /// rounds numbers to doubles, and reads words of YAML 1.1 (`y`, `no`, `on`) as switches.
     Unread(Range<usize>),
     String(String),
     List(Vec<Node>),
@@ -62,20 +63,18 @@ impl Node {
         if matches!(root.value, YamlValue::Null) {
             root.value = YamlValue::Map(Vec::new());
         }
-        root.read_numbers(text);
+        root.read_scalars(text);
         Ok(root)
     }
 
-    /// Reads the numbers that serde-saphyr rounded.
-    fn read_numbers(&mut self, document: &str) {
+    /// Reads what was left [`YamlValue::Unread`].
+    fn read_scalars(&mut self, document: &str) {
         match &mut self.value {
             YamlValue::Unread(place) => {
-                let written = document.get(place.clone()).unwrap_or_default();
-                self.value = exact(written)
-                    .map_or_else(|| YamlValue::Incomparable(written.to_owned()), YamlValue::Number);
+                self.value = core_schema(document.get(place.clone()).unwrap_or_default());
             }
-            YamlValue::List(items) => items.iter_mut().for_each(|item| item.read_numbers(document)),
-            YamlValue::Map(entries) => entries.iter_mut().for_each(|(.., node)| node.read_numbers(document)),
+            YamlValue::List(items) => items.iter_mut().for_each(|item| item.read_scalars(document)),
+            YamlValue::Map(entries) => entries.iter_mut().for_each(|(.., node)| node.read_scalars(document)),
             YamlValue::Null
             | YamlValue::Bool(_)
             | YamlValue::Number(_)
@@ -134,12 +133,53 @@ impl Node {
     }
 }
 
-/// A decimal of YAML 1.2 (core schema, section 10.3.2) as JSON writes it; `None` for `.inf` and `.nan`, and for an
-/// exponent that [`Number::is_comparable`] refuses.
-fn exact(written: &str) -> Option<Number> {
-    // Quoted, a number needs a tag: `!!float "1"`.
+/// A scalar that is not null, by the core schema (YAML 1.2.2 section 10.3.2).
+fn core_schema(written: &str) -> YamlValue {
+    // In quotes a number or a switch needs a tag: `!!float "1"`.
     let quoted = |quote| written.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
-    let written = quoted('"').or_else(|| quoted('\'')).unwrap_or(written).trim();
+    let text = quoted('"').or_else(|| quoted('\'')).unwrap_or(written).trim();
+    match text {
+        "true" | "True" | "TRUE" => return YamlValue::Bool(true),
+        "false" | "False" | "FALSE" => return YamlValue::Bool(false),
+        _ => {}
+    }
+    if !is_number(text) {
+        return YamlValue::String(text.to_owned());
+    }
+    exact(text).map_or_else(|| YamlValue::Incomparable(text.to_owned()), YamlValue::Number)
+}
+
+/// The prefix and the radix of integers that are not decimal. They have no sign.
+const RADICES: [(&str, u32); 2] = [("0o", 8), ("0x", 16)];
+
+/// Whether the core schema reads a scalar as a number.
+fn is_number(text: &str) -> bool {
+    let digits = |text: &str, radix| text.chars().all(|digit| digit.is_digit(radix));
+    if RADICES.iter().any(|(prefix, radix)| {
+        text.strip_prefix(prefix).is_some_and(|text| !text.is_empty() && digits(text, *radix))
+    }) {
+        return true;
+    }
+    let magnitude = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if matches!(magnitude, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
+        return true;
+    }
+    let (significand, exponent) = magnitude.split_once(['e', 'E']).unwrap_or((magnitude, "0"));
+    let (integer, fraction) = significand.split_once('.').unwrap_or((significand, ""));
+    let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+    !(integer.is_empty() && fraction.is_empty())
+        && !exponent.is_empty()
+        && [integer, fraction, exponent].iter().all(|part| digits(part, 10))
+}
+
+/// A number as JSON writes it; `None` for `.inf` and `.nan`, for an integer in octal or hexadecimal digits beyond 64 bits, and for
+/// an exponent that [`Number::is_comparable`] refuses.
+fn exact(written: &str) -> Option<Number> {
+    if let Some((digits, radix)) =
+        RADICES.iter().find_map(|(prefix, radix)| Some((written.strip_prefix(prefix)?, *radix)))
+    {
+        return u64::from_str_radix(digits, radix).ok().map(Number::from);
+    }
     let (sign, magnitude) = match written.strip_prefix('-') {
         Some(magnitude) => ("-", magnitude),
         None => ("", written.strip_prefix('+').unwrap_or(written)),
@@ -147,25 +187,12 @@ fn exact(written: &str) -> Option<Number> {
     let significand = magnitude.split(['e', 'E']).next()?;
     let exponent = magnitude.get(significand.len()..)?;
     let (integer, fraction) = significand.split_once('.').unwrap_or((significand, ""));
-    if integer.is_empty() && fraction.is_empty() {
-        return None;
-    }
     let integer = match integer.trim_start_matches('0') {
         "" => "0",
         digits => digits,
     };
     let point = if fraction.is_empty() { "" } else { "." };
     Number::new(&format!("{sign}{integer}{point}{fraction}{exponent}")).filter(Number::is_comparable)
-}
-
-/// Whether a plain scalar is an integer in octal or hexadecimal digits that serde-saphyr, which reads 64 bits, takes
-/// for a text.
-fn is_large_integer(text: &str) -> bool {
-    let digits = |prefix, radix| {
-        let digits = text.strip_prefix(prefix).filter(|digits: &&str| !digits.is_empty());
-        digits.is_some_and(|digits| digits.chars().all(|digit| digit.is_digit(radix)))
-    };
-    digits("0x", 16) || digits("0o", 8)
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -177,9 +204,13 @@ impl<'de> Deserialize<'de> for Node {
         let (start, length) = (offset(span.byte_offset()), offset(span.byte_len()));
         let value = match value {
             YamlValue::Unread(_) => YamlValue::Unread(start..start + length),
-            // A quoted one is longer by its quotes.
-            YamlValue::String(text) if text.len() == length && is_large_integer(&text) => {
-                YamlValue::Incomparable(text)
+            // An integer of more than 64 bits, which serde-saphyr takes for a text. One in quotes is longer by its quotes.
+            YamlValue::String(text)
+                if text.len() == length
+                    && RADICES.iter().any(|(prefix, _)| text.starts_with(prefix))
+                    && is_number(&text) =>
+            {
+                YamlValue::Unread(start..start + length)
             }
             value => value,
         };
@@ -204,14 +235,14 @@ impl<'de> Deserialize<'de> for YamlValue {
             fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlValue, D::Error> {
                 YamlValue::deserialize(deserializer)
             }
-            fn visit_bool<E>(self, value: bool) -> Result<YamlValue, E> {
-                Ok(YamlValue::Bool(value))
+            fn visit_bool<E>(self, _: bool) -> Result<YamlValue, E> {
+                Ok(YamlValue::Unread(0..0))
             }
-            fn visit_i64<E>(self, value: i64) -> Result<YamlValue, E> {
-                Ok(YamlValue::Number(value.into()))
+            fn visit_i64<E>(self, _: i64) -> Result<YamlValue, E> {
+                Ok(YamlValue::Unread(0..0))
             }
-            fn visit_u64<E>(self, value: u64) -> Result<YamlValue, E> {
-                Ok(YamlValue::Number(value.into()))
+            fn visit_u64<E>(self, _: u64) -> Result<YamlValue, E> {
+                Ok(YamlValue::Unread(0..0))
             }
             fn visit_f64<E>(self, _: f64) -> Result<YamlValue, E> {
                 Ok(YamlValue::Unread(0..0))
@@ -235,5 +266,145 @@ impl<'de> Deserialize<'de> for YamlValue {
             }
         }
         deserializer.deserialize_any(YamlVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str) -> YamlValue {
+        match Node::parse(&format!("# é\na: {text}\n")).unwrap().value {
+            YamlValue::Map(mut entries) => entries.swap_remove(0).2.value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Scalars by the core schema of YAML 1.2.2 (section 10.3.2), and what other programs, of YAML 1.1 among them, read in them.
+    #[test]
+    fn scalars_by_the_core_schema() {
+        let number = |text: &str| format!("{:?}", YamlValue::Number(Number::new(text).unwrap()));
+        let text = |text: &str| format!("{:?}", YamlValue::String(text.to_owned()));
+        let incomparable = |text: &str| format!("{:?}", YamlValue::Incomparable(text.to_owned()));
+        for plain in [
+            "y",
+            "Y",
+            "n",
+            "N",
+            "yes",
+            "Yes",
+            "YES",
+            "no",
+            "No",
+            "NO",
+            "on",
+            "On",
+            "ON",
+            "off",
+            "Off",
+            "OFF",
+            "tRUE",
+            "truE",
+            "T",
+            "nul",
+            "nULL",
+            "none",
+            "1_000",
+            "0b1",
+            "0B1",
+            "0O17",
+            "0X1F",
+            "0o8",
+            "0xG",
+            "0x",
+            "0o",
+            "+0x1F",
+            "-0o7",
+            "1:30",
+            "190:20:30",
+            "1e",
+            "1e+",
+            "e1",
+            ".",
+            "+",
+            "--1",
+            "1.2.3",
+            ".e1",
+            "inf",
+            "nan",
+            "+.nan",
+            "infinity",
+            "NaN",
+            "1 000",
+            "1,000",
+            "2026-11-26",
+            "2026-11-26T10:00:00Z",
+            "=",
+            "<<x",
+            "١",
+            "0.5s",
+            "10m",
+        ] {
+            assert_eq!(format!("{:?}", value(plain)), text(plain), "{plain}");
+        }
+        for (written, want) in [
+            ("true", "Bool(true)".to_owned()),
+            ("True", "Bool(true)".to_owned()),
+            ("TRUE", "Bool(true)".to_owned()),
+            ("false", "Bool(false)".to_owned()),
+            ("FALSE", "Bool(false)".to_owned()),
+            ("~", "Null".to_owned()),
+            ("null", "Null".to_owned()),
+            ("Null", "Null".to_owned()),
+            ("NULL", "Null".to_owned()),
+            ("", "Null".to_owned()),
+            ("0", number("0")),
+            ("-0", number("-0")),
+            ("+12", number("12")),
+            ("012", number("12")),
+            ("0o17", number("15")),
+            ("0x1F", number("31")),
+            ("0xffffffffffffffff", number("18446744073709551615")),
+            ("0x10000000000000000", incomparable("0x10000000000000000")),
+            ("18446744073709551617", number("18446744073709551617")),
+            ("1.", number("1")),
+            (".5", number("0.5")),
+            ("-.5e-3", number("-0.5e-3")),
+            ("1.10", number("1.10")),
+            ("1e3", number("1e3")),
+            ("1E+3", number("1E+3")),
+            ("1e999", number("1e999")),
+            (".inf", incomparable(".inf")),
+            ("-.INF", incomparable("-.INF")),
+            (".NaN", incomparable(".NaN")),
+            ("'true'", text("true")),
+            ("\"1\"", text("1")),
+            ("'~'", text("~")),
+            ("|-\n  12", text("12")),
+            ("|-\n  true", text("true")),
+            (">-\n  0x1F", text("0x1F")),
+            ("!!str 12", text("12")),
+            ("!!str true", text("true")),
+            ("!!str y", text("y")),
+            ("&anchor no", text("no")),
+            ("!!float '1'", number("1")),
+            ("!!int \"0x1F\"", number("31")),
+            ("!!bool 'true'", "Bool(true)".to_owned()),
+        ] {
+            assert_eq!(format!("{:?}", value(written)), want, "{written}");
+        }
+    }
+
+    #[test]
+    fn keys_and_aliases() {
+        let text =
+            "é: [&a y, *a, &b 1_0, *b, &c True, *c]\ny: 1\nno: 2\nnull.: 3\n1e3: 4\ntrue: 5\n0x10: 6\n";
+        let YamlValue::Map(entries) = Node::parse(text).unwrap().value else { panic!("a map") };
+        let keys: Vec<_> = entries.iter().map(|(key, line, _)| (key.as_str(), *line)).collect();
+        assert_eq!(keys, [("é", 1), ("y", 2), ("no", 3), ("null.", 4), ("1e3", 5), ("true", 6), ("0x10", 7)]);
+        let YamlValue::List(items) = &entries[0].2.value else { panic!("a list") };
+        let items: Vec<_> = items.iter().map(|item| format!("{:?}", item.value)).collect();
+        let [y, ten] = ["y", "1_0"].map(|text| format!("{:?}", YamlValue::String(text.to_owned())));
+        assert_eq!(items, [&y, &y, &ten, &ten, "Bool(true)", "Bool(true)"]);
     }
 }
