@@ -1,4 +1,4 @@
-//! Generates the trimmed Envoy messages of `proto/`, without needing a `protoc`.
+//! Generates the messages of `proto/`, without needing a `protoc`.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -8,7 +8,8 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(["envoy/service/auth/v3/external_auth.proto"], ["proto"])?;
+    let files = ["envoy/service/auth/v3/external_auth.proto", "grpc/health/v1/health.proto"];
+    let descriptors = protox::compile(files, ["proto"])?;
     // What reflection shows.
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;

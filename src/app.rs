@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
+use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::api::admin::Admin;
 use crate::api::grpc;
@@ -185,8 +186,9 @@ impl Bound {
             self;
         let Fixed { server, http: http_settings, admin_listen: _ } = engine.fixed.clone();
         let (live, reloader) = Reloader::start(engine, clock.clone(), source);
-        let (reporter, health) = tonic_health::server::health_reporter();
+        let reporter = HealthReporter::new();
         health::begin(&reporter).await;
+        let health = HealthService::from_health_reporter(reporter.clone());
         let admission = Arc::new(Admission::default());
         let reported_last = CancellationToken::new();
         let services =

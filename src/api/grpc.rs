@@ -14,56 +14,60 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::server::NamedService;
-use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::HealthService;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tower_service::Service as _;
 
+use crate::api::health;
 use crate::api::unary::{self, ReadError, ResponseBody};
 use crate::domain::denial::Denial;
 use crate::domain::request::TraceHeaders;
 use crate::live::Live;
 use crate::server::overload::{Admission, ConnectionShare, Deadline};
-use crate::wire::envoy;
+use crate::wire::health::LIST;
+use crate::wire::{self, envoy};
 
 /// A health or reflection request is one name. tonic reserves memory for the length that a message announces.
 const MAX_QUERY_BYTES: usize = 4 * 1024;
 
-/// A health or reflection request that has not arrived after this time is refused.
 /// The most calls of health and reflection that one connection may have open: they may stay open for long, and each holds its
 /// headers and the beginning of a message.
 const MAX_QUERIES: usize = 8;
+
+/// A health or reflection request that has not arrived after this time is refused.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The services and what they need.
-struct Routes<H, R> {
+struct Routes<R> {
     live: Arc<Live>,
     admission: Arc<Admission>,
-    health: HealthServer<H>,
+    health: Arc<HealthService>,
     reflection: ServerReflectionServer<R>,
     end_streams: CancellationToken,
 }
 
 /// The services. Each clone has a reference count of its own: with a clone for each connection, cores that serve
 /// different connections do not write to one cache line.
-pub(crate) struct Services<H, R>(Arc<PerConnection<H, R>>);
+pub(crate) struct Services<R>(Arc<PerConnection<R>>);
 
-struct PerConnection<H, R> {
-    routes: Arc<Routes<H, R>>,
+struct PerConnection<R> {
+    routes: Arc<Routes<R>>,
     share: ConnectionShare,
     /// Places for calls of the services beside `Check`.
     queries: Arc<Semaphore>,
 }
 
-impl<H, R> PerConnection<H, R> {
-    fn new(routes: Arc<Routes<H, R>>) -> Self {
+impl<R> PerConnection<R> {
+    fn new(routes: Arc<Routes<R>>) -> Self {
         Self { routes, share: ConnectionShare::default(), queries: Arc::new(Semaphore::new(MAX_QUERIES)) }
     }
 }
 
-impl<H, R> Clone for Services<H, R> {
+impl<R> Clone for Services<R> {
     fn clone(&self) -> Self {
         Self(Arc::new(PerConnection::new(Arc::clone(&self.0.routes))))
     }
@@ -72,17 +76,16 @@ impl<H, R> Clone for Services<H, R> {
 type CallResult = Result<Response<ResponseBody>, Infallible>;
 
 /// All services. Streams that have no end of their own end when `end_streams` is cancelled.
-pub(crate) fn services<H: Health>(
+pub(crate) fn services(
     live: Arc<Live>,
     admission: Arc<Admission>,
-    health: HealthServer<H>,
+    health: HealthService,
     end_streams: CancellationToken,
-) -> Result<Services<H, impl ServerReflection>, tonic_reflection::server::Error> {
+) -> Result<Services<impl ServerReflection>, tonic_reflection::server::Error> {
     let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(envoy::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .build_v1()?;
-    let health = health.max_decoding_message_size(MAX_QUERY_BYTES);
+    let health = Arc::new(health);
     let reflection = reflection.max_decoding_message_size(MAX_QUERY_BYTES);
     Ok(Services(Arc::new(PerConnection::new(Arc::new(Routes {
         live,
@@ -93,12 +96,12 @@ pub(crate) fn services<H: Health>(
     })))))
 }
 
-impl<H: Health, R: ServerReflection> Services<H, R> {
+impl<R: ServerReflection> Services<R> {
     /// Answers one call that has arrived now.
     pub(crate) fn call(
         &self,
         request: Request<Incoming>,
-    ) -> impl Future<Output = CallResult> + Send + use<H, R> {
+    ) -> impl Future<Output = CallResult> + Send + use<R> {
         let connection = Arc::clone(&self.0);
         if request.uri().path() != envoy::CHECK {
             return Either::Right(boxed(async move { connection.query(request).await }));
@@ -110,7 +113,7 @@ impl<H: Health, R: ServerReflection> Services<H, R> {
     }
 }
 
-impl<H: Health, R: ServerReflection> PerConnection<H, R> {
+impl<R: ServerReflection> PerConnection<R> {
     /// Answers a call to one of the other services, if the connection has a place for it.
     async fn query(&self, request: Request<Incoming>) -> CallResult {
         let Ok(place) = Arc::clone(&self.queries).try_acquire_owned() else {
@@ -130,8 +133,8 @@ fn boxed(
 }
 
 /// Not an `async fn`: its future would hold the request twice, and its deadline would be counted from the first poll.
-fn answer_check<H: Health, R: ServerReflection>(
-    connection: Arc<PerConnection<H, R>>,
+fn answer_check<R: ServerReflection>(
+    connection: Arc<PerConnection<R>>,
     request: Request<Incoming>,
 ) -> impl Future<Output = CallResult> + Send {
     let deadline = Deadline::of_call(unary::call_timeout(request.headers()));
@@ -157,13 +160,15 @@ fn answer_check<H: Health, R: ServerReflection>(
     }
 }
 
-impl<H: Health, R: ServerReflection> Routes<H, R> {
+impl<R: ServerReflection> Routes<R> {
     /// Answers a call to one of the other services.
     async fn query(&self, request: Request<Incoming>, place: OwnedSemaphorePermit) -> CallResult {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         let responding = match service.map(|(service, _)| service) {
-            Some(name) if name == <HealthServer<H> as NamedService>::NAME => {
-                Either::Left(self.health.clone().call(request))
+            Some(_) if request.uri().path() == LIST => return Ok(self.list(request).await),
+            Some(name) if name == <HealthServer<HealthService> as NamedService>::NAME => {
+                let health = HealthServer::from_arc(Arc::clone(&self.health));
+                Either::Left(health.max_decoding_message_size(MAX_QUERY_BYTES).call(request))
             }
             Some(name) if name == <ServerReflectionServer<R> as NamedService>::NAME => {
                 Either::Right(self.reflection.clone().call(request))
@@ -174,6 +179,30 @@ impl<H: Health, R: ServerReflection> Routes<H, R> {
             return Ok(unary::failure(&Status::deadline_exceeded("the request did not arrive in time")));
         };
         Ok(response?.map(|body| ResponseBody::stream(body, self.end_streams.clone(), place)))
+    }
+}
+
+impl<R: ServerReflection> Routes<R> {
+    /// Answers the health service's call `List`.
+    async fn list(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        if let Some(refused) = unary::refuse_by_headers(request.headers()) {
+            return refused;
+        }
+        let reading = timeout(QUERY_TIMEOUT, unary::read_small(request.into_body(), MAX_QUERY_BYTES));
+        let message = match reading.await {
+            Ok(Ok(message)) => message,
+            Ok(Err(status)) => return unary::failure(&status),
+            Err(_) => {
+                return unary::failure(&Status::deadline_exceeded("the request did not arrive in time"));
+            }
+        };
+        if !wire::health::is_list_request(&message) {
+            return unary::failure(&Status::internal("the message is no HealthListRequest"));
+        }
+        match health::list(&self.health).await {
+            Ok(answer) => unary::success(answer),
+            Err(status) => unary::failure(&status),
+        }
     }
 }
 

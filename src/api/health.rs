@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_server::Health as _;
+use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::live::Live;
-use crate::wire::envoy;
+use crate::wire::{self, envoy};
 
 /// The services that are reported: the server as a whole, and the one that Envoy calls.
 const SERVICES: [&str; 2] = ["", envoy::SERVICE];
@@ -49,6 +53,16 @@ pub(crate) async fn report(reporter: HealthReporter, live: Arc<Live>, stop: Canc
 pub(crate) async fn begin(reporter: &HealthReporter) {
     set_status(reporter, false).await;
     reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
+}
+
+/// The answer to the call `List`: what `Check` answers for each service.
+pub(crate) async fn list(service: &HealthService) -> Result<Bytes, Status> {
+    let mut statuses = Vec::new();
+    for name in SERVICES.into_iter().chain([LIVENESS]) {
+        let request = tonic::Request::new(HealthCheckRequest { service: name.to_owned() });
+        statuses.push((name, service.check(request).await?.into_inner().status));
+    }
+    Ok(wire::health::list(statuses.into_iter()))
 }
 
 /// Sets the services that need keys.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout_at;
@@ -125,6 +125,21 @@ async fn read_whole(
         return Err(Status::internal("there is not one whole message").into());
     }
     Ok(read.split_off(PREFIX_BYTES))
+}
+
+/// Reads the one message of a call, of at most `max_bytes`.
+pub(crate) async fn read_small(body: Incoming, max_bytes: usize) -> Result<Bytes, Status> {
+    let limited = Limited::new(body, PREFIX_BYTES + max_bytes).collect().await;
+    let read =
+        limited.map_err(|_| Status::out_of_range("the message is too large, or broke off"))?.to_bytes();
+    if read.first().is_some_and(|compressed| *compressed != 0) {
+        return Err(Status::unimplemented("compressed messages are not read"));
+    }
+    if is_whole(&read) {
+        Ok(read.slice(PREFIX_BYTES..))
+    } else {
+        Err(Status::internal("there is not one whole message"))
+    }
 }
 
 /// The message's length as its prefix has it.

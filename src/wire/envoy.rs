@@ -33,9 +33,6 @@ mod proto {
     tonic::include_proto!("envoy.service.auth.v3");
 }
 
-/// The descriptors of proto/, for reflection.
-pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-
 /// `google.rpc.Code`, the few that answers use.
 mod code {
     pub(super) const OK: i32 = 0;

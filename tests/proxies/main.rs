@@ -4,6 +4,7 @@
 mod support;
 
 mod bootstraps;
+mod c_core;
 mod connections;
 mod demo;
 mod envoy;
