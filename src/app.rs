@@ -191,8 +191,14 @@ impl Bound {
         let health = HealthService::from_health_reporter(reporter.clone());
         let admission = Arc::new(Admission::default());
         let reported_last = CancellationToken::new();
-        let services =
-            grpc::services(Arc::clone(&live), Arc::clone(&admission), health, reported_last.clone())?;
+        let end_streams = reported_last.clone();
+        let services = grpc::services(
+            Arc::clone(&live),
+            Arc::clone(&admission),
+            health,
+            server.max_message,
+            end_streams,
+        )?;
         let ports = Ports { admission: Arc::clone(&admission), grpc: Arc::default(), http: Arc::default() };
         let mut tasks = Tasks::new(stop.clone());
 

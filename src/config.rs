@@ -22,6 +22,7 @@ mod load;
 mod place;
 mod proxy_secret;
 mod schema;
+mod size;
 mod warnings;
 
 pub(crate) use duration::parse_duration;
@@ -75,6 +76,8 @@ pub struct Server {
     pub max_connection_age: Option<Duration>,
     /// How many connections may be open; further ones are refused.
     pub max_connections: usize,
+    /// The most bytes of a check, its headers not counted.
+    pub max_message: usize,
     /// A drain that takes longer is cut short.
     pub drain_timeout: Duration,
 }

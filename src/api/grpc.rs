@@ -21,7 +21,6 @@ use tower_service::Service as _;
 
 use crate::api::health;
 use crate::api::unary::{self, ReadError, ResponseBody};
-use crate::domain::denial::Denial;
 use crate::domain::request::TraceHeaders;
 use crate::live::Live;
 use crate::server::overload::{Admission, ConnectionShare, Deadline};
@@ -38,6 +37,10 @@ const MAX_QUERIES: usize = 8;
 /// A health or reflection request that has not arrived after this time is refused.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What a check may have beside `server.max_message`, so that a request body of that size is let in with its headers: Envoy's own
+/// limit for headers is 60 KiB.
+const HEADERS_BYTES: usize = 64 * 1024;
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -48,6 +51,8 @@ struct Routes<R> {
     health: Arc<HealthService>,
     reflection: ServerReflectionServer<R>,
     end_streams: CancellationToken,
+    /// The longest check that is read.
+    max_check_bytes: usize,
 }
 
 /// The services. Each clone has a reference count of its own: with a clone for each connection, cores that serve
@@ -80,6 +85,7 @@ pub(crate) fn services(
     live: Arc<Live>,
     admission: Arc<Admission>,
     health: HealthService,
+    max_message: usize,
     end_streams: CancellationToken,
 ) -> Result<Services<impl ServerReflection>, tonic_reflection::server::Error> {
     let reflection = tonic_reflection::server::Builder::configure()
@@ -93,6 +99,7 @@ pub(crate) fn services(
         health,
         reflection,
         end_streams,
+        max_check_bytes: max_message + HEADERS_BYTES,
     })))))
 }
 
@@ -142,20 +149,23 @@ fn answer_check<R: ServerReflection>(
     let mut trace = CallTrace::take(&mut parts.headers);
     async move {
         let PerConnection { routes, share, queries: _ } = &*connection;
-        let Routes { live, admission, .. } = &**routes;
+        let Routes { live, admission, max_check_bytes, .. } = &**routes;
         let detach = || trace.as_mut().map_or(0, CallTrace::detach);
-        let answer = match unary::read_message(body, deadline, admission.unfinished(share), detach).await {
-            Ok(message) => {
-                // Only a whole message takes a place among the checks under way: HEADERS alone cost a client nothing.
-                let ticket = admission.begin();
-                if let Err(refused) = ticket.in_time(deadline) {
-                    return Ok(unary::failure(&Status::unavailable(refused.to_string())));
+        let answer =
+            match unary::read_message(body, *max_check_bytes, deadline, admission.unfinished(share), detach)
+                .await
+            {
+                Ok(message) => {
+                    // Only a whole message takes a place among the checks under way: HEADERS alone cost a client nothing.
+                    let ticket = admission.begin();
+                    if let Err(refused) = ticket.in_time(deadline) {
+                        return Ok(unary::failure(&Status::unavailable(refused.to_string())));
+                    }
+                    decide(live, trace.as_ref(), &message).await
                 }
-                decide(live, trace.as_ref(), &message).await
-            }
-            Err(ReadError::TooLarge) => deny_too_large(live),
-            Err(ReadError::Failed(status)) => return Ok(unary::failure(&status)),
-        };
+                Err(ReadError::TooLarge(bytes)) => deny_too_large(live, bytes),
+                Err(ReadError::Failed(status)) => return Ok(unary::failure(&status)),
+            };
         Ok(unary::success(answer))
     }
 }
@@ -252,8 +262,8 @@ async fn decide(live: &Live, trace: Option<&CallTrace>, message: &[u8]) -> Bytes
     current.answers.of(&verdict)
 }
 
-/// The answer to a check over the size limit, without reading it.
-fn deny_too_large(live: &Live) -> Bytes {
+/// The answer to a check of so many bytes, which is over the limit and is not read.
+fn deny_too_large(live: &Live, bytes: usize) -> Bytes {
     let current = live.current();
-    current.answers.of(&current.authorizer.deny_unreadable(Denial::RequestMalformed))
+    current.answers.of(&current.authorizer.deny_too_large(bytes))
 }

@@ -6,7 +6,6 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -17,10 +16,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
 use crate::server::overload::{Deadline, UnfinishedCall};
+use crate::wire::envoy::Skimmer;
 use crate::wire::frame::PREFIX_BYTES;
-
-/// The largest message that is read: Envoy's own header limit is 60 KiB.
-const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// A call whose message is not whole after this time, or at its deadline, is refused. Envoy sends both together and has
 /// given up long before; a client without a deadline may be held up by a busy machine. What such calls hold is bounded
@@ -33,8 +30,8 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Why a message was not read.
 pub(crate) enum ReadError {
-    /// It is larger than any check: a verdict on the request, not a failure of the call.
-    TooLarge,
+    /// It has more bytes than are accepted, by its prefix or so far: a verdict on the request, not a failure of the call.
+    TooLarge(usize),
     /// The call fails with this status.
     Failed(Status),
 }
@@ -65,15 +62,16 @@ pub(crate) fn call_timeout(headers: &HeaderMap) -> Option<Duration> {
     (!timeout.is_zero()).then_some(timeout)
 }
 
-/// Reads the one message of a call, of at most [`MAX_MESSAGE_BYTES`] within [`MESSAGE_TIMEOUT`] and before the
-/// deadline. Before the call waits for the rest of its message, `detach` frees what the call need not keep, and returns the bytes it keeps.
+/// Reads the one message of a call, a check of at most `max_bytes`, within [`MESSAGE_TIMEOUT`] and before the deadline. A request
+/// body in one that comes in several frames is left out. Before the call waits for the rest of its message, `detach` frees what the call need not keep, and returns the bytes it keeps.
 pub(crate) async fn read_message(
     body: Incoming,
+    max_bytes: usize,
     deadline: Deadline,
     call: UnfinishedCall<'_>,
     detach: impl FnOnce() -> usize,
 ) -> Result<Bytes, ReadError> {
-    let mut reading = pin!(read_whole(body, call, detach));
+    let mut reading = pin!(read_whole(body, max_bytes, call, detach));
     // As a rule all of it has arrived with the call, and no timer is made.
     match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
         Poll::Ready(read) => read,
@@ -85,19 +83,20 @@ pub(crate) async fn read_message(
 
 async fn read_whole(
     mut body: Incoming,
+    max_bytes: usize,
     mut call: UnfinishedCall<'_>,
     detach: impl FnOnce() -> usize,
 ) -> Result<Bytes, ReadError> {
-    let (mut read, mut pieces) = (Bytes::new(), BytesMut::new());
+    let (mut first, mut pieces) = (Bytes::new(), Pieces::default());
     let (mut detach, mut kept) = (Some(detach), 0);
     loop {
         let frame = match poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 // A slice of the connection's read buffer keeps all of it in memory.
-                pieces.extend_from_slice(&std::mem::take(&mut read));
+                pieces.add(&std::mem::take(&mut first));
                 kept += detach.take().map_or(0, |detach| detach());
-                call.wait_with(kept + pieces.len())
+                call.wait_with(kept + pieces.kept_bytes())
                     .map_err(|refused| Status::unavailable(refused.to_string()))?;
                 body.frame().await
             }
@@ -105,26 +104,54 @@ async fn read_whole(
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| Status::cancelled("the message broke off"))?;
         let Ok(data) = frame.into_data() else { break };
-        if read.is_empty() && pieces.is_empty() {
-            // As a rule one frame has the whole message, and nothing is copied.
-            read = data;
-        } else {
-            pieces.extend_from_slice(&std::mem::take(&mut read));
-            pieces.extend_from_slice(&data);
-        }
         // Before the next frame is read.
-        check_prefix(if pieces.is_empty() { &read } else { &pieces })?;
+        if first.is_empty() && pieces.is_empty() {
+            // As a rule one frame has the whole message, and nothing is copied.
+            first = data;
+            check_prefix(&first, first.len(), max_bytes)?;
+        } else {
+            pieces.add(&std::mem::take(&mut first));
+            pieces.add(&data);
+            check_prefix(&pieces.prefix, pieces.received, max_bytes)?;
+        }
     }
-    if !pieces.is_empty() {
-        read = pieces.freeze();
-    }
-    if announced_bytes(&read).is_none() {
+    let (prefix, received) =
+        if pieces.is_empty() { (&first[..], first.len()) } else { (&pieces.prefix[..], pieces.received) };
+    let Some(announced) = announced_bytes(prefix) else {
         return Err(Status::internal("there is no message").into());
-    }
-    if !is_whole(&read) {
+    };
+    if received != PREFIX_BYTES + announced {
         return Err(Status::internal("there is not one whole message").into());
     }
-    Ok(read.split_off(PREFIX_BYTES))
+    Ok(if pieces.is_empty() { first.split_off(PREFIX_BYTES) } else { pieces.message.finish() })
+}
+
+/// A message that comes in several frames.
+#[derive(Default)]
+struct Pieces {
+    /// As much of it as has arrived.
+    prefix: Vec<u8>,
+    message: Skimmer,
+    /// Bytes, with those of the prefix and those that are left out.
+    received: usize,
+}
+
+impl Pieces {
+    fn add(&mut self, piece: &[u8]) {
+        let missing = PREFIX_BYTES - self.prefix.len();
+        let (prefix, message) = piece.split_at(piece.len().min(missing));
+        self.prefix.extend_from_slice(prefix);
+        self.message.add(message);
+        self.received += piece.len();
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.received == 0
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.prefix.len() + self.message.len()
+    }
 }
 
 /// Reads the one message of a call, of at most `max_bytes`.
@@ -135,7 +162,7 @@ pub(crate) async fn read_small(body: Incoming, max_bytes: usize) -> Result<Bytes
     if read.first().is_some_and(|compressed| *compressed != 0) {
         return Err(Status::unimplemented("compressed messages are not read"));
     }
-    if is_whole(&read) {
+    if announced_bytes(&read).is_some_and(|announced| read.len() == PREFIX_BYTES + announced) {
         Ok(read.slice(PREFIX_BYTES..))
     } else {
         Err(Status::internal("there is not one whole message"))
@@ -148,20 +175,13 @@ fn announced_bytes(read: &[u8]) -> Option<usize> {
     usize::try_from(u32::from_be_bytes(*length)).ok()
 }
 
-fn is_whole(read: &[u8]) -> bool {
-    announced_bytes(read).is_some_and(|length| read.len() == PREFIX_BYTES + length)
-}
-
-fn check_prefix(read: &[u8]) -> Result<(), ReadError> {
+/// Looks at what has arrived of a message, its prefix included.
+fn check_prefix(read: &[u8], received: usize, max_bytes: usize) -> Result<(), ReadError> {
     if read.first().is_some_and(|compressed| *compressed != 0) {
         return Err(Status::unimplemented("compressed messages are not read").into());
     }
-    if read.len() > PREFIX_BYTES + MAX_MESSAGE_BYTES
-        || announced_bytes(read).is_some_and(|length| length > MAX_MESSAGE_BYTES)
-    {
-        return Err(ReadError::TooLarge);
-    }
-    Ok(())
+    let bytes = announced_bytes(read).unwrap_or_default().max(received.saturating_sub(PREFIX_BYTES));
+    if bytes > max_bytes { Err(ReadError::TooLarge(bytes)) } else { Ok(()) }
 }
 
 /// The response to a call that is refused by its headers: it is not gRPC (gRPC over HTTP2 has 415 for that), or its

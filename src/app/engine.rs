@@ -60,13 +60,22 @@ impl Fixed {
     #[must_use]
     pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
         let Self { server, http, admin_listen } = self;
-        let Server { listen, unix_mode, tls, max_connection_age, max_connections, drain_timeout } = server;
+        let Server {
+            listen,
+            unix_mode,
+            tls,
+            max_connection_age,
+            max_connections,
+            max_message,
+            drain_timeout,
+        } = server;
         [
             ("server.listen", *listen != other.server.listen),
             ("server.unix_mode", *unix_mode != other.server.unix_mode),
             ("server.tls", *tls != other.server.tls),
             ("server.max_connection_age", *max_connection_age != other.server.max_connection_age),
             ("server.max_connections", *max_connections != other.server.max_connections),
+            ("server.max_message", *max_message != other.server.max_message),
             ("server.drain_timeout", *drain_timeout != other.server.drain_timeout),
             ("http", *http != other.http),
             ("admin.listen", *admin_listen != other.admin_listen),

@@ -72,7 +72,11 @@ impl Authorizer {
             }
         };
         let subject = subject.map(Subject::as_str);
-        self.observers.finish(start, &Decision { outcome, issuer, subject, rule }, Some(request));
+        self.observers.finish(
+            start,
+            &Decision { outcome, issuer, subject, rule, message_bytes: None },
+            Some(request),
+        );
         match decided {
             Err(refusal) => Verdict::Deny(refusal.denial),
             Ok(grant) => Verdict::Allow(grant),
@@ -84,6 +88,14 @@ impl Authorizer {
         self.deny(denial, None)
     }
 
+    /// The verdict on a check of so many bytes, of which none is read.
+    pub(crate) fn deny_too_large(&self, bytes: usize) -> Verdict<'_> {
+        let (outcome, message_bytes) = (Outcome::Denied(Denial::RequestTooLarge), Some(bytes));
+        let decision = Decision { outcome, issuer: None, subject: None, rule: "", message_bytes };
+        self.observers.finish(self.observers.start(&self.clock), &decision, None);
+        Verdict::Deny(Denial::RequestTooLarge)
+    }
+
     /// Denies a request before any rule is looked for.
     pub(crate) fn deny_unjudged(&self, denial: Denial, request: &Request<'_>) -> Verdict<'_> {
         self.deny(denial, Some(request))
@@ -91,7 +103,7 @@ impl Authorizer {
 
     fn deny(&self, denial: Denial, request: Option<&Request<'_>>) -> Verdict<'_> {
         let outcome = Outcome::Denied(denial);
-        let decision = Decision { outcome, issuer: None, subject: None, rule: "" };
+        let decision = Decision { outcome, issuer: None, subject: None, rule: "", message_bytes: None };
         self.observers.finish(self.observers.start(&self.clock), &decision, request);
         Verdict::Deny(denial)
     }

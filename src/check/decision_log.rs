@@ -60,6 +60,7 @@ impl DecisionLog {
             path = request.map(|request| redacted(without_query(request.path))),
             request_id = request_id.map(redacted),
             sub = decision.subject.map(|subject| self.subject(subject)),
+            message_bytes = decision.message_bytes,
             suppressed = (suppressed > 0).then_some(suppressed),
             "decision"
         );

@@ -62,6 +62,8 @@ pub(crate) struct Decision<'a> {
     pub subject: Option<&'a str>,
     /// The rule's name; empty if no rule was selected.
     pub rule: &'a str,
+    /// The size of a check that was too large to be read.
+    pub message_bytes: Option<usize>,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use serde_saphyr::Tagged;
 
 use super::duration::format_duration;
+use super::size::format_size;
 use super::{
     Certificates, CheckFlags, ClientCertificate, ClientIdentity, Config, DecisionLogSettings, Http,
     IssuerConfig, KeySource, Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess, discovery_url,
@@ -112,13 +113,15 @@ fn serialize_number<S: Serializer>(number: &Number, serializer: S) -> Result<S::
 }
 
 fn server_value(server: &Server) -> Value {
-    let Server { listen, unix_mode, tls, max_connection_age, max_connections, drain_timeout } = server;
+    let Server { listen, unix_mode, tls, max_connection_age, max_connections, max_message, drain_timeout } =
+        server;
     json!({
         "listen": listen.to_string(),
         "unix_mode": format!("{unix_mode:04o}"),
         "tls": tls.as_ref().map(tls_value),
         "max_connection_age": duration_value(max_connection_age.unwrap_or_default()),
         "max_connections": max_connections,
+        "max_message": format_size(*max_message),
         "drain_timeout": duration_value(*drain_timeout),
     })
 }

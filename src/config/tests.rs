@@ -112,7 +112,9 @@ fn the_ports_and_the_log() {
     assert_eq!(config.decision_log, log);
 
     let config = parse(APP).unwrap();
-    let Server { listen, unix_mode, tls, max_connection_age, max_connections, drain_timeout } = config.server;
+    let Server { listen, unix_mode, tls, max_connection_age, max_connections, max_message, drain_timeout } =
+        config.server;
+    assert_eq!(max_message, 1 << 20);
     assert_eq!((listen, unix_mode), (Listen::Tcp("0.0.0.0:50051".into()), 0o660));
     assert_eq!((tls, max_connection_age), (None, Some(Duration::from_secs(600))));
     assert_eq!((max_connections, drain_timeout, config.http), (20_000, Duration::from_secs(20), None));
@@ -207,7 +209,7 @@ fn what_takes_effect_is_itself_a_configuration() {
         ),
         format!("{APP}identity: {{headers: {{}}}}\nkey_store: /\ntokens: {{cache: {{max_entries: 0}}}}"),
         format!(
-            "{APP}server: {{listen: 'unix:/a', unix_mode: '0600', tls: {{cert: /, key: /, client_ca: /}}, max_connection_age: 0s}}\n\
+            "{APP}server: {{listen: 'unix:/a', unix_mode: '0600', tls: {{cert: /, key: /, client_ca: /}}, max_connection_age: 0s, max_message: 512KiB}}\n\
              http: {{listen: 'a:1', style: envoy, path_prefix: /c}}\ndecision_log: {{denied: 0.25, allowed: 1, subject: clear}}"
         ),
         format!("{APP}server: {{tls: {{cert: /, key: /}}}}\nhttp: {{listen: 'a:1', style: forward_auth}}"),

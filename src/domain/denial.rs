@@ -50,6 +50,8 @@ pub enum Denial {
     KeysUnavailable,
     /// The check request is not well formed, or rules look at its host or its path and it has none.
     RequestMalformed,
+    /// The check request, with the body that the proxy put into it, is longer than `server.max_message`.
+    RequestTooLarge,
     /// The route names a rule that does not exist.
     RuleUnknown,
 }
@@ -69,6 +71,8 @@ pub enum Challenge {
     RetryLater,
     /// 400: the request is at fault, not its token.
     Malformed,
+    /// 413: the request is at fault for its size.
+    TooLarge,
     /// 500: the proxy's configuration does not agree with the server's.
     Misconfigured,
 }
@@ -111,6 +115,7 @@ impl Denial {
             Self::RuleDenies => "rule_denies",
             Self::KeysUnavailable => "keys_unavailable",
             Self::RequestMalformed => "request_malformed",
+            Self::RequestTooLarge => "request_too_large",
             Self::RuleUnknown => "rule_unknown",
         }
     }
@@ -143,6 +148,7 @@ impl Denial {
             Self::RuleDenies => "This request is not allowed.",
             Self::KeysUnavailable => "The token cannot be verified at the moment. Try again shortly.",
             Self::RequestMalformed => "The request cannot be authorized in this form.",
+            Self::RequestTooLarge => "The request is larger than can be authorized.",
             Self::RuleUnknown => {
                 "The request cannot be authorized: its route names a rule that does not exist."
             }
@@ -173,6 +179,7 @@ impl Denial {
             Self::IssuerNotAccepted | Self::RuleDenies => Challenge::Forbidden,
             Self::KeysUnavailable => Challenge::RetryLater,
             Self::RequestMalformed => Challenge::Malformed,
+            Self::RequestTooLarge => Challenge::TooLarge,
             Self::RuleUnknown => Challenge::Misconfigured,
         }
     }
@@ -185,6 +192,7 @@ impl Denial {
             Challenge::Scope | Challenge::Forbidden => 403,
             Challenge::RetryLater => 503,
             Challenge::Malformed => 400,
+            Challenge::TooLarge => 413,
             Challenge::Misconfigured => 500,
         }
     }
@@ -199,7 +207,7 @@ impl Denial {
             | Challenge::Scope
             | Challenge::Forbidden
             | Challenge::RetryLater => true,
-            Challenge::Malformed | Challenge::Misconfigured => false,
+            Challenge::Malformed | Challenge::TooLarge | Challenge::Misconfigured => false,
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn render(denial: Denial, wording: &Wording) -> Denied {
             Some(("www-authenticate", format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\"")))
         }
         Challenge::RetryLater => Some(("retry-after", RETRY_AFTER.to_owned())),
-        Challenge::Forbidden | Challenge::Malformed | Challenge::Misconfigured => None,
+        Challenge::Forbidden | Challenge::Malformed | Challenge::TooLarge | Challenge::Misconfigured => None,
     };
     let mut headers = vec![("content-type", "application/problem+json".to_owned())];
     headers.extend(extra);

@@ -24,6 +24,9 @@ use proto::{
 };
 
 mod scan;
+mod skim;
+
+pub(crate) use skim::Skimmer;
 
 #[expect(unreachable_pub, reason = "generated from proto/")]
 #[cfg_attr(not(test), expect(clippy::allow_attributes, reason = "of the next line"))]
@@ -121,7 +124,7 @@ fn denied_response(denial: Denial, wording: &Wording) -> CheckResponse {
         Challenge::Credentials | Challenge::InvalidToken => code::UNAUTHENTICATED,
         Challenge::Scope | Challenge::Forbidden => code::PERMISSION_DENIED,
         Challenge::RetryLater => code::UNAVAILABLE,
-        Challenge::Malformed => code::INVALID_ARGUMENT,
+        Challenge::Malformed | Challenge::TooLarge => code::INVALID_ARGUMENT,
         Challenge::Misconfigured => code::INTERNAL,
     };
     let Denied { status, headers, body } = denied::render(denial, wording);

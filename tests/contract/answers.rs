@@ -59,13 +59,14 @@ fn row(denial: Denial) -> (i32, u16, &'static str) {
         Denial::IssuerNotAccepted | Denial::RuleDenies => (7, 403, ""),
         Denial::KeysUnavailable => (14, 503, ""),
         Denial::RequestMalformed => (3, 400, ""),
+        Denial::RequestTooLarge => (3, 413, ""),
         Denial::RuleUnknown => (13, 500, ""),
     }
 }
 
 /// A request that ends in this denial.
 fn provoke(denial: Denial, iss: &str) -> Provocation {
-    use Provocation::{Empty, None, Rule, Token};
+    use Provocation::{Empty, Large, None, Rule, Token};
     let mint = |edit: fn(&mut Value, &mut Value)| Token(key().mint(iss, edit));
     match denial {
         Denial::TokenMissing => None,
@@ -90,6 +91,7 @@ fn provoke(denial: Denial, iss: &str) -> Provocation {
         Denial::RuleUnknown => Rule("unheard-of", key().mint(iss, |_, _| {})),
         Denial::KeysUnavailable => Token(key().mint("dead", |_, _| {})),
         Denial::RequestMalformed => Empty,
+        Denial::RequestTooLarge => Large,
     }
 }
 
@@ -130,6 +132,7 @@ async fn every_denial_is_answered_as_the_contract_says() {
             (400, "Bad Request"),
             (401, "Unauthorized"),
             (403, "Forbidden"),
+            (413, "Payload Too Large"),
             (500, "Internal Server Error"),
             (503, "Service Unavailable"),
         ];

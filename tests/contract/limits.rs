@@ -80,7 +80,7 @@ async fn messages_that_never_come_are_not_waited_for_and_none_is_larger_than_it_
     }
     assert!(begun.elapsed() < WAIT_LIMIT, "{:?}", begun.elapsed());
     // Too large for a check is a verdict, so that it is counted, logged, and never for the proxy to decide.
-    let large = announcing(64 * 1024 + 1);
+    let large = announcing((1 << 20) + 64 * 1024 + 1);
     assert_eq!(status_of(service.grpc, CHECK, &large).await, "0");
     let open = tokio::spawn(async move { status_of(service.grpc, HEALTH, &[]).await });
     let begun = tokio::time::Instant::now();
@@ -90,17 +90,17 @@ async fn messages_that_never_come_are_not_waited_for_and_none_is_larger_than_it_
 }
 
 #[tokio::test]
-async fn a_check_that_is_too_large_is_answered_400_and_the_connection_lives() {
+async fn a_check_that_is_too_large_is_answered_413_and_the_connection_lives() {
     let service = Service::ready(&inline("")).await;
-    let large = raw_check_request(&[("x-large", &[b'a'; 64 * 1024])]);
-    let answer = service.send(large).await;
-    assert_eq!((answer.http, answer.code()), (400, "request_malformed"));
-    let fits = raw_check_request(&[("x-large", &[b'a'; 60 * 1024])]);
-    assert_eq!(service.send(fits).await.code(), "token_missing");
+    let headers = |bytes: usize| raw_check_request(&[("x-large", &vec![b'a'; bytes])]);
+    let answer = service.send(headers((1 << 20) + 64 * 1024)).await;
+    assert_eq!((answer.http, answer.code()), (413, "request_too_large"));
+    // The size of a body, and 64 KiB for all else.
+    assert_eq!(service.send(headers((1 << 20) + 63 * 1024)).await.code(), "token_missing");
     let (_, metrics) = get(service.admin, "/metrics").await;
     let counted = series(&metrics, "passage_authz_checks_total");
-    let malformed = counted.iter().find(|(labels, _)| labels.contains("request_malformed")).unwrap();
-    assert_eq!(*malformed.1, 1.0);
+    let large = counted.iter().find(|(labels, _)| labels.contains("request_too_large")).unwrap();
+    assert!(large.0.contains("outcome=\"error\"") && *large.1 == 1.0, "{large:?}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bodies;
 mod hostile;
 mod overload;
 mod unknown_kids;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use passage_authz::config::Listen;
 use passage_authz::server::listen::Listener;
@@ -211,6 +211,8 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         .collect();
     let path = request.uri().path_and_query().map(ToString::to_string);
     let seen = json!({"method": request.method().as_str(), "path": path, "headers": headers});
+    // A body that is not read ends the connection.
+    let _ = request.into_body().collect().await;
     Ok(Response::new(Full::from(seen.to_string())))
 }
 

@@ -263,6 +263,7 @@ pub(crate) enum Provocation {
     Token(String),
     Rule(&'static str, String),
     Empty,
+    Large,
 }
 
 impl Provocation {
@@ -277,6 +278,7 @@ impl Provocation {
                 request
             }
             Self::Empty => CheckRequest::default(),
+            Self::Large => check_request(&[("x-large", &"a".repeat(2 << 20))]),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The ports as written: `server`, `http`, and the addresses of all three.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::place::{Place, Table};
+use super::super::size::{KIB, MIB, format_size, parse_size};
 use super::super::{ClientIdentity, Http, Listen, ProxySecret, Server, Style, TlsFiles, TokenSettings};
 use super::shapes::{HOUR, SECOND, choice};
 use crate::domain::token::TokenSource;
@@ -18,8 +20,16 @@ pub(super) fn server(server: &mut Table<'_>) -> Server {
         tls: tls(&server.at("tls")),
         max_connection_age: (!age.is_zero()).then_some(age),
         max_connections: usize::try_from(max_connections).unwrap_or_default(),
+        max_message: size(&server.at("max_message"), 64 * KIB..=64 * MIB, MIB),
         drain_timeout: server.at("drain_timeout").duration(Duration::ZERO..=HOUR, SECOND * 20),
     }
+}
+
+/// A number of bytes, written with its unit.
+fn size(place: &Place<'_>, range: RangeInclusive<usize>, default: usize) -> usize {
+    let (least, most) = (format_size(*range.start()), format_size(*range.end()));
+    let accepted = format!("a size from {least} to {most}, written like 512KiB or 1MiB");
+    place.parsed(&accepted, |text| parse_size(text).filter(|size| range.contains(size))).unwrap_or(default)
 }
 
 fn listen(place: &Place<'_>) -> Listen {

@@ -312,6 +312,12 @@ fn refuses_ports_and_the_log() {
         ("server: {tls: {cert: /, key: /, client_ca: }}", "server.tls.client_ca: has no value"),
         ("server: {tls: {cert: /, key: /, client_ca: ''}}", "server.tls.client_ca: \"\" is not accepted"),
         ("server: {tls: true}", "server.tls: is true"),
+        (
+            "server: {max_message: 65MiB}",
+            "server.max_message: \"65MiB\" is not accepted; accepted: a size from 64KiB to 64MiB, written like 512KiB or 1MiB",
+        ),
+        ("server: {max_message: 1048576}", "server.max_message: 1048576 is not accepted"),
+        ("server: {max_message: 1KiB}", "server.max_message: \"1KiB\" is not accepted"),
         ("server: {max_connections: 0}", "server.max_connections: 0 is not accepted"),
         ("server: {max_connection_age: 10}", "server.max_connection_age: 10 is not accepted"),
         ("http: {listen: '0.0.0.0:8080'}", "http.style: is missing"),

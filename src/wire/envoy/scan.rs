@@ -28,18 +28,20 @@ fn is_misspelt_rule(key: &[u8]) -> bool {
     key != RULE && (key.eq_ignore_ascii_case(RULE) || key.eq_ignore_ascii_case(b"rules"))
 }
 
-/// Field numbers of the messages in proto/.
-mod field {
-    pub(super) const CHECK_ATTRIBUTES: u32 = 1;
-    pub(super) const ATTRIBUTES_REQUEST: u32 = 4;
-    pub(super) const ATTRIBUTES_CONTEXT_EXTENSIONS: u32 = 10;
-    pub(super) const REQUEST_HTTP: u32 = 2;
-    pub(super) const HTTP_METHOD: u32 = 2;
-    pub(super) const HTTP_HEADERS: u32 = 3;
-    pub(super) const HTTP_PATH: u32 = 4;
-    pub(super) const HTTP_HOST: u32 = 5;
-    pub(super) const HTTP_HEADER_MAP: u32 = 13;
-    pub(super) const HEADER_MAP_HEADERS: u32 = 1;
+/// Field numbers of the messages in proto/, and of Envoy's own.
+pub(super) mod field {
+    pub(in crate::wire::envoy) const CHECK_ATTRIBUTES: u32 = 1;
+    pub(in crate::wire::envoy) const ATTRIBUTES_REQUEST: u32 = 4;
+    pub(in crate::wire::envoy) const ATTRIBUTES_CONTEXT_EXTENSIONS: u32 = 10;
+    pub(in crate::wire::envoy) const REQUEST_HTTP: u32 = 2;
+    pub(in crate::wire::envoy) const HTTP_METHOD: u32 = 2;
+    pub(in crate::wire::envoy) const HTTP_HEADERS: u32 = 3;
+    pub(in crate::wire::envoy) const HTTP_PATH: u32 = 4;
+    pub(in crate::wire::envoy) const HTTP_HOST: u32 = 5;
+    pub(in crate::wire::envoy) const HTTP_BODY: u32 = 11;
+    pub(in crate::wire::envoy) const HTTP_RAW_BODY: u32 = 12;
+    pub(in crate::wire::envoy) const HTTP_HEADER_MAP: u32 = 13;
+    pub(in crate::wire::envoy) const HEADER_MAP_HEADERS: u32 = 1;
 }
 
 /// Reads a `CheckRequest`. A repeated message field is merged, and of a repeated scalar the last counts (Protocol
