@@ -167,9 +167,8 @@ fn is_number(text: &str) -> bool {
     let (significand, exponent) = magnitude.split_once(['e', 'E']).unwrap_or((magnitude, "0"));
     let (integer, fraction) = significand.split_once('.').unwrap_or((significand, ""));
     let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
-    !(integer.is_empty() && fraction.is_empty())
-        && !exponent.is_empty()
-        && [integer, fraction, exponent].iter().all(|part| digits(part, 10))
+    let has_digits = !(exponent.is_empty() || integer.is_empty() && fraction.is_empty());
+    has_digits && [integer, fraction, exponent].iter().all(|part| digits(part, 10))
 }
 
 /// A number as JSON writes it; `None` for `.inf` and `.nan`, for an integer in octal or hexadecimal digits beyond 64 bits, and for
