@@ -313,7 +313,8 @@ async fn only_a_proxy_with_the_secret_is_answered() {
 #[tokio::test]
 async fn claims_as_json_and_the_whole_payload() {
     let text = "identity: {headers: {x-groups: {claim: groups, as: json}, x-deep: {claim: /org/ids, as: base64}, \
-                x-payload: {claim: '', as: base64}, x-none: {claim: none, as: json}}}\n";
+                x-payload: {claim: '', as: base64}, x-none: {claim: none, as: json}}}\n\
+                tokens: {cache: {max_entries: 1000}}\n";
     let service = Service::ready(&inline(text)).await;
     let token = key().mint("app1", |_, claims| {
         claims["groups"] = json!(["CN=Admins,OU=Berlin", "Zo\u{eb}"]);
