@@ -224,33 +224,47 @@ fn strip_path_prefix<'a>(prefix: &str, path: &'a [u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// The two families of headers that describe a request: Traefik's and Caddy's, and nginx's.
-const FORWARDED: [HeaderName; 3] = [
-    HeaderName::from_static("x-forwarded-method"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-uri"),
-];
-const ORIGINAL: [HeaderName; 2] =
-    [HeaderName::from_static("x-original-method"), HeaderName::from_static("x-original-url")];
+/// The families of headers that describe a request: Traefik's and Caddy's, nginx's `X-Original-URL`, and `X-Original-URI`, which
+/// has no host.
+const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 
 /// `style: forward_auth`: headers describe the request to authorize. Which family the proxy wrote cannot be seen, and
-/// the other may be a client's: with both the request is malformed.
+/// the others may be a client's: with values of several the request is malformed. An empty header counts as absent: by it
+/// nginx and Traefik clear what a client sent.
 fn described_request(request: &Parts) -> Option<Request<'_>> {
     let headers = &request.headers;
-    let any = |family: &[HeaderName]| family.iter().any(|name| headers.contains_key(name));
-    let value = |name| single_value(headers, name).flatten().filter(|value| !value.is_empty());
-    let [method, host, uri] = FORWARDED;
-    let [original_method, original_url] = ORIGINAL;
-    let (method, host, path) = match (any(&FORWARDED), any(&ORIGINAL)) {
-        (true, false) => (value(&method)?, value(&host)?, value(&uri)?),
-        (false, true) => {
-            let (host, path) = split_url(value(&original_url)?)?;
-            (value(&original_method)?, host, path)
+    // `None` if there are several values.
+    let value = |name| single_value(headers, &name).map(|value| value.filter(|value| !value.is_empty()));
+    let forwarded = [value(FORWARDED_METHOD)?, value(FORWARDED_HOST)?, value(FORWARDED_URI)?];
+    let [method, url, uri] = [value(ORIGINAL_METHOD)?, value(ORIGINAL_URL)?, value(ORIGINAL_URI)?];
+    let (method, host, path) = match (forwarded, url, uri) {
+        ([None, None, None], Some(url), None) => {
+            let (host, path) = split_url(url)?;
+            (method, host, path)
+        }
+        // The host of this request is the proxy's or the client's. Rules that look at hosts answer 400 to an empty one.
+        ([None, None, None], None, Some(uri)) => (method, &b""[..], uri),
+        ([forwarded_method, Some(host), Some(uri)], None, None) if method.is_none() => {
+            (forwarded_method, host, uri)
         }
         _ => return None,
     };
+    if method.is_none() {
+        static FIRST: Once = Once::new();
+        FIRST.call_once(|| {
+            tracing::warn!(
+                "a check came without a method: rules that let requests through by their method do not match it. Let the \
+                 proxy set X-Original-Method or X-Forwarded-Method, or clear it: a client's own would be believed"
+            );
+        });
+    }
     Some(Request {
-        method,
+        method: method.unwrap_or_default(),
         host,
         path,
         headers: borrow_all(headers),
@@ -334,7 +348,7 @@ mod tests {
     #[test]
     fn the_request_that_headers_describe() {
         let [m, h, u] = ["x-forwarded-method", "x-forwarded-host", "x-forwarded-uri"];
-        let [om, ou] = ["x-original-method", "x-original-url"];
+        let [om, ou, oi] = ["x-original-method", "x-original-url", "x-original-uri"];
         for (headers, want) in [
             (&[(m, "PUT"), (h, "a.example"), (u, "/x?y")][..], Some(["PUT", "a.example", "/x?y"])),
             (
@@ -345,12 +359,25 @@ mod tests {
             (&[], None),
             (&[(m, "GET"), (h, "a")], None),
             (&[(m, "GET"), (u, "/x")], None),
-            (&[(h, "a"), (u, "/x")], None),
+            (&[(h, "a"), (u, "/x")], Some(["", "a", "/x"])),
+            (&[(m, ""), (h, "a"), (u, "/x")], Some(["", "a", "/x"])),
+            (&[(m, ""), (u, "/x")], None),
             (&[(m, "GET"), (h, "a"), (u, "")], None),
             (&[(m, "GET"), (h, "a"), (u, "/x"), (u, "/y")], None),
             (&[(m, "GET"), (m, "PUT"), (h, "a"), (u, "/x")], None),
             (&[(om, "GET")], None),
-            (&[(ou, "http://a/x")], None),
+            (&[(ou, "http://a/x")], Some(["", "a", "/x"])),
+            (&[(oi, "/x?y")], Some(["", "", "/x?y"])),
+            (&[(om, "PUT"), (oi, "/x?y")], Some(["PUT", "", "/x?y"])),
+            (&[(om, "PUT"), (oi, "")], None),
+            (&[(oi, "/x"), (oi, "/y")], None),
+            // Empty headers of other families are how a proxy clears them.
+            (
+                &[(om, "PUT"), (ou, "http://a/x"), (oi, ""), (m, ""), (h, ""), (u, "")],
+                Some(["PUT", "a", "/x"]),
+            ),
+            (&[(m, "PUT"), (h, "a"), (u, "/x"), (om, ""), (ou, ""), (oi, "")], Some(["PUT", "a", "/x"])),
+            (&[(m, ""), (h, ""), (u, ""), (om, ""), (ou, ""), (oi, "")], None),
             (&[(om, "GET"), (ou, "/x")], None),
             (&[(om, "GET"), (ou, "http://a")], None),
             (&[(om, "GET"), (ou, "http://a?/x")], None),
@@ -362,6 +389,11 @@ mod tests {
             (&[(m, "GET"), (h, "a"), (u, "/x"), (ou, "http://a/public")], None),
             (&[(om, "GET"), (ou, "http://a/x"), (u, "/public")], None),
             (&[(om, "GET"), (ou, "http://a/x"), (h, "b")], None),
+            (&[(ou, "http://a/x"), (m, "GET")], None),
+            (&[(om, "GET"), (oi, "/x"), (ou, "http://a/x")], None),
+            (&[(oi, "/x"), (h, "a")], None),
+            (&[(m, "GET"), (h, "a"), (u, "/x"), (oi, "/x")], None),
+            (&[(h, "a"), (u, "/x"), (om, "GET")], None),
         ] {
             let parts = parts("/auth", headers);
             assert_eq!(seen(described_request(&parts).as_ref()), want, "{headers:?}");

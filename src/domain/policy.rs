@@ -150,7 +150,7 @@ impl Policy {
         let mut selected = Selected(None);
         let each = methods.iter().flat_map(|method| hosts.iter().map(move |host| (&**method, *host)));
         match path {
-            Readings::One(path) => {
+            Readings::One(path) if methods.len() * hosts.len() <= MAX_LOOKUPS => {
                 each.for_each(|(method, host)| self.add_folded(method, host, path, 0, &mut selected));
             }
             Readings::Several(all) if all.len() * methods.len() * hosts.len() <= MAX_LOOKUPS => {
@@ -160,7 +160,9 @@ impl Policy {
                     }
                 }
             }
-            Readings::Several(_) | Readings::TooMany => self.add_all(methods, hosts, &mut selected),
+            Readings::One(_) | Readings::Several(_) | Readings::TooMany => {
+                self.add_all(methods, hosts, &mut selected)
+            }
         }
         Ok(selected.0.unwrap_or_else(|| Selection::of(self.otherwise())))
     }

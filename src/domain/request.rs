@@ -3,6 +3,7 @@
 /// A view of one request. Nothing in it is trusted: names and values are the bytes that the proxy sent.
 #[derive(Clone, Default)]
 pub(crate) struct Request<'a> {
+    /// Empty if the proxy does not say it; the request may then be of any method.
     pub method: &'a [u8],
     /// The `Host` or `:authority`, with the port if it has one.
     pub host: &'a [u8],

@@ -3,7 +3,7 @@
 use passage_authz::testing::tampered;
 use serde_json::{Value, json};
 
-use crate::support::fixtures::{APP, USER, good, http_port, key};
+use crate::support::fixtures::{APP, USER, good, http_port, inline, key};
 use crate::support::http::said;
 use crate::support::{Service, header_map_request};
 
@@ -85,7 +85,9 @@ async fn forward_auth_decides_as_grpc_does() {
     for family in [
         &[][..],
         &[("X-Forwarded-Method", "GET"), ("X-Forwarded-Uri", "/")],
-        &[("X-Original-URL", "http://a/")],
+        // Rules look at hosts.
+        &[("X-Original-URI", "/")],
+        &[("X-Original-URL", "http://a/"), ("X-Original-URI", "/")],
         &[
             ("X-Forwarded-Method", "GET"),
             ("X-Forwarded-Host", "a"),
@@ -100,6 +102,64 @@ async fn forward_auth_decides_as_grpc_does() {
         let got = said(request).await;
         assert_eq!(got.status, 400, "{family:?}");
         assert!(got.body.contains("request_malformed"), "{}", got.body);
+    }
+    assert!(service.end().await.is_ok());
+}
+
+/// What proxies that say no method, or no host, are answered, with the empty headers by which they clear a client's.
+#[tokio::test]
+async fn forward_auth_without_a_method_or_a_host() {
+    let http = "http: {listen: '127.0.0.1:0', style: forward_auth}\ncors_preflight: allow\n";
+    let rules = "rules: [{name: read, match: {paths: ['/read/*'], methods: [GET]}, access: public}, \
+                 {name: both, match: {paths: ['/both/*'], methods: [GET]}, access: public}, \
+                 {name: rest, match: {paths: ['/both/*']}, access: public}, \
+                 {name: admins, match: {paths: ['/admin/*'], methods: [POST]}, require: {claims: {role: admin}}}, \
+                 {name: kept, match: {methods: [DELETE], paths: ['/kept/*']}, access: deny}]";
+    let service = Service::ready(&format!("{http}{}", inline(rules))).await;
+    let (client, url) = (reqwest::Client::new(), format!("http://{}/auth", service.http.unwrap()));
+    let admin = key().mint(APP, |_, claims| claims["role"] = json!("admin"));
+    for (method, path, token, status) in [
+        ("", "/orders", Some(good()), 200),
+        ("", "/orders", None, 401),
+        // A rule that lets through by its method may not be meant; one that restricts by it may.
+        ("", "/read/x", None, 401),
+        ("", "/read/x", Some(good()), 200),
+        ("GET", "/read/x", None, 200),
+        ("", "/both/x", None, 200),
+        ("", "/admin/x", Some(good()), 403),
+        ("", "/admin/x", Some(admin.clone()), 200),
+        ("GET", "/admin/x", Some(good()), 200),
+        ("", "/kept/x", Some(admin), 403),
+        ("PUT", "/kept/x", Some(good()), 200),
+        ("", "/x#", Some(good()), 400),
+    ] {
+        let original = format!("https://shop.example{path}");
+        let empty = [("X-Forwarded-Method", ""), ("X-Forwarded-Host", ""), ("X-Forwarded-Uri", "")];
+        let families = [
+            [&empty[..], &[("X-Original-Method", method), ("X-Original-URL", original.as_str())]].concat(),
+            [&empty[..], &[("X-Original-Method", method), ("X-Original-URI", path)]].concat(),
+            vec![
+                ("X-Forwarded-Method", method),
+                ("X-Forwarded-Host", "shop.example"),
+                ("X-Forwarded-Uri", path),
+                ("X-Original-URL", ""),
+                ("X-Original-URI", ""),
+            ],
+        ];
+        for family in families {
+            for leave_out in [false, true] {
+                // A preflight that nobody called one.
+                let mut request = client.get(&url).header("origin", "https://a.example");
+                request = request.header("access-control-request-method", "GET");
+                for (name, value) in family.iter().filter(|(_, value)| !leave_out || !value.is_empty()) {
+                    request = request.header(*name, *value);
+                }
+                if let Some(token) = &token {
+                    request = request.bearer_auth(token);
+                }
+                assert_eq!(said(request).await.status, status, "{method} {path} {family:?}");
+            }
+        }
     }
     assert!(service.end().await.is_ok());
 }

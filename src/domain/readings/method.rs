@@ -20,6 +20,10 @@ const MAX_OVERRIDES: usize = 16;
 /// The methods that servers may take a request's for. `named` are the methods that rules name: of all others one is enough, so
 /// the number of readings is bounded by the configuration.
 pub(crate) fn methods(request: &Request<'_>, named: &HashSet<Vec<u8>>) -> Vec<Vec<u8>> {
+    if request.method.is_empty() {
+        // Any method that no rule names stands for all of them.
+        return named.iter().cloned().chain([b"-".to_vec()]).collect();
+    }
     let mut readings = vec![request.method.to_vec()];
     let mut has_other = !named.contains(request.method);
     let mut add = |method: &[u8]| {
@@ -48,7 +52,7 @@ pub(crate) fn methods(request: &Request<'_>, named: &HashSet<Vec<u8>>) -> Vec<Ve
 
 /// Whether a request's method has one reading.
 pub(crate) fn is_plain(request: &Request<'_>) -> bool {
-    let is_sent = !request.method.iter().any(u8::is_ascii_lowercase);
+    let is_sent = !request.method.is_empty() && !request.method.iter().any(u8::is_ascii_lowercase);
     is_sent && header_overrides(request).next().is_none() && query_overrides(request.path).next().is_none()
 }
 
@@ -99,6 +103,7 @@ mod tests {
         let named: HashSet<_> = ["GET", "DELETE", "PATCH"].map(|name| name.as_bytes().to_vec()).into();
         for (method, path, headers, want) in [
             ("GET", "/", &[][..], &["GET"][..]),
+            ("-", "/", &[], &["-"]),
             ("delete", "/", &[], &["delete", "DELETE"]),
             ("POST", "/", &[], &["POST"]),
             ("POST", "/", &[("X-HTTP-Method-Override", "DELETE")], &["POST", "DELETE"]),
@@ -124,5 +129,10 @@ mod tests {
             assert_eq!(read, want, "{method} {path}");
             assert!(!is_plain(&request) || read.len() == 1);
         }
+        let unknown = Request { path: b"/?_method=GET", ..Request::default() };
+        let mut all = methods(&unknown, &named);
+        all.sort();
+        assert_eq!(all, ["-", "DELETE", "GET", "PATCH"].map(|name| name.as_bytes().to_vec()));
+        assert!(!is_plain(&unknown));
     }
 }
