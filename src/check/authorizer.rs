@@ -54,6 +54,7 @@ impl Authorizer {
         let (rule, decided) = match self.policy.select(request) {
             Ok(selection) => {
                 let decided = self.apply_rule(&selection, request, &mut forwarded).await;
+                let decided = self.unless_lenient(&selection, request, decided, &mut forwarded);
                 let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
                 let rule = unmet.unwrap_or_else(|| selection.strictest());
                 let decided = self.unless_shadow(&selection, decided);
@@ -108,6 +109,35 @@ impl Authorizer {
         Verdict::Deny(denial)
     }
 
+    /// Where a bad token is as none, a 401 becomes an anonymous grant. The token is then withheld like any other that was not
+    /// verified; where the answer cannot remove it, the 401 stays.
+    fn unless_lenient<'c>(
+        &'c self,
+        selection: &Selection<'_>,
+        request: &Request<'_>,
+        decided: Decided<'c>,
+        forwarded: &mut Forwarded<'_>,
+    ) -> Decided<'c> {
+        let is_bad_token = |refusal: &Refusal<'_>| refusal.denial.http_status() == 401;
+        if !selection.ignores_bad_tokens() || !decided.as_ref().is_err_and(is_bad_token) {
+            return decided;
+        }
+        if self.is_forwarded_all_the_same(request, Forwarded::Only(None))? {
+            return decided;
+        }
+        *forwarded = Forwarded::Only(None);
+        Ok(Grant::anonymous(&self.identity))
+    }
+
+    /// Whether the request has a token in its query that must not be forwarded, and the protocol's answer cannot remove it.
+    fn is_forwarded_all_the_same(
+        &self,
+        request: &Request<'_>,
+        forwarded: Forwarded<'_>,
+    ) -> Result<bool, Denial> {
+        Ok(request.query_stays && !token::withheld(&self.tokens.from, request, forwarded)?.query.is_empty())
+    }
+
     /// In a shadow rollout a denial becomes an anonymous grant that names the denial.
     fn unless_shadow<'c>(&'c self, selection: &Selection<'_>, decided: Decided<'c>) -> Decided<'c> {
         match decided {
@@ -154,7 +184,7 @@ impl Authorizer {
         match selection.access() {
             Access::Deny => return Err(Denial::RuleDenies.into()),
             Access::Public => return Ok(anonymous()),
-            Access::Optional | Access::Required => {}
+            Access::Lenient | Access::Optional | Access::Required => {}
         }
         let sources = &self.tokens.from;
         // A browser's preflight overrides no method; to a framework that lets it, another request is no preflight.
@@ -174,7 +204,7 @@ impl Authorizer {
             Err(denial) => return Err(denial.into()),
         };
         *forwarded = Forwarded::Only(judged);
-        if request.query_stays && !token::withheld(sources, request, *forwarded)?.query.is_empty() {
+        if self.is_forwarded_all_the_same(request, *forwarded)? {
             return Err(Denial::TokenMalformed.into());
         }
         match judged {

@@ -298,6 +298,7 @@ fn rule_json(rule: &Rule) -> Json {
     }
     let access = match access {
         Access::Public => "public",
+        Access::Lenient => "lenient",
         Access::Optional => "optional",
         Access::Required => "required",
         Access::Deny => "deny",

@@ -35,7 +35,7 @@ pub(super) fn rule_in_shadow(place: &Place<'_>, name: &str, access: Access) {
     let problem = match access {
         Access::Public => return,
         Access::Deny => format!("rule {name:?} denies nothing while it is in shadow"),
-        Access::Optional | Access::Required => {
+        Access::Lenient | Access::Optional | Access::Required => {
             format!("rule {name:?} is in shadow, so a request that it denies is let through")
         }
     };

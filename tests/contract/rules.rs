@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::attacks::{RULES, ask};
 use crate::support::fixtures::{USER, good, inline, key};
-use crate::support::{Service, check_request, get};
+use crate::support::http::said;
+use crate::support::{Service, check_request, get, header_map_request};
 
 #[tokio::test]
 async fn a_route_may_pick_a_rule_by_name() {
@@ -47,6 +48,86 @@ async fn a_route_may_pick_a_rule_by_name() {
         let extensions = &mut request.attributes.as_mut().unwrap().context_extensions;
         extensions.extend(keys.iter().map(|key| ((*key).to_owned(), "public".to_owned())));
         assert_eq!(service.send(request).await.code(), want, "{keys:?}");
+    }
+}
+
+/// A bad token is as none under `lenient`, and is not forwarded as if it were good.
+#[tokio::test]
+async fn under_lenient_a_bad_token_is_anonymous() {
+    let gone = "{name: gone, issuer: gone, audiences: [], keys: {url: 'http://127.0.0.1:9/'}, refresh: {wait: 10ms}}";
+    let rules = "rules: [{name: shop, match: {paths: ['/shop/*']}, access: lenient}, \
+                 {name: staff, match: {paths: ['/staff/*']}, access: lenient, require: {claims: {role: admin}}}, \
+                 {name: shut, match: {paths: ['/shop/../shut', /shut]}, access: deny}]\n\
+                 tokens: {from: [{header: authorization}, {cookie: session}, {query: access_token}]}\n";
+    let rules = rules.replace("'/shop/../shut', ", "");
+    let config = format!(
+        "http: {{listen: '127.0.0.1:0', style: envoy}}\n\
+         issuers:\n- {{name: passage, passage: {{app_id: app1}}, keys: {{inline: {}}}}}\n- {gone}\n{rules}",
+        jwks(&[&key()])
+    );
+    let service = Service::ready(&config).await;
+    let http = service.http.unwrap();
+    let expired = key().mint("app1", |_, claims| claims["exp"] = json!(1));
+    let of_gone = key().mint("gone", |_, _| {});
+    let bound = key().mint("app1", |_, claims| claims["cnf"] = json!({"jkt": "x"}));
+    let admin = key().mint("app1", |_, claims| claims["role"] = json!("admin"));
+    // What is decided, and whether the token's own source is then removed.
+    for (path, token, want, removed) in [
+        ("/shop/a", None, "anonymous", false),
+        ("/shop/a", Some(good()), "user-1", false),
+        ("/shop/a", Some(expired.clone()), "anonymous", true),
+        ("/shop/a", Some(tampered(&good())), "anonymous", true),
+        ("/shop/a", Some("x".to_owned()), "anonymous", true),
+        ("/shop/a", Some("x".repeat(9000)), "anonymous", true),
+        ("/shop/a", Some(bound), "anonymous", true),
+        ("/shop/a", Some(of_gone), "keys_unavailable", false),
+        ("/shop/..%2fshut", Some(expired.clone()), "rule_denies", false),
+        ("/other", Some(expired.clone()), "token_expired", false),
+        ("/staff/a", Some(admin), "user-1", false),
+        ("/staff/a", Some(good()), "claims_insufficient", false),
+        ("/staff/a", None, "token_missing", false),
+        ("/staff/a", Some(expired), "token_expired", false),
+    ] {
+        let bearer = token.as_ref().map(|token| ("authorization", format!("Bearer {token}")));
+        let cookie = token.as_ref().map(|token| ("cookie", format!("a=b; session={token}")));
+        let query = token
+            .as_ref()
+            .map_or_else(|| path.to_owned(), |token| format!("{path}?access_token={token}&c=d"));
+        for (path, header) in [(path, bearer), (path, cookie), (query.as_str(), None)] {
+            let headers: Vec<_> = header.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let request = header_map_request("GET", "shop.example", path, &headers);
+            let answer = service.send(request).await;
+            let case = format!("{path:.20} {want} {:.20}", format!("{header:?}"));
+            let decided = match answer.http {
+                200 => answer.header(USER).unwrap_or("anonymous"),
+                _ => answer.code(),
+            };
+            assert_eq!(decided, want, "{case}");
+            assert_eq!(
+                answer.remove.contains(&"authorization".to_owned()),
+                removed && headers.first().is_some_and(|(name, _)| *name == "authorization"),
+                "{case}"
+            );
+            assert_eq!(
+                answer.header("cookie"),
+                (removed && headers.first().is_some_and(|(name, _)| *name == "cookie")).then_some("a=b"),
+                "{case}"
+            );
+            assert_eq!(
+                answer.remove_query.contains(&"access_token".to_owned()),
+                removed && path.contains('?'),
+                "{case}"
+            );
+
+            // No answer over HTTP can remove a token in a query.
+            let mut request = reqwest::Client::new().get(format!("http://{http}{path}"));
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            let status = said(request).await.status;
+            let wanted = if removed && path.contains('?') { 401 } else { answer.http };
+            assert_eq!(status, wanted, "{case}");
+        }
     }
 }
 

@@ -40,8 +40,9 @@ fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule
             }),
         )
     });
-    let access = match choice(&table.at("access"), &["required", "optional", "public", "deny"]) {
+    let access = match choice(&table.at("access"), &["required", "optional", "lenient", "public", "deny"]) {
         Some("optional") => Access::Optional,
+        Some("lenient") => Access::Lenient,
         Some("public") => Access::Public,
         Some("deny") => Access::Deny,
         _ => Access::Required,
@@ -52,7 +53,7 @@ fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule
     if !require.is_empty() && matches!(access, Access::Public | Access::Deny) {
         item.fault(
             "asks something of a token that it never looks at",
-            "require with access required or optional",
+            "require with access required, optional or lenient",
         );
     }
     let shadow_place = table.at("shadow");

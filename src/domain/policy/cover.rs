@@ -93,6 +93,7 @@ mod tests {
         };
         let level = match access.trim_start_matches('!') {
             "public" => Access::Public,
+            "lenient" => Access::Lenient,
             "optional" => Access::Optional,
             "required" => Access::Required,
             "deny" => Access::Deny,
@@ -232,7 +233,8 @@ mod tests {
         let list = |options: &'static [&'static str]| {
             proptest::option::of(proptest::collection::vec(proptest::sample::select(options), 1..3))
         };
-        let access = proptest::sample::select(&["public", "optional", "required", "!required", "deny"][..]);
+        let access =
+            proptest::sample::select(&["public", "lenient", "optional", "required", "!required", "deny"][..]);
         let hosts = list(&["a", "b.a", "*.a", "*.b.a", "a:8", "a:443", "a:*", "*.a:8", "*.a:*"]);
         let paths = list(&["/", "/*", "/a", "/a/", "/a/*", "/A/*", "/a/b", "/a/b/*", "/a%3Bb", "/a%3Bb/*"]);
         let methods = list(&["GET", "HEAD", "POST"]);

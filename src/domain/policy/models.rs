@@ -204,7 +204,7 @@ type Model = fn(&[u8]) -> Vec<Read>;
 /// Targets and rules from a seed; the same for the same seed.
 fn differential(cases: u32, seed: u64) {
     let random = &mut fastrand::Rng::with_seed(seed);
-    let accesses = [Access::Public, Access::Optional, Access::Required, Access::Deny];
+    let accesses = [Access::Public, Access::Lenient, Access::Optional, Access::Required, Access::Deny];
     let models: [(&str, Model); 5] =
         [("Express", express), ("Flask", flask), ("Starlette", starlette), ("Go", go), ("Tomcat", tomcat)];
     let (mut compared, mut policy) = (0_u64, Policy::new(Vec::new(), ALL));

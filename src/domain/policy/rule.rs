@@ -11,6 +11,8 @@ use crate::domain::verify::Verified;
 pub(crate) enum Access {
     /// Everything; the token is not looked at.
     Public,
+    /// Everything; a good token says who it is, and any other is as none.
+    Lenient,
     /// No token at all, or a good one.
     Optional,
     /// A good token.

@@ -48,6 +48,11 @@ impl<'p> Selection<'p> {
         self.access() <= Access::Optional && self.rules().all(|rule| rule.require.is_empty())
     }
 
+    /// Whether a token that is not good is as none.
+    pub(crate) fn ignores_bad_tokens(&self) -> bool {
+        self.access() == Access::Lenient && self.allows_anonymous()
+    }
+
     /// Whether denials are let through: only if each of the rules alone would let its own through.
     pub(crate) fn is_in_shadow(&self) -> bool {
         self.rules().all(|rule| rule.shadow)
