@@ -16,6 +16,7 @@ use crate::domain::clock::UnixTime;
 
 mod check_config;
 mod explain;
+mod hints;
 pub mod limits;
 pub mod logging;
 mod output;

@@ -177,7 +177,12 @@ impl Engine {
         let answers = Answers::new(&wording, &identity);
         let authorizer = Authorizer {
             cache: TokenCache::new(tokens.max_cached),
-            claims_needed: ClaimsNeeded::of(identity.claims(), policy.claims()),
+            claims_needed: ClaimsNeeded::of(
+                &accepted_issuers,
+                identity.claims(),
+                policy.claims(),
+                policy.has_audiences(),
+            ),
             tokens,
             issuers: accepted_issuers,
             identity,

@@ -50,10 +50,11 @@ impl Authorizer {
 
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let start = self.observers.start(&self.clock);
-        let mut forwarded = Forwarded::AsSent;
+        let (mut forwarded, mut iss) = (Forwarded::AsSent, None);
         let (rule, decided) = match self.policy.select(request) {
             Ok(selection) => {
-                let decided = self.apply_rule(&selection, request, &mut forwarded).await;
+                let mut decided = self.apply_rule(&selection, request, &mut forwarded).await;
+                iss = decided.as_mut().err().and_then(|refusal| refusal.unknown_iss.take());
                 let decided = self.unless_lenient(&selection, request, decided, &mut forwarded);
                 let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
                 let rule = unmet.unwrap_or_else(|| selection.strictest());
@@ -75,7 +76,7 @@ impl Authorizer {
         let subject = subject.map(Subject::as_str);
         self.observers.finish(
             start,
-            &Decision { outcome, issuer, subject, rule, message_bytes: None },
+            &Decision { outcome, issuer, unknown_iss: iss.as_deref(), subject, rule, message_bytes: None },
             Some(request),
         );
         match decided {
@@ -92,7 +93,7 @@ impl Authorizer {
     /// The verdict on a check of so many bytes, of which none is read.
     pub(crate) fn deny_too_large(&self, bytes: usize) -> Verdict<'_> {
         let (outcome, message_bytes) = (Outcome::Denied(Denial::RequestTooLarge), Some(bytes));
-        let decision = Decision { outcome, issuer: None, subject: None, rule: "", message_bytes };
+        let decision = Decision { message_bytes, ..Decision::unjudged(outcome) };
         self.observers.finish(self.observers.start(&self.clock), &decision, None);
         Verdict::Deny(Denial::RequestTooLarge)
     }
@@ -104,8 +105,7 @@ impl Authorizer {
 
     fn deny(&self, denial: Denial, request: Option<&Request<'_>>) -> Verdict<'_> {
         let outcome = Outcome::Denied(denial);
-        let decision = Decision { outcome, issuer: None, subject: None, rule: "", message_bytes: None };
-        self.observers.finish(self.observers.start(&self.clock), &decision, request);
+        self.observers.finish(self.observers.start(&self.clock), &Decision::unjudged(outcome), request);
         Verdict::Deny(denial)
     }
 
@@ -166,6 +166,7 @@ impl Authorizer {
             Err(denial) => Err(Refusal {
                 denial,
                 issuer: grant.issuer(),
+                unknown_iss: None,
                 subject: grant.subject().cloned(),
                 unmet: None,
             }),
@@ -225,11 +226,18 @@ impl Authorizer {
         }
         self.observers.counts.count_cache_miss();
         let segments = token.split(self.tokens.max_length)?;
-        let addressed = Unverified::peek(&segments)?.address(&self.issuers)?;
+        let unverified = Unverified::peek(&segments)?;
+        let iss = unverified.iss();
+        let addressed = unverified.address(&self.issuers).map_err(|fault| {
+            let iss = iss.filter(|_| fault.denial == Denial::IssuerUnknown);
+            Refusal { unknown_iss: iss.map(|iss| iss.as_ref().into()), ..fault.into() }
+        })?;
         let issuer = addressed.issuer();
         let refusal = |denial| Refusal::of(&issuer.name, denial);
         let keys = self.keys_for(&addressed).await.map_err(refusal)?;
-        let verified = addressed.verify(&keys, self.clock.now()).map_err(|fault| refusal(fault.denial))?;
+        let verified = addressed
+            .verify(&keys, selection.audiences(issuer), self.clock.now())
+            .map_err(|fault| refusal(fault.denial))?;
         if let Some(digest) = digest
             && let Some(cached) = verified.to_cached(&keys, &self.issuers, &self.claims_needed)
         {
@@ -238,12 +246,14 @@ impl Authorizer {
         self.grant(&verified, selection)
     }
 
-    /// Checks a token that was verified before: its times and the rule's requirement, not its signature. `None` if the key
+    /// Checks a token that was verified before: its times and what the rules ask, not its signature. `None` if the key
     /// set that verified it was replaced or is too old.
     fn check_cached<'c>(&'c self, token: &CachedToken, selection: &Selection<'c>) -> Option<Decided<'c>> {
         let (issuer, now) = (token.issuer(&self.issuers)?, self.clock.now());
         let keys = self.keys.in_force(&issuer.name, now)?;
-        Some(match token.judge_again(issuer, keys, now)? {
+        let audiences =
+            self.policy.has_audiences().then(|| selection.audiences(issuer)).into_iter().flatten();
+        Some(match token.judge_again(issuer, keys, audiences, now)? {
             Ok(verified) => self.grant(&verified, selection),
             Err(fault) => Err(Refusal::of(&issuer.name, fault.denial)),
         })
@@ -286,20 +296,22 @@ type Decided<'c> = Result<Grant<'c>, Refusal<'c>>;
 struct Refusal<'c> {
     denial: Denial,
     issuer: Option<&'c IssuerName>,
+    /// The `iss` of an unverified token that no issuer has.
+    unknown_iss: Option<Box<str>>,
     subject: Option<Subject>,
     /// The rule whose requirement the token does not meet.
     unmet: Option<&'c Rule>,
 }
 
 impl<'c> Refusal<'c> {
-    const fn of(issuer: &'c IssuerName, denial: Denial) -> Self {
-        Self { denial, issuer: Some(issuer), subject: None, unmet: None }
+    fn of(issuer: &'c IssuerName, denial: Denial) -> Self {
+        Self { issuer: Some(issuer), ..Self::from(denial) }
     }
 }
 
 impl From<Denial> for Refusal<'_> {
     fn from(denial: Denial) -> Self {
-        Self { denial, issuer: None, subject: None, unmet: None }
+        Self { denial, issuer: None, unknown_iss: None, subject: None, unmet: None }
     }
 }
 

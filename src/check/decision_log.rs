@@ -54,6 +54,7 @@ impl DecisionLog {
             outcome = decision.outcome.label(),
             code = decision.outcome.code(),
             issuer = decision.issuer.map(IssuerName::as_str),
+            iss = decision.unknown_iss.map(|iss| redacted(iss.as_bytes())),
             rule = decision.rule,
             method = request.map(|request| redacted(request.method)),
             host = request.map(|request| redacted(request.host)),

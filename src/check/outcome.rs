@@ -58,12 +58,21 @@ pub(crate) struct Decision<'a> {
     pub outcome: Outcome,
     /// The issuer that the token names, if it is configured.
     pub issuer: Option<&'a IssuerName>,
+    /// The `iss` that the token names, if no issuer is configured for it. Unverified.
+    pub unknown_iss: Option<&'a str>,
     /// The verified subject.
     pub subject: Option<&'a str>,
     /// The rule's name; empty if no rule was selected.
     pub rule: &'a str,
     /// The size of a check that was too large to be read.
     pub message_bytes: Option<usize>,
+}
+
+impl Decision<'_> {
+    /// A decision on a request of which nothing was judged.
+    pub(crate) const fn unjudged(outcome: Outcome) -> Self {
+        Self { outcome, issuer: None, unknown_iss: None, subject: None, rule: "", message_bytes: None }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use serde_json::json;
 use strum::VariantArray as _;
 
 use crate::check::authorizer::Authorizer;
+use crate::cli::hints;
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
 use crate::domain::issuer::BoundTokens;
@@ -20,6 +21,8 @@ pub(super) struct Explanation {
     notes: Vec<(TokenStep, String)>,
     /// The first fault.
     fault: Option<TokenFault>,
+    /// More about the fault than a client is told.
+    hint: Option<String>,
     /// The payload, if it can be read; never the signature.
     claims: Option<Json>,
 }
@@ -35,7 +38,7 @@ enum StepResult {
 
 /// Verifies a token as the server would at this time, whatever the rules.
 pub(super) async fn explain(authorizer: &Authorizer, token: &[u8], at: UnixTime) -> Explanation {
-    let mut explanation = Explanation { notes: Vec::new(), fault: None, claims: None };
+    let mut explanation = Explanation { notes: Vec::new(), fault: None, hint: None, claims: None };
     explanation.fault = explanation.verify(authorizer, token, at).await.err();
     explanation
 }
@@ -48,18 +51,32 @@ impl Explanation {
         at: UnixTime,
     ) -> Result<(), TokenFault> {
         let max_bytes = authorizer.tokens.max_length;
-        let segments = Token::new(token).split(max_bytes)?;
+        let of_form = || hints::of_form(&String::from_utf8_lossy(token));
+        let segments = Token::new(token).split(max_bytes).inspect_err(|fault| {
+            self.hint = (fault.step == TokenStep::Form).then(of_form).flatten();
+        })?;
         self.note(TokenStep::Length, format!("{} of at most {max_bytes} bytes", token.len()));
-        let unverified = Unverified::peek(&segments)?;
+        let unverified = Unverified::peek(&segments).inspect_err(|_| self.hint = of_form())?;
         self.claims = Json::parse(&segments.payload, MAX_DEPTH + 1);
-        let addressed = unverified.address(&authorizer.issuers)?;
+        let iss = unverified.iss();
+        let addressed = unverified.address(&authorizer.issuers).inspect_err(|fault| {
+            let of_issuer = || hints::of_issuer(iss.as_deref(), &authorizer.issuers);
+            self.hint = (fault.step == TokenStep::Iss).then(of_issuer);
+        })?;
         self.note(TokenStep::Iss, format!("issuer {}", addressed.issuer().name));
         self.note(TokenStep::Alg, addressed.algorithm().name().to_owned());
         self.note(TokenStep::Kid, addressed.kid().unwrap_or("none, and none is required").to_owned());
         let keys = authorizer.keys_for(&addressed).await.map_err(|denial| TokenStep::Key.fault(denial))?;
         self.note(TokenStep::Key, format!("usable keys of the issuer at hand: {}", keys.jwk_count()));
         let issuer = addressed.issuer();
-        let verified = addressed.verify(&keys, at)?;
+        let verified =
+            addressed.verify(&keys, std::iter::once(&issuer.audiences), at).inspect_err(|fault| {
+                self.hint = match fault.step {
+                    TokenStep::Signature => hints::of_signature(&segments.header),
+                    TokenStep::Audience => hints::of_audience(&segments.payload, issuer),
+                    _ => None,
+                };
+            })?;
         self.note(TokenStep::Time, format!("at {}", at.rfc3339()));
         let grant = Grant::to(&verified, &authorizer.identity)?;
         let set: Vec<_> =
@@ -111,6 +128,11 @@ impl Explanation {
             let line = format!("{mark}  {:<10}{}", step.label(), plain(&detail));
             text.push_str(line.trim_end());
             text.push('\n');
+            if result == StepResult::Fail
+                && let Some(hint) = &self.hint
+            {
+                text.push_str(&format!("{:16}{}\n", "", plain(hint)));
+            }
         }
         text.push('\n');
         text.push_str(&match self.denial() {
@@ -145,6 +167,7 @@ impl Explanation {
             "verdict": if self.fault.is_none() { "allow" } else { "deny" },
             "code": self.denial().map(Denial::code),
             "http_status": self.denial().map_or(200, Denial::http_status),
+            "hint": self.hint,
             "steps": steps,
         });
         let mut explained = Json::from(explained);

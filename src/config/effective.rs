@@ -14,6 +14,7 @@ use super::{
     Certificates, CheckFlags, ClientCertificate, ClientIdentity, Config, DecisionLogSettings, Http,
     IssuerConfig, KeySource, Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess, discovery_url,
 };
+use crate::domain::claims::Claim;
 use crate::domain::denial::Wording;
 use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart};
 use crate::domain::issuer::{Audiences, BoundTokens, Issuer};
@@ -215,17 +216,28 @@ fn decision_log_value(log: &DecisionLogSettings) -> Value {
 
 fn issuer_json(config: &IssuerConfig) -> Json {
     let IssuerConfig { issuer, keys, refresh } = config;
-    let Issuer { name, ids, audiences, algorithms, require_kid, types, leeway, bound_tokens } = issuer;
-    let audiences: Vec<_> = match audiences {
-        Audiences::NotChecked => Vec::new(),
-        Audiences::OneOf(list) => list.iter().map(|audience| audience.0.as_str()).collect(),
-    };
+    let Issuer {
+        name,
+        ids,
+        audiences,
+        audience_claims,
+        subject,
+        algorithms,
+        require_kid,
+        types,
+        leeway,
+        bound_tokens,
+        max_lifetime,
+    } = issuer;
+    let names = |claims: &[Claim]| claims.iter().map(|claim| claim.as_str().to_owned()).collect::<Vec<_>>();
     let (keys, access) = keys_json(keys);
     let (allow_http, ca) = access.map_or((false, None), |access| (access.allow_http, access.ca.as_ref()));
     let written = json!({
         "name": name.as_str(),
         "issuer": ids.iter().map(|id| id.0.as_str()).collect::<Vec<_>>(),
-        "audiences": audiences,
+        "audiences": audience_texts(audiences),
+        "audience_claims": names(audience_claims),
+        "subject": names(subject),
         "keys": null,
         "algorithms": algorithms.iter().map(|algorithm| algorithm.name()).collect::<Vec<_>>(),
         "require_kid": require_kid,
@@ -235,11 +247,26 @@ fn issuer_json(config: &IssuerConfig) -> Json {
             BoundTokens::Verify => "verify",
             BoundTokens::Ignore => "ignore",
         },
+        "max_lifetime": max_lifetime.map(duration_value),
         "allow_http": allow_http,
         "ca": ca.map(|Certificates { file, pem: _ }| file),
         "refresh": refresh_value(refresh),
     });
-    with(written.into(), "keys", keys)
+    let mut written = with(written.into(), "keys", keys);
+    // Beside an empty list of audiences it is a fault.
+    if *audiences == Audiences::NotChecked
+        && let Json::Object(members) = &mut written
+    {
+        members.retain(|(name, _)| name != "audience_claims");
+    }
+    written
+}
+
+fn audience_texts(audiences: &Audiences) -> Vec<&str> {
+    match audiences {
+        Audiences::NotChecked => Vec::new(),
+        Audiences::OneOf(list) => list.iter().map(|audience| audience.0.as_str()).collect(),
+    }
 }
 
 /// The source, with the credentials of its fetches, and what else the fetches may do.
@@ -283,7 +310,7 @@ fn refresh_value(refresh: &Refresh) -> Value {
 }
 
 fn rule_json(rule: &Rule) -> Json {
-    let Rule { name, hosts, paths, methods, access, require, shadow } = rule;
+    let Rule { name, hosts, paths, methods, access, audiences, require, shadow } = rule;
     let mut condition = Map::new();
     if let Some(hosts) = hosts {
         let hosts = hosts.iter().map(ToString::to_string);
@@ -303,12 +330,19 @@ fn rule_json(rule: &Rule) -> Json {
         Access::Required => "required",
         Access::Deny => "deny",
     };
-    // An empty `require` reads like a demand: reading one is a warning.
-    if require.is_empty() {
-        return json!({"name": name, "match": condition, "access": access, "shadow": shadow}).into();
+    let mut rule = Map::new();
+    rule.insert("name".to_owned(), name.as_str().into());
+    rule.insert("match".to_owned(), condition.into());
+    rule.insert("access".to_owned(), access.into());
+    // An empty list of audiences is a fault, and an empty `require` reads like a demand: reading one is a warning.
+    if let Some(audiences) = audiences {
+        rule.insert("audiences".to_owned(), audience_texts(audiences).into());
     }
-    let rule = json!({"name": name, "match": condition, "access": access, "require": null, "shadow": shadow});
-    with(rule.into(), "require", requirement_json(require))
+    if !require.is_empty() {
+        rule.insert("require".to_owned(), Value::Null);
+    }
+    rule.insert("shadow".to_owned(), (*shadow).into());
+    with(Value::from(rule).into(), "require", requirement_json(require))
 }
 
 /// A list, which means any of it, or a map that says what is wanted.

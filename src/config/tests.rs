@@ -193,11 +193,14 @@ fn what_takes_effect_is_itself_a_configuration() {
         - {name: '~', match: {hosts: ['*.a.example', b.example], paths: [/x, '/y/*', '*'], methods: [GET]}, access: public}\n\
         - {name: claims, require: {issuers: [d], claims: {role: [a, 1, 1.5, 18446744073709551617, 1e999, true, 'null'], /a/b: 'on'}}, shadow: true}\n\
         - {name: none, match: {paths: [/*]}, access: deny}\n\
+        - {name: api, match: {paths: ['/api/*']}, access: lenient, audiences: [api, 'no']}\n\
         - {name: maybe, access: optional}\n";
+    let cognito = "{name: c, issuer: c, audiences: [a], audience_claims: [aud, client_id, /a/b], subject: [sub, client_id], \
+                   max_lifetime: 24h, keys: {discovery: 'https://c.example/d'}}";
     for text in [
         APP.to_owned(),
         format!("issuers: [{inline}, {discovery}, {web}]\n{rules}"),
-        format!("issuers: [{google}, {inner}]"),
+        format!("issuers: [{google}, {inner}, {cognito}]"),
         format!(
             "{APP}mode: shadow\ncors_preflight: allow\ntokens: {{forward: false, from: [{{query: q}}, {{header: X-T}}, {{cookie: c}}]}}"
         ),

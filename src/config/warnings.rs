@@ -10,6 +10,10 @@ use crate::domain::issuer::IssuerName;
 use crate::domain::json::Json;
 use crate::domain::policy::{Access, CoveredBy, Ignored, Requirement, Rule, covered};
 
+/// Claims that a user can change, or that an issuer may give to another user later.
+const REASSIGNABLE: [&str; 8] =
+    ["email", "preferred_username", "upn", "unique_name", "username", "name", "nickname", "phone_number"];
+
 /// The bits of a file mode that let the group or others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -50,6 +54,17 @@ pub(super) fn key_store(place: &Place<'_>, folder: &Path) {
         place.warn(
             format!("the folder's mode {mode:04o} lets its group or others write, and keys put there are trusted at a start"),
             "chmod go-w; a volume that is mounted into this one container may stay as it is",
+        );
+    }
+}
+
+/// A claim that is a subject (OpenID Connect Core 1.0 section 5.7: of all claims only `iss` and `sub` together identify a user
+/// for good).
+pub(super) fn subject(place: &Place<'_>, claim: &str) {
+    if REASSIGNABLE.contains(&claim) {
+        place.warn(
+            format!("{claim} may change hands: at many issuers users can change it, and it can be given to another user later"),
+            "write a claim that the issuer never gives to another user, such as sub or oid",
         );
     }
 }

@@ -9,7 +9,7 @@ use crate::domain::token_fault::{TokenFault, TokenStep};
 
 use serde_json::value::RawValue;
 
-/// The `sub` of a token (RFC 7519 section 4.1.2): not empty, and legal as a header value, so that a line break in it
+/// Who a token is about: its `sub` (RFC 7519 section 4.1.2), or what its issuer's `subject` names. Not empty, and legal as a header value, so that a line break in it
 /// cannot add a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject(String);
@@ -124,14 +124,20 @@ fn legal_header_value(text: &str) -> bool {
         || (!text.chars().any(char::is_control) && text.trim() == text)
 }
 
-/// Checks `exp` and `nbf`, then `aud`, then `sub`.
+/// Checks `exp` and `nbf`, then that the audience is among each of these, then the subject and the lifetime. From then on the
+/// claim that is the subject is read under the name `sub`.
 ///
 /// # Errors
 /// The first fault.
-pub(crate) fn judge(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<Subject, TokenFault> {
-    time(claims, issuer, now).map_err(|denial| TokenStep::Time.fault(denial))?;
-    audience(claims, &issuer.audiences).map_err(|denial| TokenStep::Audience.fault(denial))?;
-    subject(claims).map_err(|denial| TokenStep::Claims.fault(denial))
+pub(crate) fn judge<'x>(
+    claims: &mut Object<'_>,
+    issuer: &Issuer,
+    audiences: impl Iterator<Item = &'x Audiences>,
+    now: UnixTime,
+) -> Result<Subject, TokenFault> {
+    let subject = judge_again(claims, issuer, audiences, now)?;
+    lifetime(claims, issuer).map_err(|denial| TokenStep::Claims.fault(denial))?;
+    Ok(subject)
 }
 
 /// Proof of possession (RFC 7800 section 3.1): the token is good only beside a proof of the key that the claim names.
@@ -151,28 +157,58 @@ pub(crate) fn binding(claims: &Object<'_>, issuer: &Issuer) -> Result<(), TokenF
     }
 }
 
-/// The claims that [`judge_again`] and [`binding`] read: all that must be kept of a payload for them.
-pub(crate) const JUDGED_AGAIN: [&str; 4] = ["exp", "nbf", "sub", CONFIRMATION];
+/// The claims that [`judge_again`] and [`binding`] read of every token, beside those that its issuer names: all that must be
+/// kept of a payload for them.
+pub(crate) const JUDGED_AGAIN: [&str; 3] = ["exp", "nbf", CONFIRMATION];
 
-/// Judges claims that [`judge`] accepted before: of its checks only the one of `exp` and `nbf` depends on the time.
+/// Judges claims that [`judge`] accepted before. Of its checks the one of `exp` and `nbf` depends on the time, and the one of
+/// the audience on the rule.
 ///
 /// # Errors
-/// [`Denial::TokenExpired`] or [`Denial::TokenNotYetValid`].
-pub(crate) fn judge_again(
-    claims: &Object<'_>,
+/// The first fault.
+pub(crate) fn judge_again<'x>(
+    claims: &mut Object<'_>,
     issuer: &Issuer,
+    mut audiences: impl Iterator<Item = &'x Audiences>,
     now: UnixTime,
 ) -> Result<Subject, TokenFault> {
     time(claims, issuer, now).map_err(|denial| TokenStep::Time.fault(denial))?;
-    subject(claims).map_err(|denial| TokenStep::Claims.fault(denial))
+    audiences
+        .try_for_each(|accepted| audience(claims, &issuer.audience_claims, accepted))
+        .map_err(|denial| TokenStep::Audience.fault(denial))?;
+    subject(claims, issuer).map_err(|denial| TokenStep::Claims.fault(denial))
 }
 
-/// RFC 7519 section 4.1.2; always required here.
-fn subject(claims: &Object<'_>) -> Result<Subject, Denial> {
-    match claims.member("sub") {
-        Member::Absent | Member::Null => Err(Denial::ClaimMissing),
-        Member::String(sub) => Subject::new(&sub).ok_or(Denial::ClaimInvalid),
-        Member::Number(_) | Member::Strings(_) | Member::Other => Err(Denial::ClaimInvalid),
+/// The first of the issuer's subject claims that is a string with content. Always required here.
+fn subject(claims: &mut Object<'_>, issuer: &Issuer) -> Result<Subject, Denial> {
+    let mut fault = Denial::ClaimMissing;
+    for claim in &issuer.subject {
+        let raw = claim.of(claims);
+        match Member::of(raw) {
+            Member::Absent | Member::Null => {}
+            Member::String(text) if !text.is_empty() => {
+                let subject = Subject::new(&text).ok_or(Denial::ClaimInvalid)?;
+                if let Some(raw) = raw.filter(|_| claim.as_str() != SUBJECT) {
+                    claims.let_stand_for(SUBJECT, raw);
+                }
+                return Ok(subject);
+            }
+            _ => fault = Denial::ClaimInvalid,
+        }
+    }
+    Err(fault)
+}
+
+/// RFC 7519 section 4.1.2.
+const SUBJECT: &str = "sub";
+
+/// The time from `iat` (RFC 7519 section 4.1.6) to `exp`, where the issuer's tokens may live for a limited time only.
+fn lifetime(claims: &Object<'_>, issuer: &Issuer) -> Result<(), Denial> {
+    let Some(max_lifetime) = issuer.max_lifetime else { return Ok(()) };
+    match (claims.member("iat"), claims.member("exp")) {
+        (Member::Absent | Member::Null, _) => Err(Denial::ClaimMissing),
+        (Member::Number(iat), Member::Number(exp)) if exp - iat <= max_lifetime.as_secs_f64() => Ok(()),
+        _ => Err(Denial::ClaimInvalid),
     }
 }
 
@@ -193,16 +229,20 @@ fn time(claims: &Object<'_>, issuer: &Issuer, now: UnixTime) -> Result<(), Denia
     }
 }
 
-/// RFC 7519 section 4.1.3: one string, or an array of strings of which one is enough.
-fn audience(claims: &Object<'_>, audiences: &Audiences) -> Result<(), Denial> {
+/// RFC 7519 section 4.1.3: one string, or an array of strings of which one is enough. The same holds for other claims that
+/// issuers write the audience into; each must have one of these types if it is there.
+fn audience(claims: &Object<'_>, names: &[Claim], audiences: &Audiences) -> Result<(), Denial> {
     let Audiences::OneOf(accepted) = audiences else { return Ok(()) };
     let accepts = |aud: &str| accepted.iter().any(|audience| audience.0 == aud);
-    let is_accepted = match claims.member("aud") {
-        Member::Absent => false,
-        Member::String(aud) => accepts(&aud),
-        Member::Strings(auds) => auds.iter().any(|aud| accepts(aud)),
-        Member::Null | Member::Number(_) | Member::Other => return Err(Denial::ClaimInvalid),
-    };
+    let mut is_accepted = false;
+    for name in names {
+        is_accepted |= match Member::of(name.of(claims)) {
+            Member::Absent => false,
+            Member::String(aud) => accepts(&aud),
+            Member::Strings(auds) => auds.iter().any(|aud| accepts(aud)),
+            Member::Null | Member::Number(_) | Member::Other => return Err(Denial::ClaimInvalid),
+        };
+    }
     if is_accepted { Ok(()) } else { Err(Denial::AudienceMismatch) }
 }
 
@@ -212,7 +252,8 @@ mod tests {
 
     use super::*;
     use crate::domain::algorithm::Algorithm;
-    use crate::domain::issuer::{Audience, IssuerName};
+    use crate::domain::issuer::{Audience, IssuerName, Issuers};
+    use crate::domain::verify::ClaimsNeeded;
 
     const NOW: u64 = 1_000_000;
 
@@ -225,18 +266,34 @@ mod tests {
             name: IssuerName::new("i"),
             ids: vec![],
             audiences,
+            audience_claims: vec![Claim::new("aud").unwrap()],
+            subject: vec![Claim::new("sub").unwrap()],
             algorithms: vec![Algorithm::Rs256],
             require_kid: false,
             types: vec![],
             leeway: Duration::from_secs(30),
             bound_tokens: BoundTokens::Verify,
+            max_lifetime: None,
         };
-        let (claims, now) = (Object::parse(claims.as_bytes()).unwrap(), UnixTime::from_secs(NOW));
-        let judged = judge(&claims, &issuer, now);
-        if issuer.audiences == Audiences::NotChecked {
-            let kept = claims.subset_as_json(JUDGED_AGAIN.into_iter());
-            let again = judge_again(&Object::parse(kept.as_bytes()).unwrap(), &issuer, now);
+        judged_by(claims, &issuer)
+    }
+
+    fn judged_by(claims: &str, issuer: &Issuer) -> Result<String, TokenFault> {
+        let (mut claims, now) = (Object::parse(claims.as_bytes()).unwrap(), UnixTime::from_secs(NOW));
+        let judged = judge(&mut claims, issuer, std::iter::once(&issuer.audiences), now);
+        if judged.is_ok() || (issuer.audiences == Audiences::NotChecked && issuer.max_lifetime.is_none()) {
+            let issuers = Issuers::new(vec![issuer.clone()]);
+            let none = || std::iter::empty();
+            let ClaimsNeeded::Named(names) = ClaimsNeeded::of(&issuers, Some(none()), none(), true) else {
+                unreachable!()
+            };
+            let kept = claims.subset_as_json(names.iter().map(String::as_str));
+            let mut kept = Object::parse(kept.as_bytes()).unwrap();
+            let again = judge_again(&mut kept, issuer, std::iter::once(&issuer.audiences), now);
             assert_eq!(again, judged, "judged again by what is kept");
+            if judged.is_ok() {
+                assert_eq!(kept.raw("sub").map(RawValue::get), claims.raw("sub").map(RawValue::get));
+            }
         }
         judged.map(|subject| subject.0)
     }
@@ -313,6 +370,114 @@ mod tests {
             assert_eq!(judged(claims, audiences).as_deref(), Ok("u"), "{claims}");
         }
         assert_eq!(judged(r#"{"exp":1000001,"sub":"José, \"x\""}"#, &[]).as_deref(), Ok("José, \"x\""));
+    }
+
+    fn with(subject: &[&str], audience_claims: &[&str], max_lifetime: Option<u64>) -> Issuer {
+        let claims = |names: &[&str]| names.iter().filter_map(|name| Claim::new(name)).collect();
+        let audiences = match audience_claims {
+            [] => Audiences::NotChecked,
+            _ => Audiences::OneOf(["a", "b"].map(|aud| Audience(aud.to_owned())).to_vec()),
+        };
+        Issuer {
+            name: IssuerName::new("i"),
+            ids: vec![],
+            audiences,
+            audience_claims: claims(audience_claims),
+            subject: claims(subject),
+            algorithms: vec![Algorithm::Rs256],
+            require_kid: false,
+            types: vec![],
+            leeway: Duration::from_secs(30),
+            bound_tokens: BoundTokens::Verify,
+            max_lifetime: max_lifetime.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn the_subject_is_the_first_claim_with_content() {
+        let (missing, invalid) = (Err(Denial::ClaimMissing), Err(Denial::ClaimInvalid));
+        for (names, claims, want) in [
+            (&["sub"][..], r#""sub":"u""#, Ok("u")),
+            (&["sub", "client_id"], r#""sub":"u","client_id":"c""#, Ok("u")),
+            (&["sub", "client_id"], r#""sub":"","client_id":"c""#, Ok("c")),
+            (&["sub", "client_id"], r#""sub":null,"client_id":"c""#, Ok("c")),
+            (&["sub", "client_id"], r#""client_id":"\u0063""#, Ok("c")),
+            (&["sub", "client_id"], r#""sub":7,"client_id":"c""#, Ok("c")),
+            (&["sub", "client_id"], r#""sub":["u"],"client_id":"""#, invalid),
+            (&["sub", "client_id"], r#""sub":"","client_id":"""#, invalid),
+            (&["sub", "client_id"], r#""sub":"","client_id":null"#, invalid),
+            (&["sub", "client_id"], r#""sub":null"#, missing),
+            (&["sub", "client_id"], "", missing),
+            // A text that no header takes is not passed over.
+            (&["sub", "client_id"], r#""sub":"a\nb","client_id":"c""#, invalid),
+            (&["oid"], r#""sub":"u""#, missing),
+            (&["oid"], r#""sub":"u","oid":"o""#, Ok("o")),
+            (&["/user/id"], r#""sub":"u","user":{"id":"i"}"#, Ok("i")),
+            (&["/user/id", "sub"], r#""sub":"u","user":[]"#, Ok("u")),
+            (&["/user/id"], r#""sub":"u","user":{"id":7}"#, invalid),
+        ] {
+            let comma = if claims.is_empty() { "" } else { "," };
+            let got = judged_by(&format!(r#"{{"exp":1000001{comma}{claims}}}"#), &with(names, &[], None));
+            let got = got.map_err(|fault| fault.denial);
+            assert_eq!(got, want.map(str::to_owned), "{names:?} {claims}");
+        }
+    }
+
+    #[test]
+    fn the_subject_is_read_as_sub_and_the_payload_stays() {
+        let text = r#"{"exp":1000001,"oid":"o","sub":"u"}"#;
+        let mut claims = Object::parse(text.as_bytes()).unwrap();
+        let issuer = with(&["oid", "sub"], &[], None);
+        judge(&mut claims, &issuer, std::iter::empty(), UnixTime::from_secs(NOW)).unwrap();
+        assert_eq!(Claim::new("sub").unwrap().header_value(&claims), Ok(Some("o".to_owned())));
+        assert_eq!(Claim::new("/sub").unwrap().header_value(&claims), Ok(Some("o".to_owned())));
+        assert_eq!(claims.member("sub"), Member::String("o".into()));
+        assert_eq!(claims.to_json().unwrap().to_string(), text);
+        assert_eq!(claims.subset_as_json(claims.names()), text);
+    }
+
+    #[test]
+    fn one_match_in_any_audience_claim_is_enough() {
+        let (mismatch, invalid) = (Err(Denial::AudienceMismatch), Err(Denial::ClaimInvalid));
+        let names = &["aud", "client_id", "/realm/azp"];
+        for (claims, want) in [
+            (r#""aud":"a""#, Ok(())),
+            (r#""aud":"x","client_id":"b""#, Ok(())),
+            (r#""aud":["x","y"],"realm":{"azp":["b"]}"#, Ok(())),
+            (r#""client_id":"b""#, Ok(())),
+            (r#""aud":"x","client_id":"y""#, mismatch),
+            (r#""azp":"a""#, mismatch),
+            (r#""x":1"#, mismatch),
+            (r#""aud":"a","client_id":7"#, invalid),
+            (r#""aud":"x","client_id":null"#, invalid),
+            (r#""aud":{"a":"a"},"client_id":"a""#, invalid),
+            (r#""realm":{"azp":["a",1]}"#, invalid),
+        ] {
+            let got =
+                judged_by(&format!(r#"{{"exp":1000001,"sub":"u",{claims}}}"#), &with(&["sub"], names, None));
+            assert_eq!(got.map(drop).map_err(|fault| fault.denial), want, "{claims}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_is_at_most_so_long() {
+        let (missing, invalid) = (Err(Denial::ClaimMissing), Err(Denial::ClaimInvalid));
+        for (iat, want) in [
+            (r#","iat":1000001"#, Ok(())),
+            (r#","iat":999941"#, Ok(())),
+            (r#","iat":999940.5"#, invalid),
+            (r#","iat":0"#, invalid),
+            (r#","iat":2000000"#, Ok(())),
+            ("", missing),
+            (r#","iat":null"#, missing),
+            (r#","iat":"999999""#, invalid),
+            (r#","iat":[1000001]"#, invalid),
+            (r#","iat":1e999"#, invalid),
+        ] {
+            let got =
+                judged_by(&format!(r#"{{"exp":1000001,"sub":"u"{iat}}}"#), &with(&["sub"], &[], Some(60)));
+            assert_eq!(got.map(drop).map_err(|fault| fault.denial), want, "{iat}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use crate::domain::algorithm::Algorithm;
+use crate::domain::claims::Claim;
 
 /// The name of an issuer in the configuration, which logs and metrics use. Not its `iss`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +65,10 @@ pub struct Issuer {
     /// The `iss` values that are this issuer.
     pub ids: Vec<IssuerId>,
     pub audiences: Audiences,
+    /// The claims in which the audiences are looked for: one match in any of them is enough. Never empty.
+    pub audience_claims: Vec<Claim>,
+    /// The claims that may be the subject: the first that is a string with content is. Never empty.
+    pub subject: Vec<Claim>,
     pub algorithms: Vec<Algorithm>,
     /// Whether a token must have a `kid`.
     pub require_kid: bool,
@@ -72,9 +77,17 @@ pub struct Issuer {
     /// Tolerance for `exp` and `nbf`.
     pub leeway: Duration,
     pub bound_tokens: BoundTokens,
+    /// The longest time from `iat` to `exp`; with it `iat` is required.
+    pub max_lifetime: Option<Duration>,
 }
 
 impl Issuer {
+    /// The claims of RFC 7519 section 4.1.3 and 4.1.2 alone: `aud` for the audience, `sub` for the subject.
+    #[must_use]
+    pub fn registered_claims() -> [Vec<Claim>; 2] {
+        ["aud", "sub"].map(|name| Claim::new(name).into_iter().collect())
+    }
+
     /// Whether `typ` is accepted: any case, `application/` dropped (RFC 7515 section 4.1.9).
     #[must_use]
     pub fn accepts_type(&self, typ: &str) -> bool {
@@ -103,6 +116,11 @@ impl Issuers {
     #[must_use]
     pub(crate) fn get(&self, iss: &str) -> Option<&Issuer> {
         self.by_id.get(iss).and_then(|at| self.all.get(*at))
+    }
+
+    /// In the configuration's order.
+    pub(crate) fn all(&self) -> &[Issuer] {
+        &self.all
     }
 
     /// The place of an issuer in the configuration's order.

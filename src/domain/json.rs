@@ -14,7 +14,11 @@ mod value;
 pub(crate) use value::{Json, Shallow};
 
 /// The members of one JSON object, sorted by name. Values stay raw text until [`Object::member`] parses one.
-pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Object<'a> {
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// A value that is read under this name instead of the member's own.
+    stand_in: Option<(&'static str, &'a RawValue)>,
+}
 
 /// The bytes are not one JSON object with unique members in well-formed UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +53,7 @@ impl<'a> Object<'a> {
     /// broken UTF-8 or escapes, nesting deeper than the parser's 128 levels.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
         let object = Self::parse_shallow(bytes)?;
-        if object.0.iter().all(|(_, value)| well_formed(value)) { Ok(object) } else { Err(NotAnObject) }
+        if object.members.iter().all(|(_, value)| well_formed(value)) { Ok(object) } else { Err(NotAnObject) }
     }
 
     /// Parses one object, but does not look inside its members for doubled members or broken escapes.
@@ -57,25 +61,38 @@ impl<'a> Object<'a> {
     /// # Errors
     /// [`NotAnObject`] as [`Object::parse`], for the object's own members only.
     pub(crate) fn parse_shallow(bytes: &'a [u8]) -> Result<Self, NotAnObject> {
-        let Self(mut members) = serde_json::from_slice(bytes).map_err(|_| NotAnObject)?;
+        let Self { mut members, .. } = serde_json::from_slice(bytes).map_err(|_| NotAnObject)?;
         // Sorted: the search for doubled members in a payload of n members then takes n log n comparisons, not n
         // squared.
         members.sort_by(|(a, _), (b, _)| a.cmp(b));
         let doubled = members.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
-        if doubled { Err(NotAnObject) } else { Ok(Self(members)) }
+        if doubled { Err(NotAnObject) } else { Ok(Self { members, stand_in: None }) }
+    }
+
+    /// From now on this value is read under the name. The object as a whole stays as it is.
+    pub(crate) const fn let_stand_for(&mut self, name: &'static str, value: &'a RawValue) {
+        self.stand_in = Some((name, value));
     }
 
     #[must_use]
     pub(crate) fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        let at = self.0.binary_search_by(|(key, _)| key.as_ref().cmp(name)).ok()?;
-        self.0.get(at).map(|(_, value)| *value)
+        match self.stand_in {
+            Some((stands_for, value)) if stands_for == name => Some(value),
+            _ => self.own(name),
+        }
+    }
+
+    /// The member itself, whatever stands for it.
+    fn own(&self, name: &str) -> Option<&'a RawValue> {
+        let at = self.members.binary_search_by(|(key, _)| key.as_ref().cmp(name)).ok()?;
+        self.members.get(at).map(|(_, value)| *value)
     }
 
     /// An object with these members only, as JSON text without spaces.
     pub(crate) fn subset_as_json<'n>(&self, names: impl Iterator<Item = &'n str>) -> String {
         let mut text = String::from("{");
         for name in names {
-            if let Some(value) = self.raw(name) {
+            if let Some(value) = self.own(name) {
                 let comma = if text.len() > 1 { "," } else { "" };
                 // Names are escaped as JSON strings; the raw value is the token's own text.
                 text.push_str(&format!("{comma}{}:{}", serde_json::Value::from(name), value.get()));
@@ -90,12 +107,12 @@ impl<'a> Object<'a> {
         let member = |(name, value): &(Cow<'a, str>, &'a RawValue)| {
             Some((name.clone().into_owned(), Json::of(value, MAX_DEPTH)?))
         };
-        self.0.iter().map(member).collect::<Option<_>>().map(Json::Object)
+        self.members.iter().map(member).collect::<Option<_>>().map(Json::Object)
     }
 
     /// The names of its members.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| &**name)
+        self.members.iter().map(|(name, _)| &**name)
     }
 
     #[must_use]
@@ -105,18 +122,25 @@ impl<'a> Object<'a> {
 
     #[must_use]
     pub(crate) fn member(&self, name: &str) -> Member<'a> {
-        let Some(text) = self.raw(name).map(RawValue::get) else { return Member::Absent };
+        Member::of(self.raw(name))
+    }
+}
+
+impl<'a> Member<'a> {
+    /// The value of this text; [`Member::Absent`] if there is none.
+    pub(crate) fn of(raw: Option<&'a RawValue>) -> Self {
+        let Some(text) = raw.map(RawValue::get) else { return Self::Absent };
         match text.as_bytes().first() {
-            Some(b'n') => Member::Null,
-            Some(b'"') => serde_json::from_str(text).map_or(Member::Other, |Text(s)| Member::String(s)),
-            Some(b'[') => serde_json::from_str::<Vec<Text<'a>>>(text).map_or(Member::Other, |items| {
-                Member::Strings(items.into_iter().map(|Text(item)| item).collect())
+            Some(b'n') => Self::Null,
+            Some(b'"') => serde_json::from_str(text).map_or(Self::Other, |Text(s)| Self::String(s)),
+            Some(b'[') => serde_json::from_str::<Vec<Text<'a>>>(text).map_or(Self::Other, |items| {
+                Self::Strings(items.into_iter().map(|Text(item)| item).collect())
             }),
             Some(b'-' | b'0'..=b'9') => match text.parse::<f64>() {
-                Ok(number) if number.is_finite() => Member::Number(number),
-                _ => Member::Other,
+                Ok(number) if number.is_finite() => Self::Number(number),
+                _ => Self::Other,
             },
-            _ => Member::Other,
+            _ => Self::Other,
         }
     }
 }
@@ -200,7 +224,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                 while let Some((Text(name), value)) = map.next_entry()? {
                     members.push((name, value));
                 }
-                Ok(Object(members))
+                Ok(Object { members, stand_in: None })
             }
         }
         deserializer.deserialize_map(Members)

@@ -48,6 +48,7 @@ struct LooksAt {
     hosts: bool,
     paths: bool,
     methods: bool,
+    audiences: bool,
     capitals: bool,
     trailing_slashes: bool,
     /// Whether a pattern of a host names a port.
@@ -81,6 +82,7 @@ impl Policy {
             ports: rules.iter().any(Rule::names_a_port),
             levels: patterns().any(PathPattern::has_levels),
             methods: rules.iter().any(|rule| rule.methods.is_some()),
+            audiences: rules.iter().any(|rule| rule.audiences.is_some()),
             capitals: ignored.case && differs(Ignored { case: true, ..Ignored::NOTHING }),
             trailing_slashes: ignored.trailing_slash
                 && differs(Ignored { trailing_slash: true, ..Ignored::NOTHING }),
@@ -97,6 +99,11 @@ impl Policy {
     /// Whether any rule looks at the method.
     pub(crate) const fn looks_at_methods(&self) -> bool {
         self.looks_at.methods
+    }
+
+    /// Whether a rule has audiences of its own.
+    pub(crate) const fn has_audiences(&self) -> bool {
+        self.looks_at.audiences
     }
 
     /// The claims that rules ask for.

@@ -7,7 +7,7 @@ use crate::domain::algorithm::Algorithm;
 use crate::domain::claims::{self, Claim, Subject};
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
-use crate::domain::issuer::{Issuer, Issuers};
+use crate::domain::issuer::{Audiences, Issuer, Issuers};
 use crate::domain::json::{Member, Object};
 use crate::domain::key_set::{Generation, KeySet};
 use crate::domain::token::Segments;
@@ -33,6 +33,15 @@ impl<'a> Unverified<'a> {
         Ok(Self { segments, header, claims, kid })
     }
 
+    /// Whom the token claims to be from, if it says so.
+    #[must_use]
+    pub(crate) fn iss(&self) -> Option<Cow<'a, str>> {
+        match self.claims.member("iss") {
+            Member::String(iss) => Some(iss),
+            _ => None,
+        }
+    }
+
     /// Finds the issuer by `iss` alone and checks the header by the issuer's rules: `crit`, `iss`, `alg`,
     /// `typ`, `kid`, in this order.
     ///
@@ -42,10 +51,7 @@ impl<'a> Unverified<'a> {
         if self.header.has("crit") {
             return Err(TokenStep::Crit.fault(Denial::CriticalHeader));
         }
-        let issuer = match self.claims.member("iss") {
-            Member::String(iss) => issuers.get(&iss),
-            _ => None,
-        };
+        let issuer = self.iss().and_then(|iss| issuers.get(&iss));
         let issuer = issuer.ok_or(TokenStep::Iss.fault(Denial::IssuerUnknown))?;
         let algorithm = algorithm(&self.header, issuer)?;
         match self.header.member("typ") {
@@ -92,11 +98,17 @@ impl<'a, 'i> Addressed<'a, 'i> {
     /// Verifies the signature, then judges the claims.
     ///
     /// # Errors
-    /// The first fault: key, signature, `exp` and `nbf`, `aud`, `sub`.
-    pub(crate) fn verify(self, keys: &KeySet, now: UnixTime) -> Result<Verified<'a, 'i>, TokenFault> {
+    /// The first fault: key, signature, `exp` and `nbf`, the audience, which must be among each of these, the subject.
+    pub(crate) fn verify<'x>(
+        self,
+        keys: &KeySet,
+        audiences: impl Iterator<Item = &'x Audiences>,
+        now: UnixTime,
+    ) -> Result<Verified<'a, 'i>, TokenFault> {
         signature(self.token.segments, self.kid(), self.algorithm, keys)?;
-        let subject = claims::judge(&self.token.claims, self.issuer, now)?;
-        Ok(Verified { issuer: self.issuer, subject, claims: self.token.claims })
+        let mut claims = self.token.claims;
+        let subject = claims::judge(&mut claims, self.issuer, audiences, now)?;
+        Ok(Verified { issuer: self.issuer, subject, claims })
     }
 }
 
@@ -133,16 +145,23 @@ pub(crate) enum ClaimsNeeded {
 }
 
 impl ClaimsNeeded {
-    /// Those of the identity (`None`: all) and of the rules, and those that [`claims::judge_again`] reads.
+    /// Those of the identity (`None`: all) and of the rules, and those that [`claims::judge_again`] reads; of the audience only
+    /// if rules ask for it.
     #[must_use]
     pub(crate) fn of<'c>(
+        issuers: &'c Issuers,
         identity: Option<impl Iterator<Item = &'c Claim>>,
         rules: impl Iterator<Item = &'c Claim>,
+        audiences: bool,
     ) -> Self {
         let Some(identity) = identity else { return Self::All };
         let always = claims::JUDGED_AGAIN.into_iter();
-        let mut names: Vec<_> =
-            always.chain(identity.chain(rules).map(Claim::member)).map(str::to_owned).collect();
+        let of_issuers = issuers.all().iter().flat_map(|issuer| {
+            let audience_claims = issuer.audience_claims.iter().filter(|_| audiences);
+            issuer.subject.iter().chain(audience_claims)
+        });
+        let claims = identity.chain(rules).chain(of_issuers).map(Claim::member);
+        let mut names: Vec<_> = always.chain(claims).map(str::to_owned).collect();
         names.sort_unstable();
         names.dedup();
         Self::Named(names)
@@ -187,19 +206,20 @@ impl CachedToken {
         issuers.at_position(self.issuer_position)
     }
 
-    /// Judges the claims again that time can change. `None` if the key set that verified the token is no longer the
+    /// Judges the claims again that time or the rule can change. `None` if the key set that verified the token is no longer the
     /// issuer's current one: a key may have been withdrawn, so the whole token must be verified again.
-    pub(crate) fn judge_again<'a, 'i>(
+    pub(crate) fn judge_again<'a, 'i, 'x>(
         &'a self,
         issuer: &'i Issuer,
         current: Generation,
+        audiences: impl Iterator<Item = &'x Audiences>,
         now: UnixTime,
     ) -> Option<Result<Verified<'a, 'i>, TokenFault>> {
         if current != self.verified_by {
             return None;
         }
-        let claims = Object::parse(self.claims.as_bytes()).ok()?;
-        let subject = claims::judge_again(&claims, issuer, now);
+        let mut claims = Object::parse(self.claims.as_bytes()).ok()?;
+        let subject = claims::judge_again(&mut claims, issuer, audiences, now);
         Some(subject.map(|subject| Verified { issuer, subject, claims }))
     }
 }

@@ -82,7 +82,7 @@ impl CheckSteps {
         let wording = Wording { realm: "bench".to_owned(), reasons: true };
         let (cache, answers) = (TokenCache::new(100), Answers::new(&wording, identity));
         let digest = cache.digest_of(Token::new(token.as_bytes())).expect("a cache");
-        let claims_needed = ClaimsNeeded::of(identity.claims(), std::iter::empty());
+        let claims_needed = ClaimsNeeded::of(issuers, identity.claims(), std::iter::empty(), false);
         let grant = verified(token, issuers, &keys, now, |verified| {
             cache.put(digest, verified.to_cached(&keys, issuers, &claims_needed).expect("a small token"));
             Grant::to(verified, identity).expect("an identity")
@@ -104,7 +104,7 @@ impl CheckSteps {
                 let cached = self.cache.get(&self.digest).expect("it is there");
                 let issuer = cached.issuer(self.issuers).expect("an issuer");
                 let verified = cached
-                    .judge_again(issuer, self.keys.generation(), self.now)
+                    .judge_again(issuer, self.keys.generation(), std::iter::empty(), self.now)
                     .expect("its key")
                     .expect("its time");
                 Grant::to(&verified, self.identity).expect("an identity").headers().set.len()
@@ -132,5 +132,6 @@ fn verified<'i, T>(
 ) -> T {
     let segments = Token::new(token.as_bytes()).split(8192).expect("a token");
     let addressed = Unverified::peek(&segments).and_then(|it| it.address(issuers)).expect("an issuer");
-    then(&addressed.verify(keys, now).expect("a good token"))
+    let audiences = std::iter::once(&addressed.issuer().audiences);
+    then(&addressed.verify(keys, audiences, now).expect("a good token"))
 }

@@ -1,12 +1,102 @@
 //! Where a token may stand in a request, in which form, and whose signature counts.
 
 use passage_authz::domain::algorithm::Algorithm;
-use passage_authz::testing::{FakeIssuer, SigningKey, tampered};
-use serde_json::json;
+use passage_authz::domain::clock::{Clock, UnixTime};
+use passage_authz::testing::{FakeIssuer, SigningKey, jwks, tampered};
+use serde_json::{Value, json};
 
 use crate::support::attacks::{RULES, ask};
-use crate::support::fixtures::{APP, good, inline, key, passage};
+use crate::support::fixtures::{APP, USER, good, inline, key, passage};
 use crate::support::{Service, header_map_request};
+
+/// Access tokens of Cognito, of Keycloak 25 and of services: the audience and the subject stand in other claims. What is then
+/// read as `sub` is the subject, everywhere, of a token that is verified and of one that is remembered.
+#[tokio::test]
+async fn subjects_and_audiences_in_other_claims() {
+    let keys = jwks(&[&key()]);
+    let config = format!(
+        "issuers:\n\
+         - {{name: app, issuer: app1, audiences: [shop], audience_claims: [aud, client_id, azp], subject: [sub, client_id], \
+           max_lifetime: 1h, keys: {{inline: {keys}}}}}\n\
+         identity: {{headers: {{x-passage-user-id: sub, x-payload: {{claim: '', as: json}}}}, metadata: [iss, sub]}}\n\
+         rules: [{{name: robots, match: {{paths: [/robots]}}, require: {{claims: {{sub: shop}}}}}}]\n"
+    );
+    let clock = Clock::stepped(UnixTime::from_secs(1_800_000_000));
+    let service = Service::start_at(&config, clock).await;
+    service.until_ready().await;
+    type Edit = fn(&mut Value);
+    let rows: [(&str, Edit, &str); 9] = [
+        ("/", |c| (c["aud"], c["sub"]) = (json!("shop"), json!("ann")), "ann"),
+        ("/", |c| (c["aud"], c["azp"], c["sub"]) = (json!("account"), json!("shop"), json!("ann")), "ann"),
+        ("/", |c| (c["client_id"], c["sub"]) = (json!("shop"), json!("")), "shop"),
+        ("/robots", |c| (c["client_id"], c["sub"]) = (json!("shop"), Value::Null), "shop"),
+        ("/robots", |c| (c["client_id"], c["sub"]) = (json!("shop"), json!("ann")), "claims_insufficient"),
+        ("/", |c| (c["client_id"], c["sub"]) = (json!("other"), json!("ann")), "audience_mismatch"),
+        ("/", |c| (c["client_id"], c["sub"]) = (json!(["shop", 7]), json!("ann")), "claim_invalid"),
+        ("/", |c| (c["azp"], c["sub"]) = (json!("shop"), Value::Null), "claim_missing"),
+        (
+            "/",
+            |c| (c["aud"], c["sub"], c["exp"]) = (json!("shop"), json!("ann"), json!(1_800_003_601)),
+            "claim_invalid",
+        ),
+    ];
+    for (path, edit, want) in rows {
+        let token = key().mint("app1", |_, claims| {
+            (claims["iat"], claims["exp"]) = (json!(1_800_000_000), json!(1_800_003_600));
+            edit(claims);
+        });
+        for round in ["verified", "remembered"] {
+            let bearer = format!("Bearer {token}");
+            let request = header_map_request("GET", "a.example", path, &[("authorization", &bearer)]);
+            let answer = service.send(request).await;
+            let got = if answer.http == 200 { answer.header(USER).unwrap() } else { answer.code() };
+            assert_eq!(got, want, "{path} {round}");
+            if answer.http == 200 {
+                assert!(answer.metadata.iter().any(|(name, value)| name == "sub" && value.contains(want)));
+                let payload: Value = serde_json::from_str(answer.header("x-payload").unwrap()).unwrap();
+                assert_ne!(payload["sub"] == json!("ann"), want == "shop", "the payload is the token's own");
+            }
+        }
+    }
+    assert!(service.end().await.is_ok());
+}
+
+/// A rule's audiences hold instead of the issuer's, and a token that was good under one rule is judged again under another.
+#[tokio::test]
+async fn audiences_of_a_rule() {
+    let keys = jwks(&[&key()]);
+    let config = format!(
+        "issuers: [{{name: app, issuer: app1, audiences: [shop], keys: {{inline: {keys}}}}}]\n\
+         rules:\n\
+         - {{name: api, match: {{paths: ['/api/*']}}, audiences: [api]}}\n\
+         - {{name: both, match: {{paths: ['/both/*']}}, audiences: [api, shop]}}\n\
+         - {{name: maybe, match: {{paths: ['/maybe/*']}}, access: optional, audiences: [api]}}\n"
+    );
+    let service = Service::ready(&config).await;
+    let token = |aud: Value| key().mint("app1", |_, claims| claims["aud"] = aud);
+    let tokens =
+        [token(json!("shop")), token(json!("api")), token(json!(["shop", "api"])), token(Value::Null)];
+    let mismatch = "audience_mismatch";
+    for _ in 0..2 {
+        for (path, want) in [
+            ("/", ["allowed", mismatch, "allowed", "claim_invalid"]),
+            ("/api/x", [mismatch, "allowed", "allowed", "claim_invalid"]),
+            ("/both/x", ["allowed", "allowed", "allowed", "claim_invalid"]),
+            ("/maybe/x", [mismatch, "allowed", "allowed", "claim_invalid"]),
+            // One reading falls under each of two rules, so both audiences are asked for.
+            ("/api/..%2fx", [mismatch, mismatch, "allowed", "claim_invalid"]),
+        ] {
+            for (token, want) in tokens.iter().zip(want) {
+                let bearer = format!("Bearer {token}");
+                let request = header_map_request("GET", "a.example", path, &[("authorization", &bearer)]);
+                assert_eq!(service.send(request).await.code(), want, "{path}");
+            }
+            let none = service.send(header_map_request("GET", "a.example", path, &[])).await;
+            assert_eq!(none.code(), if path == "/maybe/x" { "allowed" } else { "token_missing" }, "{path}");
+        }
+    }
+    assert!(service.end().await.is_ok());
+}
 
 #[tokio::test]
 async fn tokens_in_odd_places_and_odd_forms() {
@@ -117,7 +207,7 @@ async fn both_names_of_ed25519() {
     for configured in ["EdDSA", "Ed25519"] {
         for of_key in [None, Some("EdDSA"), Some("Ed25519")] {
             let mut jwk = key.jwk();
-            jwk["alg"] = of_key.map_or(serde_json::Value::Null, Into::into);
+            jwk["alg"] = of_key.map_or(Value::Null, Into::into);
             let keys = json!({"keys": [jwk]});
             let text = format!(
                 "issuers: [{{name: i, issuer: i, audiences: [], algorithms: [{configured}], keys: {{inline: {keys}}}}}]"

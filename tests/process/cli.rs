@@ -176,6 +176,48 @@ fn verify_speaks_json_and_names_every_fault() {
     }
 }
 
+/// What a person cannot see in a token that was copied from somewhere, or is of another kind than they think.
+#[test]
+fn verify_says_what_is_wrong_with_a_token() {
+    let keys = jwks(&[&key()]);
+    let file = file(&format!(
+        "issuers: [{{name: a, issuer: app1, audiences: [api], audience_claims: [aud, azp], keys: {{inline: {keys}}}}}]"
+    ));
+    let path = file.path().to_str().unwrap();
+    let good = key().mint(APP, |_, claims| claims["aud"] = json!("api"));
+    let of_graph = key().mint(APP, |header, _| header["nonce"] = json!("x"));
+    let claims = r#"{"iss":"app1","sub":"u","exp":4000000000,"aud":"api","sub":"v"}"#;
+    for (token, want) in [
+        (good.clone(), None),
+        (format!("Bearer {good}"), Some("Bearer is the scheme of the credentials")),
+        (format!("\"{good}\""), Some("it stands in quotes")),
+        (format!("psg_auth_token={good}"), Some("psg_auth_token= is the name of a cookie")),
+        (good.replace('.', "=."), Some("its header is padded with =")),
+        (key().sign_text(r#"{"alg":"RS256","kid":"k1"}"#, claims), Some("the member \"sub\" twice")),
+        (tampered(&of_graph), Some("its header has a nonce: Microsoft")),
+        (key().mint("app2", |_, _| {}), Some("iss is \"app2\"; configured: \"app1\"")),
+        (
+            key().mint(APP, |_, claims| claims["aud"] = json!(["web", 1])),
+            Some("aud is [\"web\",1], azp is absent; accepted: \"api\""),
+        ),
+    ] {
+        let text = run(&["verify", "--config", path, "-"], &token).stdout;
+        let json: Value =
+            serde_json::from_str(&run(&["verify", "--config", path, "--output", "json", "-"], &token).stdout)
+                .unwrap();
+        assert_eq!(json["verdict"] == "allow", want.is_none());
+        match want {
+            Some(want) => {
+                assert!(text.contains(want), "{want}: {text}");
+                assert!(json["hint"].as_str().unwrap().contains(want));
+            }
+            None => assert_eq!(json["hint"], Value::Null),
+        }
+        let signature = good.rsplit('.').next().unwrap();
+        assert!(!text.contains(signature), "{text}");
+    }
+}
+
 #[test]
 fn verify_prints_numbers_with_their_digits_and_members_in_their_order() {
     let file = file(&inline(""));

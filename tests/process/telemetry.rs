@@ -60,6 +60,43 @@ async fn a_denial_is_one_line_and_an_allow_is_none_unless_wanted() {
     }
 }
 
+/// Which issuer a refused token names is what an operator needs to know. It is the client's text: short, on one line, without
+/// a token in it.
+#[tokio::test]
+async fn the_log_names_the_iss_that_is_not_configured() {
+    let running = Running::start(&inline(""), "info").await;
+    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let secret = good();
+    let long = format!("https://{}", "a".repeat(1000));
+    let with_token = format!("https://x.example/{secret}");
+    let rows = [
+        ("https://login.example.com/", Some("https://login.example.com/")),
+        ("a\nb", Some("a\nb")),
+        (long.as_str(), Some(&long[..256])),
+        (with_token.as_str(), Some("https://x.example/[token]")),
+    ];
+    for (iss, _) in rows {
+        let bearer = bearer(&key().mint(iss, |_, _| {}));
+        let request = header_map_request("GET", "shop.example", "/", &[("authorization", &bearer)]);
+        let answer = Answer::from(client.clone().check(request).await.unwrap().into_inner());
+        assert_eq!(answer.code(), "issuer_unknown");
+    }
+    let expired = key().mint("app1", |_, claims| claims["exp"] = json!(1));
+    let request = header_map_request("GET", "shop.example", "/", &[("authorization", &bearer(&expired))]);
+    client.clone().check(request).await.unwrap();
+    running.signal("-TERM").await;
+    let (_, said) = running.end().await;
+    let decisions: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|event: &Value| event["message"] == "decision")
+        .collect();
+    assert_eq!(decisions.len(), rows.len() + 1, "one line each: {said}");
+    for (event, want) in decisions.iter().zip(rows.map(|(_, want)| want).into_iter().chain([None])) {
+        assert_eq!(event["iss"].as_str(), want, "{event}");
+    }
+}
+
 #[tokio::test]
 async fn an_outage_is_two_lines_of_log_however_long() {
     let issuer = FakeIssuer::start(Behavior::Reset).await;

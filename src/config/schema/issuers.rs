@@ -11,6 +11,7 @@ use super::super::{IssuerConfig, KeySource, Refresh, WebAccess};
 use super::key_sources::{self, certificates, fetchable};
 use super::shapes::{HOUR, MILLISECOND, SECOND, choice};
 use crate::domain::algorithm::Algorithm;
+use crate::domain::claims::Claim;
 use crate::domain::issuer::{Audience, Audiences, BoundTokens, Issuer, IssuerId, IssuerName, PassageApp};
 
 /// Two issuers may share neither `iss` (it decides which issuer's rules hold for a token) nor name (rules and
@@ -59,6 +60,16 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
 
     let ids = ids(&table.at("issuer"), is_app, app_ids);
     let audiences = audiences(&table.at("audiences"), is_app);
+    let [registered_audience, registered_subject] = Issuer::registered_claims();
+    let audience_claims_place = table.at("audience_claims");
+    if audience_claims_place.is_written() && audiences == Audiences::NotChecked {
+        let problem = "is never looked at: audiences is empty, so no audience is checked";
+        audience_claims_place.fault(problem, "audience_claims beside audiences");
+    }
+    let audience_claims = claims(&audience_claims_place).unwrap_or(registered_audience);
+    let subject_place = table.at("subject");
+    let subject = claims(&subject_place).unwrap_or(registered_subject);
+    subject.iter().for_each(|claim| warnings::subject(&subject_place, claim.as_str()));
     let algorithms = algorithms(&table.at("algorithms"));
     let types = types(&table.at("types"));
     let keys_place = table.at("keys");
@@ -74,9 +85,25 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
         Some("ignore") => BoundTokens::Ignore,
         _ => BoundTokens::Verify,
     };
+    let max_lifetime_place = table.at("max_lifetime");
+    let max_lifetime = max_lifetime_place
+        .is_set()
+        .then(|| max_lifetime_place.duration(SECOND..=HOUR * 24 * 3660, HOUR * 24 * 3660));
     let refresh = table.at("refresh").table(refresh);
     let (name, ids) = (name?, ids?);
-    let issuer = Issuer { name, ids, audiences, algorithms, require_kid, types, leeway, bound_tokens };
+    let issuer = Issuer {
+        name,
+        ids,
+        audiences,
+        audience_claims,
+        subject,
+        algorithms,
+        require_kid,
+        types,
+        leeway,
+        bound_tokens,
+        max_lifetime,
+    };
     Some(IssuerConfig { issuer, keys: keys?, refresh })
 }
 
@@ -139,6 +166,16 @@ fn audiences(place: &Place<'_>, is_app: bool) -> Audiences {
         return Audiences::NotChecked;
     }
     Audiences::OneOf(list.into_iter().map(Audience).collect())
+}
+
+/// One claim or a list of them; `None` if nothing is written.
+fn claims(place: &Place<'_>) -> Option<Vec<Claim>> {
+    let accepted = "the name of a claim, a JSON Pointer to one, or a list of them";
+    let items = place.list_or_one(accepted)?;
+    if items.is_empty() {
+        place.fault("is empty", accepted);
+    }
+    Some(items.iter().filter_map(|item| item.parsed(accepted, Claim::new)).collect())
 }
 
 fn algorithms(place: &Place<'_>) -> Vec<Algorithm> {

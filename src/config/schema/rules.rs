@@ -4,7 +4,7 @@ use super::super::place::{Place, Table};
 use super::super::warnings;
 use super::demands;
 use super::shapes::{choice, http_token};
-use crate::domain::issuer::IssuerName;
+use crate::domain::issuer::{Audience, Audiences, IssuerName};
 use crate::domain::policy::{Access, HostPattern, Ignored, PathPattern, Requirement, Rule};
 
 /// Each name once, since a proxy may choose a rule by name; each required issuer among the configured ones.
@@ -47,13 +47,20 @@ fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule
         Some("deny") => Access::Deny,
         _ => Access::Required,
     };
+    let audiences_place = table.at("audiences");
+    let accepted = "a list of audiences, such as [https://api.example.com]";
+    let audiences = narrowing_list(&audiences_place, accepted, |item, text| {
+        warnings::exact(item, text);
+        Some(Audience(text.to_owned()))
+    });
+    let audiences = audiences.map(Audiences::OneOf);
     let require_place = table.at("require");
     let require = require_place.table(|require| requirement(require, issuers));
     warnings::requirement(&require_place, &require, issuers);
-    if !require.is_empty() && matches!(access, Access::Public | Access::Deny) {
+    if (!require.is_empty() || audiences.is_some()) && matches!(access, Access::Public | Access::Deny) {
         item.fault(
             "asks something of a token that it never looks at",
-            "require with access required, optional or lenient",
+            "require and audiences with access required, optional or lenient",
         );
     }
     let shadow_place = table.at("shadow");
@@ -61,7 +68,7 @@ fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule
     if shadow {
         warnings::rule_in_shadow(&shadow_place, &name, access);
     }
-    Rule { name, hosts, paths, methods, access, require, shadow }
+    Rule { name, hosts, paths, methods, access, audiences, require, shadow }
 }
 
 fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requirement {

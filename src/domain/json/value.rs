@@ -58,7 +58,7 @@ impl Json {
         }
         if text.starts_with('{') {
             // Not `Shallow::of`, which sorts the members.
-            let Object(members) = serde_json::from_str(text).ok()?;
+            let Object { members, .. } = serde_json::from_str(text).ok()?;
             let read = members.into_iter().map(|(name, value)| Some((name.into_owned(), inner(value)?)));
             return read.collect::<Option<_>>().map(Self::Object);
         }

@@ -1,7 +1,7 @@
 //! One rule: what it matches, what it lets through, and what it asks of a verified token.
 
 use crate::domain::denial::Denial;
-use crate::domain::issuer::IssuerName;
+use crate::domain::issuer::{Audiences, IssuerName};
 use crate::domain::policy::demand::ClaimDemand;
 use crate::domain::policy::pattern::{HostPattern, Ignored, PathPattern};
 use crate::domain::verify::Verified;
@@ -34,6 +34,8 @@ pub(crate) struct Rule {
     /// In capitals; `None` matches any method. Never empty.
     pub(crate) methods: Option<Vec<String>>,
     pub(crate) access: Access,
+    /// Of a token; `None`: those of its issuer.
+    pub(crate) audiences: Option<Audiences>,
     pub(crate) require: Requirement,
     /// Whether its denials are counted and logged, but let through.
     pub(crate) shadow: bool,
@@ -51,7 +53,7 @@ pub(crate) struct Requirement {
 impl Rule {
     /// Whether it turns requests away that a token alone would let through.
     pub(crate) fn restricts(&self) -> bool {
-        self.access == Access::Deny || !self.require.is_empty()
+        self.access == Access::Deny || !self.require.is_empty() || self.audiences.is_some()
     }
 
     /// Whether one of its hosts is written with a port.

@@ -2,6 +2,7 @@
 
 use super::rule::{Access, Rule};
 use crate::domain::denial::Denial;
+use crate::domain::issuer::{Audiences, Issuer};
 use crate::domain::verify::Verified;
 
 /// The rules that a request must satisfy, never none: the rule of each reading.
@@ -51,6 +52,11 @@ impl<'p> Selection<'p> {
     /// Whether a token that is not good is as none.
     pub(crate) fn ignores_bad_tokens(&self) -> bool {
         self.access() == Access::Lenient && self.allows_anonymous()
+    }
+
+    /// What the audience of a token of this issuer must be among: for each rule its own, or the issuer's.
+    pub(crate) fn audiences(&self, issuer: &'p Issuer) -> impl Iterator<Item = &'p Audiences> {
+        self.rules().map(|rule| rule.audiences.as_ref().unwrap_or(&issuer.audiences))
     }
 
     /// Whether denials are let through: only if each of the rules alone would let its own through.

@@ -22,6 +22,9 @@ fn issuer(algorithms: &[Algorithm]) -> Issuer {
         name: IssuerName::new("issuer"),
         ids: vec![IssuerId(ISS.to_owned())],
         audiences: Audiences::OneOf(vec![Audience("api".to_owned())]),
+        audience_claims: vec![Claim::new("aud").unwrap()],
+        subject: vec![Claim::new("sub").unwrap()],
+        max_lifetime: None,
         algorithms: algorithms.to_vec(),
         require_kid: true,
         types: vec!["jwt".to_owned(), "at+jwt".to_owned()],
@@ -34,11 +37,21 @@ fn set(keys: &Value, algorithms: &[Algorithm]) -> KeySet {
     KeySet::parse(keys.to_string().as_bytes(), algorithms, NOW).0.unwrap()
 }
 
+/// By the issuer's own audiences.
+fn verify<'a, 'i>(
+    addressed: Addressed<'a, 'i>,
+    keys: &KeySet,
+    now: UnixTime,
+) -> Result<Verified<'a, 'i>, TokenFault> {
+    let audiences = std::iter::once(&addressed.issuer().audiences);
+    addressed.verify(keys, audiences, now)
+}
+
 /// The subject, or the denial, exactly as a check would come to it.
 fn verdict(token: &str, issuer: Issuer, keys: &KeySet) -> Result<String, Denial> {
     let segments = Token::new(token.as_bytes()).split(8192)?;
     let issuers = Issuers::new(vec![issuer]);
-    let verified = Unverified::peek(&segments)?.address(&issuers)?.verify(keys, NOW)?;
+    let verified = verify(Unverified::peek(&segments)?.address(&issuers)?, keys, NOW)?;
     Ok(verified.subject().as_str().to_owned())
 }
 
@@ -198,7 +211,7 @@ fn the_checks_are_made_in_the_order_of_the_steps() {
             let keys = if fails_at(TokenStep::Key) { &without_its_key } else { &own };
             let failed = (|| -> Result<(), TokenFault> {
                 let segments = Token::new(text.as_bytes()).split(max_bytes)?;
-                let verified = Unverified::peek(&segments)?.address(&issuers)?.verify(keys, NOW)?;
+                let verified = verify(Unverified::peek(&segments)?.address(&issuers)?, keys, NOW)?;
                 Grant::to(&verified, &identity).map(drop)
             })();
             assert_eq!(failed.map_err(|fault| fault.step), Err(first), "{first:?} and {second:?}");
@@ -339,7 +352,7 @@ fn passage_id() {
         let issuers = Issuers::new(vec![issuer.clone()]);
         let got = (|| -> Result<(), TokenFault> {
             let segments = Token::new(row["token"].as_str().unwrap().as_bytes()).split(8192)?;
-            Unverified::peek(&segments)?.address(&issuers)?.verify(&keys, now).map(drop)
+            verify(Unverified::peek(&segments)?.address(&issuers)?, &keys, now).map(drop)
         })();
         let got = got.err().map(|fault| fault.denial.code());
         assert_eq!(got, row["code"].as_str(), "{}", row["name"]);
