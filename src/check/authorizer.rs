@@ -15,7 +15,7 @@ use crate::domain::key_set::KeySet;
 use crate::domain::policy::{Access, Policy, Rule, Selection};
 use crate::domain::readings::method;
 use crate::domain::request::Request;
-use crate::domain::token::{self, Forwarded, Token, TokenSource};
+use crate::domain::token::{self, Forwarded, Joined, Token, TokenPlace, TokenSource};
 use crate::domain::token_fault::TokenFault;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, Unverified, Verified};
@@ -44,16 +44,17 @@ pub(crate) struct Authorizer {
 impl Authorizer {
     /// Whether something in a query may decide: a token, or a method that a request stands for.
     pub(crate) fn looks_at_queries(&self) -> bool {
-        let is_query = |source: &TokenSource| matches!(source, TokenSource::Query(_));
+        let is_query = |source: &TokenSource| matches!(source.place, TokenPlace::Query(_));
         self.policy.looks_at_methods() || self.tokens.from.iter().any(is_query)
     }
 
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let start = self.observers.start(&self.clock);
+        let joined = Joined::new();
         let (mut forwarded, mut iss) = (Forwarded::AsSent, None);
         let (rule, decided) = match self.policy.select(request) {
             Ok(selection) => {
-                let mut decided = self.apply_rule(&selection, request, &mut forwarded).await;
+                let mut decided = self.apply_rule(&selection, request, &joined, &mut forwarded).await;
                 iss = decided.as_mut().err().and_then(|refusal| refusal.unknown_iss.take());
                 let decided = self.unless_lenient(&selection, request, decided, &mut forwarded);
                 let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
@@ -179,6 +180,7 @@ impl Authorizer {
         &'c self,
         selection: &Selection<'c>,
         request: &Request<'r>,
+        joined: &'r Joined,
         forwarded: &mut Forwarded<'r>,
     ) -> Decided<'c> {
         let anonymous = || Grant::anonymous(&self.identity);
@@ -194,7 +196,7 @@ impl Authorizer {
             *forwarded = Forwarded::NoToken;
             return Ok(anonymous());
         }
-        let judged = match token::find(sources, request) {
+        let judged = match token::find(sources, request, joined) {
             Ok(judged) => Some(judged),
             Err(Denial::TokenMissing) if selection.allows_anonymous() => {
                 if token::is_hidden(sources, request) {

@@ -21,7 +21,7 @@ use crate::domain::issuer::{Audiences, BoundTokens, Issuer};
 use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::number::Number;
 use crate::domain::policy::{Access, ClaimDemand, Ignored, Requirement, Rule, Wanted};
-use crate::domain::token::TokenSource;
+use crate::domain::token::{TokenPlace, TokenSource};
 
 impl Config {
     /// As YAML, defaults and profiles written out. Reading it gives this configuration again.
@@ -173,12 +173,28 @@ fn tokens_value(tokens: &TokenSettings) -> Value {
 }
 
 fn token_source_value(source: &TokenSource) -> Value {
-    match source {
-        TokenSource::Bearer => json!({"header": "authorization"}),
-        TokenSource::Header(name) => json!({"header": name}),
-        TokenSource::Cookie(name) => json!({"cookie": name}),
-        TokenSource::Query(name) => json!({"query": name}),
+    let TokenSource { place, skips_opaque } = source;
+    let mut members = Map::new();
+    let mut add = |name: &str, value: &str| members.insert(name.to_owned(), value.into());
+    match place {
+        TokenPlace::Credentials { header, scheme } => {
+            add("header", header);
+            add("scheme", scheme);
+        }
+        TokenPlace::Header(name) => {
+            add("header", name);
+            add("scheme", "none");
+        }
+        TokenPlace::Cookie(name) | TokenPlace::Chunks(name) => drop(add("cookie", name)),
+        TokenPlace::Query(name) => drop(add("query", name)),
     }
+    if matches!(place, TokenPlace::Chunks(_)) {
+        members.insert("chunked".to_owned(), true.into());
+    }
+    if *skips_opaque {
+        members.insert("opaque".to_owned(), "skip".into());
+    }
+    members.into()
 }
 
 fn identity_value(identity: &Identity) -> Value {

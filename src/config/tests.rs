@@ -8,6 +8,7 @@ use crate::domain::claims::Claim;
 use crate::domain::issuer::{Audience, Audiences, BoundTokens, IssuerId};
 use crate::domain::json::Json;
 use crate::domain::policy::Wanted;
+use crate::domain::token::TokenPlace;
 
 mod faults;
 mod warnings;
@@ -48,7 +49,10 @@ fn one_app_id_is_a_whole_configuration() {
     assert_eq!(config.server.listen, Listen::Tcp("0.0.0.0:50051".into()));
     assert_eq!(config.server.drain_timeout, Duration::from_secs(20));
     assert_eq!(config.admin_listen, "0.0.0.0:9090");
-    assert_eq!(config.tokens.from, [TokenSource::Bearer, TokenSource::Cookie("psg_auth_token".into())]);
+    assert_eq!(
+        config.tokens.from,
+        [TokenSource::bearer(), TokenPlace::Cookie("psg_auth_token".into()).into()]
+    );
     assert_eq!(config.tokens.max_length, 8192);
     let user = vec![("x-passage-user-id".into(), claim("sub").into())];
     assert_eq!(config.identity, Identity::new(user, vec![claim("iss"), claim("sub")]));
@@ -203,6 +207,10 @@ fn what_takes_effect_is_itself_a_configuration() {
         format!("issuers: [{google}, {inner}, {cognito}]"),
         format!(
             "{APP}mode: shadow\ncors_preflight: allow\ntokens: {{forward: false, from: [{{query: q}}, {{header: X-T}}, {{cookie: c}}]}}"
+        ),
+        format!(
+            "{APP}tokens: {{from: [{{header: Authorization, scheme: JWT}}, {{header: authorization, opaque: skip}}, {{header: x-a, scheme: none}}, \
+             {{cookie: c, chunked: true, opaque: malformed}}]}}"
         ),
         format!(
             "{APP}identity: {{headers: {{x-a: /a/b, X-B: email}}, metadata: []}}\ndeny: {{realm: \"it's: me\", reasons: false}}"

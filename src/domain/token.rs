@@ -10,13 +10,14 @@ use crate::domain::denial::Denial;
 use crate::domain::token_fault::{TokenFault, TokenStep};
 
 mod authorization;
+mod chunks;
 mod cookies;
 mod names;
 mod query;
 mod source;
 mod withheld;
 
-pub(crate) use source::{Judged, TokenSource, find, is_hidden};
+pub(crate) use source::{Joined, Judged, TokenPlace, TokenSource, find, is_hidden};
 pub(crate) use withheld::{Forwarded, Withheld, withheld};
 
 /// A token as the client sent it: unchecked, and never printed.

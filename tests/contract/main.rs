@@ -18,6 +18,7 @@ mod rotation;
 mod rules;
 mod services;
 mod time;
+mod token_forms;
 mod token_sources;
 mod tokens;
 mod withdrawn_keys;

@@ -5,7 +5,7 @@ use super::super::warnings;
 use super::shapes::{choice, http_token};
 use crate::domain::claims::Claim;
 use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart, folded};
-use crate::domain::token::TokenSource;
+use crate::domain::token::{TokenPlace, TokenSource};
 
 const CLAIM: &str = "a claim's top-level name, or a JSON Pointer (RFC 6901)";
 
@@ -94,9 +94,10 @@ fn header_name(place: &Place<'_>, name: &str, sources: &[TokenSource]) -> Option
     let marks = lower.matches(|c: char| !c.is_ascii_alphanumeric()).count();
     let folded_name = folded(&lower);
     let is_reserved = RESERVED_HEADERS.contains(&folded_name.as_str());
-    let is_source = sources
-        .iter()
-        .any(|source| matches!(source, TokenSource::Header(header) if folded(header) == folded_name));
+    let is_source = sources.iter().any(|source| match &source.place {
+        TokenPlace::Header(header) | TokenPlace::Credentials { header, .. } => folded(header) == folded_name,
+        TokenPlace::Cookie(_) | TokenPlace::Chunks(_) | TokenPlace::Query(_) => false,
+    });
     if !is_name || marks > Identity::MAX_MARKS || is_source || is_reserved {
         place.fault("cannot be an identity header", accepted);
         return None;

@@ -8,7 +8,7 @@ use super::super::place::{Place, Table};
 use super::super::size::{KIB, MIB, format_size, parse_size};
 use super::super::{ClientIdentity, Http, Listen, ProxySecret, Server, Style, TlsFiles, TokenSettings};
 use super::shapes::{HOUR, SECOND, choice};
-use crate::domain::token::TokenSource;
+use crate::domain::token::TokenPlace;
 
 pub(super) fn server(server: &mut Table<'_>) -> Server {
     let mode = server.at("unix_mode").parsed("an octal file mode in quotes, such as \"0660\"", octal);
@@ -77,7 +77,7 @@ pub(super) fn http(place: &Place<'_>, tokens: &TokenSettings) -> Option<Http> {
     if !place.is_set() {
         return None;
     }
-    if !tokens.forward && tokens.from.iter().any(|source| matches!(source, TokenSource::Query(_))) {
+    if !tokens.forward && tokens.from.iter().any(|source| matches!(source.place, TokenPlace::Query(_))) {
         let accepted = "tokens.forward: true, or no query among tokens.from";
         place.fault("cannot remove a query parameter: no HTTP answer can", accepted);
     }

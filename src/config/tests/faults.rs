@@ -204,6 +204,22 @@ fn refuses() {
         (beside("issuers: []"), "authz.yaml:2: issuers: is doubled"),
         (beside("tokens: {from: []}"), "tokens.from: is empty"),
         (beside("tokens: {from: [{}]}"), "tokens.from[0]: does not name one source"),
+        (beside("tokens: {from: [{cookie: a, scheme: JWT}]}"), "tokens.from[0].scheme: has no meaning without header"),
+        (beside("tokens: {from: [{header: a, chunked: true}]}"), "chunked: has no meaning without cookie"),
+        (beside("tokens: {from: [{header: a, scheme: 'a b'}]}"), "scheme: \"a b\" is not accepted"),
+        (beside("tokens: {from: [{header: a, opaque: allow}]}"), "opaque: \"allow\" is not accepted"),
+        (
+            beside("tokens: {from: [{header: authorization}, {header: Authorization, scheme: bearer}]}"),
+            "tokens.from[1]: reads what an earlier source reads",
+        ),
+        (
+            beside("tokens: {from: [{header: authorization}, {header: authorization, scheme: none}]}"),
+            "tokens.from[1]: reads what an earlier source reads",
+        ),
+        (
+            beside("tokens: {from: [{cookie: a}, {cookie: b}, {cookie: a, chunked: true}]}"),
+            "tokens.from[2]: reads what an earlier source reads",
+        ),
         (beside("tokens: {from: [{cookie: 'a b'}]}"), "cookie: \"a b\" is not accepted"),
         (beside("tokens: {from: [{cookie: a, header: authorization}]}"), "does not name one source"),
         (beside("deny: {realm: 'a\"b'}"), "deny.realm: \"a\\\"b\" is not accepted"),

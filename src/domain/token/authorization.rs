@@ -3,8 +3,6 @@
 use super::Token;
 use super::names::is_blank;
 
-const SCHEME: &[u8] = b"Bearer";
-
 /// The parts of a header's value: proxies join repeated headers with a comma (RFC 9110 section 5.2), and no token holds one.
 pub(super) fn parts(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value);
@@ -19,28 +17,40 @@ pub(super) fn parts(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The token of `Bearer <token>`, the scheme in any case (RFC 9110 section 11.1). Another scheme counts as absent, and so does
-/// `Bearer` alone.
-pub(super) fn bearer(part: &[u8]) -> Option<Token<'_>> {
-    let (scheme, rest) = part.trim_ascii().split_at_checked(SCHEME.len())?;
+/// The token of `<scheme> <token>`, the scheme in any case (RFC 9110 section 11.1). Another scheme counts as absent, and so does
+/// the scheme alone.
+pub(super) fn token_of<'a>(part: &'a [u8], scheme: &str) -> Option<Token<'a>> {
+    let (found, rest) = part.trim_ascii().split_at_checked(scheme.len())?;
     let token = rest.trim_ascii_start();
-    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME) && token.len() < rest.len();
-    (is_bearer && !token.is_empty()).then_some(Token(token))
+    let is_scheme = found.eq_ignore_ascii_case(scheme.as_bytes()) && token.len() < rest.len();
+    (is_scheme && !token.is_empty()).then_some(Token(token))
 }
 
-/// Whether the scheme is `Bearer`, whatever follows it.
-pub(super) fn is_bearer(part: &[u8]) -> bool {
-    let scheme = part.trim_ascii_start().split(|byte| byte.is_ascii_whitespace()).next();
-    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
+/// Whether the scheme is this one, whatever follows it.
+pub(super) fn has_scheme(part: &[u8], scheme: &str) -> bool {
+    let found = part.trim_ascii_start().split(|byte| byte.is_ascii_whitespace()).next();
+    found.is_some_and(|found| found.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
-/// Whether a careless server may find a bearer token in other credentials: where it searches for the word, even inside another, or skips what
-/// follows it without a look (`Bearer:x`, `BearerXtoken`, `Basic a Bearer b`).
-pub(super) fn is_read_as_bearer(part: &[u8]) -> bool {
-    let starts = memchr::memchr2_iter(b'b', b'B', part);
-    let mut rests = starts.filter_map(|at| part.get(at..)?.split_at_checked(SCHEME.len()));
-    rests.any(|(word, rest)| word.eq_ignore_ascii_case(SCHEME) && !rest.iter().all(|byte| is_blank(*byte)))
+/// Whether a careless server may find a token of this scheme in other credentials: where it searches for the word, even inside
+/// another, or skips what follows it without a look (`Bearer:x`, `BearerXtoken`, `Basic a Bearer b`). A short word comes up by
+/// chance in what other schemes encode, so it counts only where no such text goes before it.
+pub(super) fn is_read_as(part: &[u8], scheme: &str) -> bool {
+    let Some(first) = scheme.bytes().next() else { return false };
+    let is_rare = scheme.len() >= RARE_WORD;
+    let starts = memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), part);
+    let mut rests = starts.filter_map(|at| {
+        let before = at.checked_sub(1).and_then(|before| part.get(before));
+        let is_inside = before.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte));
+        if is_rare || !is_inside { part.get(at..)?.split_at_checked(scheme.len()) } else { None }
+    });
+    rests.any(|(word, rest)| {
+        word.eq_ignore_ascii_case(scheme.as_bytes()) && !rest.iter().all(|byte| is_blank(*byte))
+    })
 }
+
+/// The length from which on a word does not come up by chance in base64 of a few KiB.
+const RARE_WORD: usize = 6;
 
 #[cfg(test)]
 mod tests {
@@ -71,10 +81,16 @@ mod tests {
             "1Bearer y",
             "Basic eDp5 xBearer b",
         ] {
-            assert!(is_read_as_bearer(value.as_bytes()) && bearer(value.as_bytes()).is_none(), "{value}");
+            assert!(is_read_as(value.as_bytes(), "Bearer"), "{value}");
+            assert!(token_of(value.as_bytes(), "Bearer").is_none(), "{value}");
         }
         for value in ["", "Basic dTpw", "Bearer", "Bearer \t", "Digest username=\"b\"", "bear er", "beare"] {
-            assert!(!is_read_as_bearer(value.as_bytes()), "{value}");
+            assert!(!is_read_as(value.as_bytes(), "Bearer"), "{value}");
+        }
+        for (value, want) in
+            [("JWT:x", true), ("Basic a jwt b", true), ("Basic abcJwTdef", false), ("Bearer a-jwt.b", false)]
+        {
+            assert_eq!(is_read_as(value.as_bytes(), "JWT"), want, "{value}");
         }
     }
 }

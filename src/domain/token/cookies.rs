@@ -53,6 +53,18 @@ pub(super) fn places<'a>(header: &'a [u8], name: &str) -> impl Iterator<Item = C
     })
 }
 
+/// What stands behind `name.` in the names of cookies, where it begins with a digit.
+pub(super) fn numbers_behind<'a>(header: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let separates = |byte: &u8| is_blank(*byte) || b";,\"".contains(byte);
+    memchr::memchr_iter(b'=', header).filter_map(move |equals| {
+        let before = header.get(..equals)?;
+        let before = before.get(..=before.iter().rposition(|byte| !is_blank(*byte))?)?;
+        let found = before.rsplit(separates).next()?;
+        let number = found.strip_prefix(name.as_bytes())?.strip_prefix(b".")?;
+        number.first().is_some_and(u8::is_ascii_digit).then_some(number)
+    })
+}
+
 /// The length without separators at the end.
 fn trimmed_end(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != b',' && !is_blank(*byte)).map_or(0, |at| at + 1)

@@ -1,8 +1,10 @@
 //! The places of a request that may carry its token, and the token that the request is judged by.
 
-use super::authorization::{bearer, parts};
+use std::sync::OnceLock;
+
+use super::authorization::{parts, token_of};
 use super::names::Reading;
-use super::{Token, cookies, query};
+use super::{Token, chunks, cookies, query};
 use crate::domain::denial::Denial;
 use crate::domain::request::Request;
 
@@ -11,37 +13,77 @@ pub(super) const COOKIE: &str = "cookie";
 
 /// One place where a request may carry its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenSource {
-    /// `Authorization` with the `Bearer` scheme (RFC 6750 section 2.1).
-    Bearer,
-    /// Any other header: the whole value is the token.
+pub struct TokenSource {
+    pub place: TokenPlace,
+    /// Whether a value that is not three segments counts as absent. It is then the upstream's own, and is forwarded.
+    pub skips_opaque: bool,
+}
+
+/// Where a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// A header with credentials of this scheme (RFC 9110 section 11.4), `Authorization` with `Bearer` by default (RFC 6750
+    /// section 2.1).
+    Credentials { header: String, scheme: String },
+    /// A header whose whole value is the token.
     Header(String),
     /// The cookie of this exact name (RFC 6265 section 5.4).
     Cookie(String),
+    /// The same, or the cookies of this name with `.0`, `.1` and so on behind it, joined in this order: how clients write a
+    /// token that is larger than a cookie may be.
+    Chunks(String),
     /// The query parameter of this exact name (RFC 6750 section 2.3), undecoded: a token needs no escapes.
     Query(String),
 }
 
+impl From<TokenPlace> for TokenSource {
+    fn from(place: TokenPlace) -> Self {
+        Self { place, skips_opaque: false }
+    }
+}
+
+/// Where a token is kept that was joined from several cookies. Empty at first.
+pub(crate) type Joined = OnceLock<Vec<u8>>;
+
 impl TokenSource {
+    /// `Authorization: Bearer`.
+    #[must_use]
+    pub fn bearer() -> Self {
+        TokenPlace::Credentials { header: AUTHORIZATION.to_owned(), scheme: "Bearer".to_owned() }.into()
+    }
+
     /// Gives each value to `take` that a server may read from this source. One that is no token is empty.
     fn for_each_value<'a>(&self, request: &Request<'a>, mut take: impl FnMut(Reading, &'a [u8])) {
-        match self {
-            Self::Bearer => {
-                let credentials = request.header(AUTHORIZATION).flat_map(parts);
-                credentials.for_each(|part| take(Reading::Plain, bearer(part).map_or(b"", Token::bytes)));
+        match &self.place {
+            TokenPlace::Credentials { header, scheme } => {
+                let credentials = request.header(header).flat_map(parts);
+                credentials.for_each(|part| {
+                    let token = token_of(part, scheme).map_or(&b""[..], Token::bytes);
+                    take(Reading::Plain, self.unless_foreign(token));
+                });
             }
-            Self::Header(name) => {
+            TokenPlace::Header(name) => {
                 let values = request.header(name).flat_map(parts);
-                values.for_each(|part| take(Reading::Plain, part.trim_ascii()));
+                values.for_each(|part| take(Reading::Plain, self.unless_foreign(part.trim_ascii())));
             }
-            Self::Cookie(name) => {
-                let places = request.header(COOKIE).flat_map(|header| cookies::places(header, name));
-                places.for_each(|place| take(place.reading, place.value));
+            TokenPlace::Cookie(name) => {
+                for_each_cookie(request, name, |reading, value| take(reading, self.unless_foreign(value)));
             }
-            Self::Query(name) => {
-                query::places(request.path, name).for_each(|place| take(place.reading, place.value));
+            TokenPlace::Chunks(name) => {
+                chunks::names(name).for_each(|name| for_each_cookie(request, &name, &mut take));
             }
+            TokenPlace::Query(name) => query::places(request.path, name)
+                .for_each(|place| take(place.reading, self.unless_foreign(place.value))),
         }
+    }
+
+    fn unless_foreign<'a>(&self, value: &'a [u8]) -> &'a [u8] {
+        if self.is_foreign(value) { b"" } else { value }
+    }
+
+    /// Whether a value of this source is no JWT and is left to the upstream.
+    pub(super) fn is_foreign(&self, value: &[u8]) -> bool {
+        self.skips_opaque && memchr::memchr_iter(b'.', value).count() != 2
     }
 
     /// The token in this source, if there is one. An empty value counts as absent.
@@ -49,20 +91,48 @@ impl TokenSource {
     /// # Errors
     /// [`Denial::TokenMalformed`] if there is a token, and another value beside it that is not the very same token: the
     /// upstream might read that one.
-    fn find<'a>(&self, request: &Request<'a>) -> Result<Option<Token<'a>>, Denial> {
-        let mut first = None;
-        let (mut is_present, mut differ) = (false, false);
-        self.for_each_value(request, |reading, value| {
-            is_present |= reading == Reading::Plain && !value.is_empty();
-            if reading == Reading::Plain || (reading == Reading::Hidden && !value.is_empty()) {
-                differ |= *first.get_or_insert(value) != value;
-            }
-        });
-        match first {
-            Some(_) if is_present && differ => Err(Denial::TokenMalformed),
-            Some(token) if is_present => Ok(Some(Token(token))),
-            _ => Ok(None),
+    pub(super) fn find<'a>(
+        &self,
+        request: &Request<'a>,
+        joined: &'a Joined,
+    ) -> Result<Option<Token<'a>>, Denial> {
+        if let TokenPlace::Chunks(name) = &self.place {
+            let token = chunks::find(name, request, joined)?;
+            return Ok(token.filter(|token| !self.is_foreign(token.bytes())));
         }
+        one_value(|take| self.for_each_value(request, take))
+    }
+}
+
+fn for_each_cookie<'a>(request: &Request<'a>, name: &str, mut take: impl FnMut(Reading, &'a [u8])) {
+    let places = request.header(COOKIE).flat_map(|header| cookies::places(header, name));
+    places.for_each(|place| take(place.reading, place.value));
+}
+
+/// The value of a cookie, if there is one.
+///
+/// # Errors
+/// As [`TokenSource::find`].
+pub(super) fn cookie<'a>(request: &Request<'a>, name: &str) -> Result<Option<Token<'a>>, Denial> {
+    one_value(|take| for_each_cookie(request, name, take))
+}
+
+/// The one value among those that `for_each` gives.
+fn one_value<'a>(
+    for_each: impl FnOnce(&mut dyn FnMut(Reading, &'a [u8])),
+) -> Result<Option<Token<'a>>, Denial> {
+    let mut first = None;
+    let (mut is_present, mut differ) = (false, false);
+    for_each(&mut |reading, value| {
+        is_present |= reading == Reading::Plain && !value.is_empty();
+        if reading == Reading::Plain || (reading == Reading::Hidden && !value.is_empty()) {
+            differ |= *first.get_or_insert(value) != value;
+        }
+    });
+    match first {
+        Some(_) if is_present && differ => Err(Denial::TokenMalformed),
+        Some(token) if is_present => Ok(Some(Token(token))),
+        _ => Ok(None),
     }
 }
 
@@ -78,9 +148,13 @@ pub(crate) struct Judged<'a> {
 ///
 /// # Errors
 /// [`Denial::TokenMissing`] if no source is present, [`Denial::TokenMalformed`] for an ambiguous one.
-pub(crate) fn find<'a>(sources: &[TokenSource], request: &Request<'a>) -> Result<Judged<'a>, Denial> {
+pub(crate) fn find<'a>(
+    sources: &[TokenSource],
+    request: &Request<'a>,
+    joined: &'a Joined,
+) -> Result<Judged<'a>, Denial> {
     for (at, source) in sources.iter().enumerate() {
-        if let Some(token) = source.find(request)? {
+        if let Some(token) = source.find(request, joined)? {
             return Ok(Judged { token, source: at });
         }
     }
@@ -111,7 +185,7 @@ mod tests {
     ) -> Result<Option<String>, Denial> {
         let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let request = Request { headers, path: path.as_bytes(), ..Request::default() };
-        match find(sources, &request) {
+        match find(sources, &request, &Joined::new()) {
             Ok(judged) => Ok(Some(String::from_utf8_lossy(judged.token.0).into_owned())),
             Err(Denial::TokenMissing) if is_hidden(sources, &request) => Ok(None),
             Err(denial) => Err(denial),
@@ -120,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_first_source_that_is_present_decides() {
-        let sources = [TokenSource::Bearer, TokenSource::Cookie("psg_auth_token".into())];
+        let sources = [TokenSource::bearer(), TokenPlace::Cookie("psg_auth_token".into()).into()];
         let missing = Err(Denial::TokenMissing);
         let malformed = Err(Denial::TokenMalformed);
         let ok = |token: &str| Ok(Some(token.to_owned()));
@@ -188,7 +262,10 @@ mod tests {
 
     #[test]
     fn other_headers_and_query_parameters() {
-        let sources = [TokenSource::Header("x-api-token".into()), TokenSource::Query("access_token".into())];
+        let sources = [
+            TokenPlace::Header("x-api-token".into()).into(),
+            TokenPlace::Query("access_token".into()).into(),
+        ];
         let (missing, malformed, hidden) = (Err(Denial::TokenMissing), Err(Denial::TokenMalformed), Ok(None));
         let ok = |token: &str| Ok(Some(token.to_owned()));
         for (headers, path, want) in [

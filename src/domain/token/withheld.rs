@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::authorization::{bearer, is_bearer, is_read_as_bearer, parts};
-use super::names::are_headers_alike;
-use super::source::{AUTHORIZATION, COOKIE};
-use super::{Judged, Token, TokenSource, cookies, query};
+use super::authorization::{has_scheme, is_read_as, parts, token_of};
+use super::cookies::CookiePlace;
+use super::names::{Reading, are_headers_alike};
+use super::source::{COOKIE, Joined};
+use super::{Judged, Token, TokenPlace, TokenSource, chunks, cookies, query};
 use crate::domain::denial::Denial;
 use crate::domain::request::Request;
 
@@ -23,24 +24,50 @@ pub(crate) enum Forwarded<'a> {
 
 impl Forwarded<'_> {
     /// Whether this value of a source must not reach the upstream.
-    fn excludes(self, value: &[u8]) -> bool {
+    fn excludes(self, source: &TokenSource, value: &[u8]) -> bool {
         match self {
             Self::AsSent => false,
             Self::Only(judged) => {
-                !value.is_empty() && judged.is_none_or(|judged| judged.token != Token(value))
+                let is_judged = judged.is_some_and(|judged| judged.token == Token(value));
+                !value.is_empty() && !is_judged && !source.is_foreign(value)
             }
             Self::NoToken => true,
         }
     }
 
-    /// Whether these credentials must not reach the upstream. Those of another scheme may.
-    fn excludes_credentials(self, part: &[u8]) -> bool {
-        match (self, bearer(part)) {
-            (Self::AsSent, _) => false,
-            (Self::Only(_), Some(token)) => self.excludes(token.bytes()),
-            (Self::Only(_), None) => is_read_as_bearer(part),
-            (Self::NoToken, _) => is_bearer(part) || is_read_as_bearer(part),
+    /// The judged token, if it may be forwarded.
+    const fn judged(&self) -> Option<&Judged<'_>> {
+        match self {
+            Self::Only(judged) => judged.as_ref(),
+            Self::AsSent | Self::NoToken => None,
         }
+    }
+}
+
+/// Whether these credentials must not reach the upstream. Those of another scheme may, and the judged token under any of the
+/// schemes that are looked for in this header.
+fn excludes_credentials(
+    forwarded: Forwarded<'_>,
+    sources: &[TokenSource],
+    source: &TokenSource,
+    (header, scheme): (&str, &str),
+    part: &[u8],
+) -> bool {
+    let is_judged = || {
+        forwarded.judged().is_some_and(|judged| {
+            sources.iter().any(|other| match &other.place {
+                TokenPlace::Credentials { header: same, scheme } if same == header => {
+                    token_of(part, scheme) == Some(judged.token)
+                }
+                _ => false,
+            })
+        })
+    };
+    match (forwarded, token_of(part, scheme)) {
+        (Forwarded::AsSent, _) => false,
+        (Forwarded::Only(_), Some(token)) => forwarded.excludes(source, token.bytes()),
+        (Forwarded::Only(_), None) => is_read_as(part, scheme) && !is_judged(),
+        (Forwarded::NoToken, _) => has_scheme(part, scheme) || is_read_as(part, scheme),
     }
 }
 
@@ -84,71 +111,105 @@ pub(crate) fn withheld(
     }
     let mut has_cookie_source = false;
     for (at, source) in sources.iter().enumerate() {
-        match source {
-            // All credentials were found to be the token.
-            TokenSource::Bearer if matches!(forwarded, Forwarded::Only(Some(judged)) if judged.source == at) =>
-                {}
-            TokenSource::Bearer => {
-                let mut credentials = request.header(AUTHORIZATION).flat_map(parts);
-                if credentials.any(|part| forwarded.excludes_credentials(part)) {
-                    withheld.headers.push(AUTHORIZATION.to_owned());
+        let excludes = |value: &[u8]| forwarded.excludes(source, value);
+        match &source.place {
+            TokenPlace::Credentials { header, scheme } => {
+                // All credentials were found to be the token; other spellings of the header's name were not looked at.
+                let is_own = forwarded.judged().is_some_and(|judged| judged.source == at);
+                let excludes = |name: &[u8], value: &[u8]| {
+                    !(is_own && name.eq_ignore_ascii_case(header.as_bytes()))
+                        && parts(value).any(|part| {
+                            excludes_credentials(forwarded, sources, source, (header, scheme), part)
+                        })
+                };
+                withheld.add_headers(header, request, excludes)?;
+            }
+            TokenPlace::Header(name) => {
+                let excludes = |_: &[u8], value: &[u8]| parts(value).any(|part| excludes(part.trim_ascii()));
+                withheld.add_headers(name, request, excludes)?;
+                // Seen or not: a proxy may show a check a part of the headers only.
+                if matches!(forwarded, Forwarded::NoToken) {
+                    withheld.headers.push(name.clone());
                 }
             }
-            TokenSource::Header(name) => withheld.add_header(name, request, forwarded)?,
-            TokenSource::Cookie(_) => has_cookie_source = true,
-            TokenSource::Query(name) => withheld.add_query(name, request, forwarded)?,
+            TokenPlace::Cookie(_) | TokenPlace::Chunks(_) => has_cookie_source = true,
+            TokenPlace::Query(name) => {
+                withheld.add_query(name, request, excludes)?;
+                if matches!(forwarded, Forwarded::NoToken) {
+                    withheld.query.push(name.clone());
+                }
+            }
         }
     }
     if has_cookie_source {
         withheld.cut_cookies(sources, request, forwarded);
     }
+    for names in [&mut withheld.headers, &mut withheld.query] {
+        names.sort_unstable();
+        names.dedup();
+    }
     Ok(withheld)
 }
 
 impl Withheld {
-    /// Adds a header, and what CGI and its kin take for it. Under [`Forwarded::NoToken`] the header is named seen or not: a proxy
-    /// may show a check a part of the headers only.
-    fn add_header(
+    /// Adds a header, and what CGI and its kin take for it, where its value is excluded.
+    fn add_headers(
         &mut self,
         name: &str,
         request: &Request<'_>,
-        forwarded: Forwarded<'_>,
+        excludes: impl Fn(&[u8], &[u8]) -> bool,
     ) -> Result<(), Denial> {
-        let alike = request.headers.iter().filter(|(found, value)| {
-            are_headers_alike(found, name.as_bytes())
-                && parts(value).any(|part| forwarded.excludes(part.trim_ascii()))
-        });
-        let found = alike.map(|(found, _)| named(found).map(str::to_ascii_lowercase));
-        add_once(&mut self.headers, found, name, forwarded)
+        for (found, value) in &request.headers {
+            if are_headers_alike(found, name.as_bytes()) && excludes(found, value) {
+                self.headers.push(named(found)?.to_ascii_lowercase());
+            }
+        }
+        Ok(())
     }
 
     fn add_query(
         &mut self,
         name: &str,
         request: &Request<'_>,
-        forwarded: Forwarded<'_>,
+        excludes: impl Fn(&[u8]) -> bool,
     ) -> Result<(), Denial> {
-        let parameters = query::places(request.path, name);
-        let excluded = parameters.filter(|parameter| forwarded.excludes(parameter.value));
-        let found = excluded.map(|parameter| named(parameter.raw_name).map(str::to_owned));
-        add_once(&mut self.query, found, name, forwarded)
+        for parameter in query::places(request.path, name).filter(|parameter| excludes(parameter.value)) {
+            self.query.push(named(parameter.raw_name)?.to_owned());
+        }
+        Ok(())
     }
 
     fn cut_cookies(&mut self, sources: &[TokenSource], request: &Request<'_>, forwarded: Forwarded<'_>) {
-        let excluded = |header| {
-            let names = sources.iter().filter_map(|source| match source {
-                TokenSource::Cookie(name) => Some(name),
-                TokenSource::Bearer | TokenSource::Header(_) | TokenSource::Query(_) => None,
-            });
-            let places = names.flat_map(move |name| cookies::places(header, name));
-            places.filter(|place| forwarded.excludes(place.value)).map(|place| place.span)
-        };
-        if request.header(COOKIE).all(|header| excluded(header).next().is_none()) {
+        let cuts: Vec<_> = request
+            .header(COOKIE)
+            .map(|header| {
+                let mut cut = Vec::new();
+                for (at, source) in sources.iter().enumerate() {
+                    match &source.place {
+                        TokenPlace::Cookie(name) => {
+                            let places = cookies::places(header, name);
+                            let excluded = places.filter(|place| forwarded.excludes(source, place.value));
+                            cut.extend(excluded.map(|place| place.span));
+                        }
+                        TokenPlace::Chunks(name) => {
+                            let is_left =
+                                |place: &CookiePlace<'_>| leaves_chunk(forwarded, source, at, request, place);
+                            let places = chunks::names(name)
+                                .flat_map(|name| cookies::places(header, &name).collect::<Vec<_>>());
+                            cut.extend(places.filter(|place| !is_left(place)).map(|place| place.span));
+                        }
+                        TokenPlace::Credentials { .. } | TokenPlace::Header(_) | TokenPlace::Query(_) => {}
+                    }
+                }
+                (header, cut)
+            })
+            .collect();
+        if cuts.iter().all(|(_, cut)| cut.is_empty()) {
             return;
         }
         let mut left = Vec::new();
-        for header in request.header(COOKIE) {
-            cookies::pairs_left(header, excluded(header).collect(), &mut left);
+        for (header, cut) in cuts {
+            cookies::pairs_left(header, cut, &mut left);
         }
         if left.is_empty() {
             self.headers.push(COOKIE.to_owned());
@@ -158,21 +219,24 @@ impl Withheld {
     }
 }
 
-/// Adds each of the names that a request has for a source once, and under [`Forwarded::NoToken`] the source's own.
-fn add_once(
-    names: &mut Vec<String>,
-    found: impl Iterator<Item = Result<String, Denial>>,
-    own: &str,
+/// Whether a cookie of a token in chunks may reach the upstream: if the token was judged, or is no JWT and left to the upstream.
+fn leaves_chunk(
     forwarded: Forwarded<'_>,
-) -> Result<(), Denial> {
-    let mut added = found.collect::<Result<Vec<_>, _>>()?;
-    if matches!(forwarded, Forwarded::NoToken) {
-        added.push(own.to_owned());
+    source: &TokenSource,
+    at: usize,
+    request: &Request<'_>,
+    place: &CookiePlace<'_>,
+) -> bool {
+    match forwarded {
+        Forwarded::AsSent => true,
+        Forwarded::NoToken => false,
+        Forwarded::Only(_) if place.value.is_empty() => true,
+        Forwarded::Only(judged) => {
+            let is_own = judged.is_some_and(|judged| judged.source == at);
+            let is_left = is_own || (source.skips_opaque && source.find(request, &Joined::new()) == Ok(None));
+            is_left && place.reading != Reading::Alike
+        }
     }
-    added.sort_unstable();
-    added.dedup();
-    names.append(&mut added);
-    Ok(())
 }
 
 /// A name as an answer can write it.
@@ -186,10 +250,10 @@ mod tests {
 
     fn sources() -> [TokenSource; 4] {
         [
-            TokenSource::Bearer,
-            TokenSource::Header("x-api-token".into()),
-            TokenSource::Cookie("psg".into()),
-            TokenSource::Query("access_token".into()),
+            TokenSource::bearer(),
+            TokenPlace::Header("x-api-token".into()).into(),
+            TokenPlace::Cookie("psg".into()).into(),
+            TokenPlace::Query("access_token".into()).into(),
         ]
     }
 
