@@ -9,6 +9,7 @@ mod cache;
 mod fragments;
 mod http;
 mod identity_headers;
+mod issuers;
 mod key_fetches;
 mod limits;
 mod metrics;
