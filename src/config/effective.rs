@@ -17,7 +17,7 @@ use super::{
 use crate::domain::claims::Claim;
 use crate::domain::denial::Wording;
 use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart};
-use crate::domain::issuer::{Audiences, BoundTokens, Issuer};
+use crate::domain::issuer::{Audiences, BoundTokens, Issuer, Tenants};
 use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::number::Number;
 use crate::domain::policy::{Access, ClaimDemand, Ignored, Requirement, Rule, Wanted};
@@ -235,6 +235,7 @@ fn issuer_json(config: &IssuerConfig) -> Json {
     let Issuer {
         name,
         ids,
+        tenants,
         audiences,
         audience_claims,
         subject,
@@ -251,6 +252,10 @@ fn issuer_json(config: &IssuerConfig) -> Json {
     let written = json!({
         "name": name.as_str(),
         "issuer": ids.iter().map(|id| id.0.as_str()).collect::<Vec<_>>(),
+        "tenants": tenants.as_ref().map(|tenants| match tenants {
+            Tenants::Any => Value::from("any"),
+            Tenants::OneOf(listed) => listed.as_slice().into(),
+        }),
         "audiences": audience_texts(audiences),
         "audience_claims": names(audience_claims),
         "subject": names(subject),
@@ -269,11 +274,13 @@ fn issuer_json(config: &IssuerConfig) -> Json {
         "refresh": refresh_value(refresh),
     });
     let mut written = with(written.into(), "keys", keys);
-    // Beside an empty list of audiences it is a fault.
-    if *audiences == Audiences::NotChecked
-        && let Json::Object(members) = &mut written
-    {
-        members.retain(|(name, _)| name != "audience_claims");
+    if let Json::Object(members) = &mut written {
+        // Beside an empty list of audiences the claims are a fault, and so are tenants of an issuer without any.
+        members.retain(|(name, _)| match name.as_str() {
+            "audience_claims" => *audiences != Audiences::NotChecked,
+            "tenants" => tenants.is_some(),
+            _ => true,
+        });
     }
     written
 }

@@ -205,6 +205,8 @@ fn what_takes_effect_is_itself_a_configuration() {
         APP.to_owned(),
         format!("issuers: [{inline}, {discovery}, {web}]\n{rules}"),
         format!("issuers: [{google}, {inner}, {cognito}]"),
+        "issuers: [{name: e, issuer: ['https://e.example/{tid}/v2.0', 'https://sts.example/{tid}/'], tenants: any, audiences: [a], keys: {discovery: 'https://e.example/d'}}, \
+         {name: f, issuer: 'https://f.example/{tid}', tenants: [a-b, 'no'], audiences: [a], keys: {url: 'https://e.example/k'}}]".to_owned(),
         format!(
             "{APP}mode: shadow\ncors_preflight: allow\ntokens: {{forward: false, from: [{{query: q}}, {{header: X-T}}, {{cookie: c}}]}}"
         ),

@@ -32,7 +32,8 @@ impl fmt::Display for IssuerName {
     }
 }
 
-/// One exact `iss` value (RFC 7519 section 4.1.1): compared byte by byte, never as a URL.
+/// One exact `iss` value (RFC 7519 section 4.1.1): compared byte by byte, never as a URL. Of an issuer with tenants it is a
+/// template, in which [`TENANT`] stands for the tenant's ID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IssuerId(pub String);
 
@@ -47,6 +48,29 @@ pub enum Audiences {
     NotChecked,
     /// At least one of these must be in `aud`. Never empty.
     OneOf(Vec<Audience>),
+}
+
+/// Stands for the ID of a tenant in the `iss` of an issuer with tenants.
+pub(crate) const TENANT: &str = "{tid}";
+
+/// The tenants of one issuer whose tokens are accepted. A token's `tid` must name the tenant that its `iss` does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenants {
+    Any,
+    /// Never empty.
+    OneOf(Vec<String>),
+}
+
+impl Tenants {
+    fn accepts(&self, tenant: &str) -> bool {
+        match self {
+            Self::Any => {
+                let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+                !tenant.is_empty() && tenant.bytes().all(legal)
+            }
+            Self::OneOf(listed) => listed.iter().any(|listed| listed == tenant),
+        }
+    }
 }
 
 /// What holds for a token with `cnf` (RFC 7800), which its issuer bound to a key of the client.
@@ -64,6 +88,8 @@ pub struct Issuer {
     pub name: IssuerName,
     /// The `iss` values that are this issuer.
     pub ids: Vec<IssuerId>,
+    /// If the `ids` are templates.
+    pub tenants: Option<Tenants>,
     pub audiences: Audiences,
     /// The claims in which the audiences are looked for: one match in any of them is enough. Never empty.
     pub audience_claims: Vec<Claim>,
@@ -86,6 +112,16 @@ impl Issuer {
     #[must_use]
     pub fn registered_claims() -> [Vec<Claim>; 2] {
         ["aud", "sub"].map(|name| Claim::new(name).into_iter().collect())
+    }
+
+    /// The tenant that an `iss` names, if one of the templates fits and the tenant is accepted.
+    fn tenant_of<'t>(&self, iss: &'t str) -> Option<&'t str> {
+        let tenants = self.tenants.as_ref()?;
+        let between = |id: &IssuerId| {
+            let (before, after) = id.0.split_once(TENANT)?;
+            iss.strip_prefix(before)?.strip_suffix(after)
+        };
+        self.ids.iter().filter_map(between).find(|tenant| tenants.accepts(tenant))
     }
 
     /// Whether `typ` is accepted: any case, `application/` dropped (RFC 7515 section 4.1.9).
@@ -112,10 +148,14 @@ impl Issuers {
         Self { all, by_id }
     }
 
-    /// The issuer of this exact `iss`.
+    /// The issuer of this exact `iss`, or one with tenants and the tenant that the `iss` names.
     #[must_use]
-    pub(crate) fn get(&self, iss: &str) -> Option<&Issuer> {
-        self.by_id.get(iss).and_then(|at| self.all.get(*at))
+    pub(crate) fn get<'t>(&self, iss: &'t str) -> Option<(&Issuer, Option<&'t str>)> {
+        match self.by_id.get(iss).and_then(|at| self.all.get(*at)) {
+            Some(Issuer { tenants: Some(_), .. }) => None,
+            Some(issuer) => Some((issuer, None)),
+            None => self.all.iter().find_map(|issuer| Some((issuer, Some(issuer.tenant_of(iss)?)))),
+        }
     }
 
     /// In the configuration's order.

@@ -43,6 +43,9 @@ pub(crate) struct VerifyingKey {
     id: Option<KeyId>,
     algorithm: Algorithm,
     verifier: Verifier,
+    /// The member `issuer`, by which Entra ID says whose tokens a key signs: a URL with a tenant's ID or `{tenantid}` in its path.
+    /// Empty if it is no text.
+    issuer: Option<Box<str>>,
 }
 
 impl VerifyingKey {
@@ -54,6 +57,12 @@ impl VerifyingKey {
     #[must_use]
     pub(crate) const fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// Whether the key signs tokens of this tenant, as far as it says whose it signs.
+    pub(crate) fn is_of(&self, tenant: Option<&str>) -> bool {
+        let (Some(tenant), Some(issuer)) = (tenant, &self.issuer) else { return true };
+        issuer.split('/').any(|segment| segment == tenant || segment == "{tenantid}")
     }
 
     /// Whether the signature over the message is this key's. An error of the crypto library counts as no.
@@ -133,6 +142,11 @@ impl KeySet {
                 Member::String(kid) => KeyId::new(&kid),
                 _ => None,
             });
+            let issuer = object.as_ref().ok().and_then(|jwk| match jwk.member("issuer") {
+                Member::Absent | Member::Null => None,
+                Member::String(issuer) => Some(issuer.as_ref().into()),
+                _ => Some("".into()),
+            });
             let verifiers =
                 object.map_err(|_| Unusable::NotAnObject).and_then(|jwk| jwk::verifiers(&jwk, algorithms));
             match verifiers {
@@ -142,6 +156,7 @@ impl KeySet {
                         id: kid.clone(),
                         algorithm,
                         verifier,
+                        issuer: issuer.clone(),
                     }));
                 }
                 Err(reason) => skipped.push(Skipped { index, kid, reason }),

@@ -9,7 +9,7 @@ use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
 use crate::domain::issuer::{Audiences, Issuer, Issuers};
 use crate::domain::json::{Member, Object};
-use crate::domain::key_set::{Generation, KeySet};
+use crate::domain::key_set::{Generation, KeySet, VerifyingKey};
 use crate::domain::token::Segments;
 use crate::domain::token_fault::{TokenFault, TokenStep};
 
@@ -51,8 +51,15 @@ impl<'a> Unverified<'a> {
         if self.header.has("crit") {
             return Err(TokenStep::Crit.fault(Denial::CriticalHeader));
         }
-        let issuer = self.iss().and_then(|iss| issuers.get(&iss));
-        let issuer = issuer.ok_or(TokenStep::Iss.fault(Denial::IssuerUnknown))?;
+        const UNKNOWN: TokenFault = TokenStep::Iss.fault(Denial::IssuerUnknown);
+        let iss = self.iss().ok_or(UNKNOWN)?;
+        let (issuer, tenant) = issuers.get(&iss).ok_or(UNKNOWN)?;
+        if let Some(tenant) = tenant
+            && !matches!(self.claims.member("tid"), Member::String(tid) if tid == tenant)
+        {
+            return Err(UNKNOWN);
+        }
+        let tenant = tenant.map(Into::into);
         let algorithm = algorithm(&self.header, issuer)?;
         match self.header.member("typ") {
             Member::Absent => {}
@@ -62,7 +69,7 @@ impl<'a> Unverified<'a> {
         if issuer.require_kid && self.kid.is_none() {
             return Err(TokenStep::Kid.fault(Denial::KeyIdMissing));
         }
-        Ok(Addressed { token: self, issuer, algorithm })
+        Ok(Addressed { token: self, issuer, tenant, algorithm })
     }
 }
 
@@ -70,6 +77,8 @@ impl<'a> Unverified<'a> {
 pub(crate) struct Addressed<'a, 'i> {
     token: Unverified<'a>,
     issuer: &'i Issuer,
+    /// The tenant that signed the token, for an issuer with tenants.
+    tenant: Option<Box<str>>,
     algorithm: Algorithm,
 }
 
@@ -92,7 +101,12 @@ impl<'a, 'i> Addressed<'a, 'i> {
     /// Whether the set has a key of this token's `kid` and `alg`.
     #[must_use]
     pub(crate) fn has_candidate(&self, keys: &KeySet) -> bool {
-        keys.candidates(self.kid(), self.algorithm).next().is_some()
+        self.candidates(keys).next().is_some()
+    }
+
+    fn candidates<'k>(&'k self, keys: &'k KeySet) -> impl Iterator<Item = &'k VerifyingKey> {
+        let tenant = self.tenant.as_deref();
+        keys.candidates(self.kid(), self.algorithm).filter(move |key| key.is_of(tenant))
     }
 
     /// Verifies the signature, then judges the claims.
@@ -105,7 +119,7 @@ impl<'a, 'i> Addressed<'a, 'i> {
         audiences: impl Iterator<Item = &'x Audiences>,
         now: UnixTime,
     ) -> Result<Verified<'a, 'i>, TokenFault> {
-        signature(self.token.segments, self.kid(), self.algorithm, keys)?;
+        signature(self.token.segments, self.candidates(keys))?;
         let mut claims = self.token.claims;
         let subject = claims::judge(&mut claims, self.issuer, audiences, now)?;
         Ok(Verified { issuer: self.issuer, subject, claims })
@@ -241,14 +255,12 @@ fn algorithm(header: &Object<'_>, issuer: &Issuer) -> Result<Algorithm, TokenFau
         .ok_or(TokenStep::Alg.fault(Denial::AlgorithmNotAllowed))
 }
 
-/// Finds the candidate keys and verifies the signature with each, until one fits. Looks at no claim.
-fn signature(
+/// Verifies the signature with each candidate key, until one fits. Looks at no claim.
+fn signature<'k>(
     segments: &Segments<'_>,
-    kid: Option<&str>,
-    algorithm: Algorithm,
-    keys: &KeySet,
+    candidates: impl Iterator<Item = &'k VerifyingKey>,
 ) -> Result<(), TokenFault> {
-    let mut candidates = keys.candidates(kid, algorithm).peekable();
+    let mut candidates = candidates.peekable();
     if candidates.peek().is_none() {
         return Err(TokenStep::Key.fault(Denial::KeyUnknown));
     }

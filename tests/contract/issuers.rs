@@ -122,6 +122,37 @@ fn rows() -> Vec<Row> {
             (json!({"oid": null}), "/", "claim_missing"),
         ],
     );
+    let tenants = "Entra ID, several tenants";
+    add(
+        tenants,
+        &typ,
+        &entra,
+        vec![
+            (json!({}), "/", "0000-1111"),
+            (
+                json!({"iss": "https://login.microsoftonline.com/SECOND_TENANT_ID/v2.0", "tid": "SECOND_TENANT_ID"}),
+                "/",
+                "0000-1111",
+            ),
+            (
+                json!({"iss": "https://login.microsoftonline.com/SECOND_TENANT_ID/v2.0"}),
+                "/",
+                "issuer_unknown",
+            ),
+            (json!({"tid": null}), "/", "issuer_unknown"),
+            (
+                json!({"iss": "https://login.microsoftonline.com/OTHER/v2.0", "tid": "OTHER"}),
+                "/",
+                "issuer_unknown",
+            ),
+            (
+                json!({"iss": "https://login.microsoftonline.com/{tid}/v2.0", "tid": "{tid}"}),
+                "/",
+                "issuer_unknown",
+            ),
+            (json!({"iss": "https://login.microsoftonline.com//v2.0", "tid": ""}), "/", "issuer_unknown"),
+        ],
+    );
     let cognito = json!({
         "iss": "https://cognito-idp.REGION.amazonaws.com/POOL_ID", "sub": "aaaa-bbbb", "client_id": "CLIENT_ID", "token_use": "access",
         "scope": "aws.cognito.signin.user.admin", "username": "ann", "auth_time": 1_799_999_000, "iat": 1_799_999_000,
@@ -263,6 +294,9 @@ fn published(section: &str, key: &SigningKey) -> Value {
     let mut set = jwks(&[key]);
     let keys = set["keys"].as_array_mut().unwrap();
     match section {
+        "Entra ID, several tenants" => {
+            keys[0]["issuer"] = json!("https://login.microsoftonline.com/{tenantid}/v2.0");
+        }
         "Entra ID" => {
             let own = keys[0].as_object_mut().unwrap();
             own.remove("alg");
@@ -323,7 +357,11 @@ async fn accepts(section: &str, yaml: &str, rows: &[Row], secrets: &str) {
     let key = SigningKey::shared("k1", algorithm);
     let keys = FakeIssuer::start(Behavior::json(&published(section, &key))).await;
     let rows: Vec<_> = rows.iter().filter(|row| row.section == section).collect();
-    let document = json!({"issuer": rows[0].claims["iss"], "jwks_uri": format!("{}/keys", keys.url())});
+    let iss = match section {
+        "Entra ID, several tenants" => json!("https://login.microsoftonline.com/{tenantid}/v2.0"),
+        _ => rows[0].claims["iss"].clone(),
+    };
+    let document = json!({"issuer": iss, "jwks_uri": format!("{}/keys", keys.url())});
     let document = FakeIssuer::start(Behavior::json(&document)).await;
     let config = reachable(yaml, &document, &keys, secrets);
     let clock = Clock::stepped(UnixTime::from_secs(1_800_000_000));
@@ -354,6 +392,37 @@ async fn accepts(section: &str, yaml: &str, rows: &[Row], secrets: &str) {
         );
     }
     assert!(service.end().await.is_ok());
+}
+
+/// Of any tenant; but a key that is one tenant's verifies no token of another one.
+#[tokio::test]
+async fn a_key_of_one_tenant_signs_for_no_other() {
+    let [own, all] = ["own", "all"].map(|kid| SigningKey::shared(kid, Algorithm::Es256));
+    let mut keys = jwks(&[&own, &all]);
+    keys["keys"][0]["issuer"] = json!("https://login.example/9188040d-6c67/v2.0");
+    keys["keys"][1]["issuer"] = json!("https://login.example/{tenantid}/v2.0");
+    let config = format!(
+        "issuers: [{{name: e, issuer: ['https://login.example/{{tid}}/v2.0', 'https://sts.example/{{tid}}/'], tenants: any, audiences: [], \
+         algorithms: [ES256], keys: {{inline: {keys}}}}}]"
+    );
+    let service = Service::ready(&config).await;
+    for (key, iss, tid, want) in [
+        (&own, "https://login.example/9188040d-6c67/v2.0", json!("9188040d-6c67"), "allowed"),
+        (&own, "https://sts.example/9188040d-6c67/", json!("9188040d-6c67"), "allowed"),
+        (&own, "https://login.example/other/v2.0", json!("other"), "key_unknown"),
+        (&all, "https://login.example/other/v2.0", json!("other"), "allowed"),
+        (&all, "https://sts.example/other/", json!("other"), "allowed"),
+        (&all, "https://login.example/other/v2.0", json!("Other"), "issuer_unknown"),
+        (&all, "https://login.example/other/v2.0", json!(["other"]), "issuer_unknown"),
+        (&all, "https://login.example/a/b/v2.0", json!("a/b"), "issuer_unknown"),
+        (&all, "https://login.example/{tid}/v2.0", json!("{tid}"), "issuer_unknown"),
+        (&all, "https://login.example//v2.0", json!(""), "issuer_unknown"),
+    ] {
+        let token = key.mint(iss, |_, claims| claims["tid"] = tid);
+        for _ in 0..2 {
+            assert_eq!(service.bearer(&token).await.code(), want, "{iss}");
+        }
+    }
 }
 
 /// The load balancer's own token: base64url with padding.

@@ -12,7 +12,9 @@ use super::key_sources::{self, certificates, fetchable};
 use super::shapes::{HOUR, MILLISECOND, SECOND, choice};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claims::Claim;
-use crate::domain::issuer::{Audience, Audiences, BoundTokens, Issuer, IssuerId, IssuerName, PassageApp};
+use crate::domain::issuer::{
+    Audience, Audiences, BoundTokens, Issuer, IssuerId, IssuerName, PassageApp, TENANT, Tenants,
+};
 
 /// Two issuers may share neither `iss` (it decides which issuer's rules hold for a token) nor name (rules and
 /// stored keys refer to it).
@@ -58,7 +60,9 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
     }
     let (app_ids, app_keys_url) = app.map(|PassageApp { ids, keys_url }| (ids.to_vec(), keys_url)).unzip();
 
-    let ids = ids(&table.at("issuer"), is_app, app_ids);
+    let tenants_place = table.at("tenants");
+    let ids = ids(&table.at("issuer"), is_app, app_ids, tenants_place.is_written());
+    let tenants = tenants(&tenants_place, ids.as_deref().unwrap_or_default());
     let audiences = audiences(&table.at("audiences"), is_app);
     let [registered_audience, registered_subject] = Issuer::registered_claims();
     let audience_claims_place = table.at("audience_claims");
@@ -94,6 +98,7 @@ fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {
     let issuer = Issuer {
         name,
         ids,
+        tenants,
         audiences,
         audience_claims,
         subject,
@@ -134,7 +139,12 @@ fn passage(table: &mut Table<'_>, access: &WebAccess) -> Option<PassageApp> {
     Some(PassageApp::new(&id?, base?))
 }
 
-fn ids(place: &Place<'_>, is_app: bool, app_ids: Option<Vec<IssuerId>>) -> Option<Vec<IssuerId>> {
+fn ids(
+    place: &Place<'_>,
+    is_app: bool,
+    app_ids: Option<Vec<IssuerId>>,
+    has_tenants: bool,
+) -> Option<Vec<IssuerId>> {
     let accepted = "the exact iss value, or a list of them";
     if !place.is_written() {
         if !is_app {
@@ -147,10 +157,40 @@ fn ids(place: &Place<'_>, is_app: bool, app_ids: Option<Vec<IssuerId>>) -> Optio
         place.fault("is empty", accepted);
     }
     let id = |item: &Place<'_>| {
-        let text = item.text(accepted).inspect(|text| warnings::exact(item, text))?;
+        let text = item.text(accepted)?;
+        if text.contains(TENANT) && !has_tenants {
+            item.fault(
+                format!("{text:?} is the iss of an issuer with tenants"),
+                "tenants beside it: a list of their IDs, or any",
+            );
+        } else if !has_tenants {
+            warnings::exact(item, text);
+        } else if text.matches(TENANT).count() != 1 {
+            item.fault(
+                format!("{text:?} does not say where the tenant's ID stands"),
+                &format!("a text with one {TENANT}"),
+            );
+        }
         Some(IssuerId(text.to_owned()))
     };
     items.iter().map(id).collect()
+}
+
+fn tenants(place: &Place<'_>, ids: &[IssuerId]) -> Option<Tenants> {
+    let accepted = "any, or a list of the IDs of tenants";
+    if place.is_written() && ids.iter().all(|id| !id.0.contains(TENANT)) {
+        place.fault("has no meaning without an issuer that has them", &format!("{TENANT} in issuer"));
+    }
+    if place.is_text() {
+        return place.parsed(accepted, |text| (text == "any").then_some(Tenants::Any));
+    }
+    let items = place.list(accepted)?;
+    if items.is_empty() {
+        place.fault("is empty, so no token could be accepted", accepted);
+    }
+    let id =
+        |item: &Place<'_>| item.text(accepted).inspect(|text| warnings::exact(item, text)).map(str::to_owned);
+    Some(Tenants::OneOf(items.iter().filter_map(id).collect()))
 }
 
 fn audiences(place: &Place<'_>, is_app: bool) -> Audiences {

@@ -8,7 +8,7 @@ use super::super::place::Place;
 use super::super::{Certificates, ClientCertificate, KeySource, WebAccess, discovery_url};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::clock::UnixTime;
-use crate::domain::issuer::{IssuerId, is_loopback};
+use crate::domain::issuer::{IssuerId, TENANT, is_loopback};
 use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::key_set::{KeySet, KeySetError};
 
@@ -91,7 +91,8 @@ fn client_cert(place: &Place<'_>) -> Option<ClientCertificate> {
 /// The document at the issuer's own address, or at another one, for an issuer whose name is no address or is spelled in several
 /// ways.
 fn discovery_source(place: &Place<'_>, ids: &[IssuerId], access: WebAccess) -> Option<KeySource> {
-    let issuers = ids.iter().map(|id| id.0.clone()).collect();
+    // A document for all tenants writes the tenant's ID so.
+    let issuers = ids.iter().map(|id| id.0.replace(TENANT, "{tenantid}")).collect();
     if place.is_text() {
         let document = fetchable(place, place.text("true, or the URL of the discovery document")?, &access)?;
         return Some(KeySource::Discovery { issuers, document, access });
@@ -106,7 +107,7 @@ fn discovery_source(place: &Place<'_>, ids: &[IssuerId], access: WebAccess) -> O
         );
         return None;
     };
-    let document = discovery_url(issuer).filter(|url| access.allows(url));
+    let document = discovery_url(issuer).filter(|url| access.allows(url) && !issuer.contains(TENANT));
     if document.is_none() {
         place.fault(
             "the issuer is no URL that may be fetched",

@@ -182,6 +182,27 @@ fn refuses() {
         ),
         (other("leeway: 10m"), "leeway: \"10m\" is not accepted"),
         (other("subject: []"), "subject: is empty"),
+        (other("tenants: any"), "tenants: has no meaning without an issuer that has them"),
+        (
+            "issuers: [{name: a, issuer: 'https://a/{tid}', audiences: [], keys: {url: 'https://a/k'}}]".into(),
+            "issuer: \"https://a/{tid}\" is the iss of an issuer with tenants; accepted: tenants beside it",
+        ),
+        (
+            "issuers: [{name: a, issuer: 'https://a/{tid}', tenants: [], audiences: [], keys: {url: 'https://a/k'}}]".into(),
+            "tenants: is empty",
+        ),
+        (
+            "issuers: [{name: a, issuer: 'https://a/{tid}', tenants: all, audiences: [], keys: {url: 'https://a/k'}}]".into(),
+            "tenants: \"all\" is not accepted",
+        ),
+        (
+            "issuers: [{name: a, issuer: ['https://a/{tid}', b], tenants: any, audiences: [], keys: {url: 'https://a/k'}}]".into(),
+            "issuer[1]: \"b\" does not say where the tenant's ID stands",
+        ),
+        (
+            "issuers: [{name: a, issuer: 'https://a/{tid}', tenants: any, audiences: [], keys: {discovery: true}}]".into(),
+            "keys.discovery: the issuer is no URL that may be fetched",
+        ),
         (other("subject: /a~"), "subject: \"/a~\" is not accepted"),
         (other("subject: [sub, 7]"), "subject[1]: 7 is not accepted"),
         (other("max_lifetime: 0s"), "max_lifetime: \"0s\" is not accepted"),

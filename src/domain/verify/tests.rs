@@ -22,6 +22,7 @@ fn issuer(algorithms: &[Algorithm]) -> Issuer {
         name: IssuerName::new("issuer"),
         ids: vec![IssuerId(ISS.to_owned())],
         audiences: Audiences::OneOf(vec![Audience("api".to_owned())]),
+        tenants: None,
         audience_claims: vec![Claim::new("aud").unwrap()],
         subject: vec![Claim::new("sub").unwrap()],
         max_lifetime: None,
@@ -289,7 +290,10 @@ fn has_good_signature(jws: &str, keys: &Value) -> bool {
         let kid = key_id(&header)?;
         let algorithm = algorithm(&header, &issuer(Algorithm::ALL))?;
         let (set, _) = KeySet::parse(keys.to_string().as_bytes(), Algorithm::ALL, NOW);
-        Ok(signature(&segments, kid.as_deref(), algorithm, &set.map_err(|_| Denial::KeysUnavailable)?)?)
+        Ok(signature(
+            &segments,
+            set.map_err(|_| Denial::KeysUnavailable)?.candidates(kid.as_deref(), algorithm),
+        )?)
     };
     check().is_ok()
 }
