@@ -194,10 +194,10 @@ fn what_takes_effect_is_itself_a_configuration() {
          keys: {{url: 'https://k8s.example/openid/v1/jwks', bearer_file: '{pem}', client_cert: {{cert: '{pem}', key: '{pem}'}}}}}}"
     );
     let rules = "rules:\n\
-        - {name: '~', match: {hosts: ['*.a.example', b.example], paths: [/x, '/y/*', '*'], methods: [GET]}, access: public}\n\
+        - {name: '~', match: {hosts: ['*.a.example', b.example], paths: [/x, '/y/*', '*', '/a/*/b'], methods: [GET]}, access: public}\n\
         - {name: claims, require: {issuers: [d], claims: {role: [a, 1, 1.5, 18446744073709551617, 1e999, true, 'null'], /a/b: 'on'}}, shadow: true}\n\
         - {name: none, match: {paths: [/*]}, access: deny}\n\
-        - {name: api, match: {paths: ['/api/*']}, access: lenient, audiences: [api, 'no']}\n\
+        - {name: api, match: {paths: ['/api/*', '/u/{sub}/*/x/*']}, access: lenient, audiences: [api, 'no']}\n\
         - {name: maybe, access: optional}\n";
     let cognito = "{name: c, issuer: c, audiences: [a], audience_claims: [aud, client_id, /a/b], subject: [sub, client_id], \
                    max_lifetime: 24h, keys: {discovery: 'https://c.example/d'}}";

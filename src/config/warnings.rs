@@ -23,6 +23,44 @@ const LISTS: [&str; 6] = ["groups", "roles", "permissions", "entitlements", "mem
 /// Claims that hold scopes.
 const SCOPES: [&str; 2] = ["scope", "scp"];
 
+/// Claims by which issuers identify users, clients and tenants.
+const CLAIMS: [&str; 34] = [
+    "sub",
+    "oid",
+    "uid",
+    "cid",
+    "azp",
+    "client_id",
+    "clientId",
+    "tid",
+    "tenant",
+    "tenant_id",
+    "org",
+    "org_id",
+    "organization",
+    "organization_id",
+    "user_id",
+    "userId",
+    "username",
+    "user_name",
+    "preferred_username",
+    "email",
+    "upn",
+    "sid",
+    "hd",
+    "role",
+    "repository",
+    "repository_owner",
+    "project_id",
+    "namespace",
+    "account",
+    "account_id",
+    "customer_id",
+    "group_id",
+    "team",
+    "workspace_id",
+];
+
 /// Claims that are non-empty texts in each token that is accepted.
 const TEXTS: [&str; 2] = ["iss", "sub"];
 
@@ -168,19 +206,33 @@ pub(super) fn exact(place: &Place<'_>, text: &str) {
     }
 }
 
-/// A path, in which a `/*` at the end and nothing else is a pattern.
+/// A path, in which a `/*` at the end, and `*` and `{claim}` for whole segments, stand for something else.
 pub(super) fn path(place: &Place<'_>, text: &str) {
     let path = text.strip_suffix("/*").unwrap_or(text);
-    let segment = |mark: fn(&str) -> bool| path.split('/').any(mark);
     if path == "*" {
         return;
     }
-    if let Some(mark) = mark(path) {
-        warn_of_mark(place, text, mark);
-    } else if segment(|segment| segment.starts_with(':') && segment.len() > 1) {
-        warn_of_mark(place, text, ":");
-    } else if segment(|segment| is_enclosed(segment, '[', ']')) {
-        warn_of_mark(place, text, "[]");
+    let claim =
+        |segment: &str| is_enclosed(segment, '{', '}') && segment.starts_with('{') && segment.ends_with('}');
+    for segment in path.split('/') {
+        if claim(segment) {
+            let name = segment.trim_matches(['{', '}']);
+            if !CLAIMS.contains(&name) {
+                place.warn(
+                    format!("{segment} is met by a token with the claim {name:?} of this value, and few issuers have such a claim"),
+                    "write * for any segment, or the name of a claim that your tokens have",
+                );
+            }
+        } else if let Some(mark) = mark(segment).filter(|_| segment != "*") {
+            warn_of_mark(place, text, mark);
+        } else if segment.starts_with(':') && segment.len() > 1 {
+            warn_of_mark(place, text, ":");
+        } else if is_enclosed(segment, '[', ']') {
+            warn_of_mark(place, text, "[]");
+        } else {
+            continue;
+        }
+        return;
     }
 }
 

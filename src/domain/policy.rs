@@ -13,6 +13,7 @@ use crate::domain::request::Request;
 mod cover;
 mod demand;
 mod index;
+mod path_demand;
 mod pattern;
 mod rule;
 mod selection;
@@ -20,6 +21,7 @@ mod selection;
 pub(crate) use cover::{CoveredBy, covered};
 pub(crate) use demand::{ClaimDemand, Wanted};
 use index::Index;
+use path_demand::PathDemand;
 pub(crate) use pattern::{HostPattern, Ignored, PathPattern};
 pub(crate) use rule::{Access, Requirement, Rule};
 pub(crate) use selection::Selection;
@@ -108,7 +110,9 @@ impl Policy {
 
     /// The claims that rules ask for.
     pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
-        self.rules.iter().flat_map(|rule| rule.require.claims.iter().map(|demand| &demand.claim))
+        self.rules
+            .iter()
+            .flat_map(|rule| rule.require.claims.iter().map(|demand| &demand.claim).chain(rule.path_claims()))
     }
 
     /// The rules of a request: the one that the route names, else for each reading the first that matches it, else the
@@ -120,7 +124,10 @@ impl Policy {
     pub(crate) fn select(&self, request: &Request<'_>) -> Result<Selection<'_>, Denial> {
         if let Some(name) = request.rule {
             let at = str::from_utf8(name).ok().and_then(|name| self.by_name.get(name));
-            return at.and_then(|at| self.ranked(*at)).map(Selection::of).ok_or(Denial::RuleUnknown);
+            let (at, rule) = at.and_then(|at| self.ranked(*at)).ok_or(Denial::RuleUnknown)?;
+            let mut selected = Selected(None);
+            selected.add_without_path((at, rule));
+            return selected.0.ok_or(Denial::RuleUnknown);
         }
         if self.rules.is_empty() {
             return Ok(Selection::of(self.otherwise()));
@@ -202,8 +209,7 @@ impl Policy {
     fn add_first<'p>(&'p self, asked: Asked<'_>, index: &Index, selected: &mut Selected<'p>) {
         let find = |any_port: &dyn Fn(&Rule) -> bool, any_level: bool| {
             let matches = |at: usize| {
-                let any_level =
-                    |rule: &Rule| any_level && (rule.restricts() || rule.access == Access::Required);
+                let any_level = |rule: &Rule| any_level && rule.closes();
                 self.rules.get(at).is_some_and(|rule| asked.matches(rule, any_port(rule), any_level(rule)))
             };
             index.first(asked.path, asked.host, matches).and_then(|at| self.ranked(at))
@@ -211,12 +217,13 @@ impl Policy {
         let is_usual = matches!(asked.port, None | Some("80" | "443"));
         for any_level in [false, true].into_iter().take(1 + usize::from(self.looks_at.levels)) {
             let exact = find(&|_| false, any_level);
-            selected.add(exact.unwrap_or_else(|| self.otherwise()));
+            selected.add_on(exact.unwrap_or_else(|| self.otherwise()), asked, any_level);
             if self.looks_at.ports || !is_usual {
                 let names_port = exact.is_some_and(|(_, rule)| rule.names_a_port());
                 let any_port =
                     |rule: &Rule| rule.restricts() || (!names_port && rule.access == Access::Required);
-                selected.add(find(&any_port, any_level).unwrap_or_else(|| self.otherwise()));
+                let found = find(&any_port, any_level).unwrap_or_else(|| self.otherwise());
+                selected.add_on(found, asked, any_level);
             }
         }
     }
@@ -233,7 +240,7 @@ impl Policy {
             let may_match = methods.iter().any(|method| rule.matches_method(method))
                 && hosts.iter().any(|(host, port)| rule.matches_host(host, *port, any_port));
             if may_match {
-                selected.add((at, rule));
+                selected.add_without_path((at, rule));
             }
             let matches_all = rule.paths.is_none()
                 && methods.iter().all(|method| rule.matches_method(method))
@@ -271,6 +278,29 @@ impl<'p> Selected<'p> {
         match &mut self.0 {
             None => self.0 = Some(Selection::of(rule)),
             Some(selection) => selection.add(rule),
+        }
+    }
+
+    /// Adds a rule with what the path asks for by it.
+    fn add_on(&mut self, (at, rule): (usize, &'p Rule), asked: Asked<'_>, any_level: bool) {
+        self.add((at, rule));
+        let any_level = any_level && rule.closes();
+        if let Some(demand) = rule.path_demand(asked.path, asked.level, asked.ignored, any_level) {
+            self.demand(rule, demand);
+        }
+    }
+
+    /// Adds a rule to a request whose path is not looked at. What its paths ask of a token is then never met.
+    fn add_without_path(&mut self, (at, rule): (usize, &'p Rule)) {
+        self.add((at, rule));
+        if rule.path_claims().next().is_some() {
+            self.demand(rule, PathDemand::unmet());
+        }
+    }
+
+    fn demand(&mut self, rule: &'p Rule, demand: PathDemand<'p>) {
+        if let Some(selection) = &mut self.0 {
+            selection.demand(rule, demand);
         }
     }
 }

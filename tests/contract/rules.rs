@@ -131,6 +131,106 @@ async fn under_lenient_a_bad_token_is_anonymous() {
     }
 }
 
+/// `/users/{sub}/*` is the user's own, in every way in which an upstream may read the path.
+#[tokio::test]
+async fn segments_that_are_claims_of_the_token() {
+    let rules = "rules:\n\
+        - {name: avatar, match: {paths: ['/users/*/avatar']}, access: public}\n\
+        - {name: own, match: {paths: ['/users/{sub}/*']}}\n\
+        - {name: org, match: {paths: ['/orgs/{org}/*/issues', '/orgs/{org}/{team}']}}\n\
+        - {name: mixed, match: {paths: ['/mixed/{sub}', '/mixed/all']}}\n\
+        - {name: maybe, match: {paths: ['/maybe/{sub}']}, access: optional}\n\
+        - {name: kept, match: {paths: ['/*/*/secret/*']}, access: deny}\n";
+    let service = Service::ready(&inline(rules)).await;
+    let insufficient = "claims_insufficient";
+    let ann = json!({"sub": "ann", "org": 7, "team": "Core"});
+    let ann = &ann;
+    let odd = &json!({"sub": "auth0|a b@x.example", "org": ["acme"], "team": true});
+    let percent = &json!({"sub": "50%25"});
+    for (path, claims, want) in [
+        ("/users/ann", ann, "allowed"),
+        ("/users/ann/", ann, "allowed"),
+        ("/users/ann/files/7?x=/users/bob", ann, "allowed"),
+        ("/users/%61nn/files", ann, "allowed"),
+        ("/users/bob", ann, insufficient),
+        ("/users/bob/files", ann, insufficient),
+        ("/users/an/files", ann, insufficient),
+        ("/users/annn/files", ann, insufficient),
+        ("/users//files", ann, insufficient),
+        ("/users/", ann, insufficient),
+        // Servers that compare without case find Bob's files under either name; only one of them is Ann's.
+        ("/users/ANN/files", ann, insufficient),
+        ("/USERS/ann/files", ann, "allowed"),
+        ("/USERS/bob/files", ann, insufficient),
+        // What some server resolves to another user's path.
+        ("/users/ann/../bob/files", ann, insufficient),
+        ("/users/ann%2f..%2fbob/files", ann, insufficient),
+        ("/users/ann/..%2fbob/files", ann, insufficient),
+        ("/users/bob/..;/ann/files", ann, insufficient),
+        ("/users/ann%2fbob/files", ann, insufficient),
+        ("/users/ann;bob/files", ann, insufficient),
+        ("/users/ann/%2e%2e/bob", ann, insufficient),
+        ("/users/ann%252f..%252fbob", ann, insufficient),
+        ("/users/ann\\..\\bob", ann, insufficient),
+        ("//users/ann/files", ann, "allowed"),
+        ("//users/bob/files", ann, insufficient),
+        ("/users/ann%00/files", ann, "request_malformed"),
+        // Escapes are decoded before the comparison, once.
+        ("/users/auth0%7Ca%20b%40x.example/f", odd, "allowed"),
+        ("/users/auth0|a%20b@x.example/f", odd, "allowed"),
+        ("/users/auth0%257Ca%20b%40x.example/f", odd, insufficient),
+        ("/users/50%2525/f", percent, insufficient),
+        // Numbers by their digits; arrays never.
+        ("/orgs/7/shop/issues", ann, "allowed"),
+        ("/orgs/7.0/shop/issues", ann, insufficient),
+        ("/orgs/07/shop/issues", ann, insufficient),
+        ("/orgs/8/shop/issues", ann, insufficient),
+        ("/orgs/7/Core", ann, "allowed"),
+        ("/orgs/7/core", ann, insufficient),
+        ("/orgs/acme/true", odd, insufficient),
+        ("/orgs/acme/shop/issues", odd, insufficient),
+        // One pattern of the rule is enough.
+        ("/mixed/all", ann, "allowed"),
+        ("/mixed/ann", ann, "allowed"),
+        ("/mixed/bob", ann, insufficient),
+        ("/maybe/ann", ann, "allowed"),
+        ("/maybe/bob", ann, insufficient),
+        ("/a/b/secret", ann, "rule_denies"),
+        ("/a/b/secret/c", ann, "rule_denies"),
+        ("/a//secret", ann, "rule_denies"),
+        ("/a/secret", ann, "allowed"),
+        ("/a/b/c/secret", ann, "allowed"),
+        ("/users/bob/avatar", ann, "allowed"),
+        ("/users/bob/x/../avatar", ann, insufficient),
+    ] {
+        let token = key().mint("app1", |_, all| {
+            all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+        });
+        let bearer = format!("Bearer {token}");
+        // Verified, and remembered.
+        for _ in 0..2 {
+            let request = header_map_request("GET", "a.example", path, &[("authorization", &bearer)]);
+            assert_eq!(service.send(request).await.code(), want, "{path} {claims}");
+        }
+    }
+    for (path, want) in [
+        ("/users/bob/avatar", "allowed"),
+        ("/users/bob/avatar/x", "token_missing"),
+        ("/users/ann", "token_missing"),
+        ("/maybe/ann", "token_missing"),
+    ] {
+        assert_eq!(
+            service.send(header_map_request("GET", "a.example", path, &[])).await.code(),
+            want,
+            "{path}"
+        );
+    }
+    // A route that picks the rule by name says nothing of the path.
+    let mut request = check_request(&[("authorization", &format!("Bearer {}", good()))]);
+    request.attributes.as_mut().unwrap().context_extensions.insert("rule".to_owned(), "own".to_owned());
+    assert_eq!(service.send(request).await.code(), insufficient);
+}
+
 #[tokio::test]
 async fn claims_and_issuers_that_a_rule_asks_for() {
     let keys = jwks(&[&key()]);

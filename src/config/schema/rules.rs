@@ -28,7 +28,7 @@ fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule
     let name = name_place.text("a name").unwrap_or_default().to_owned();
     let (hosts, paths, methods) = table.at("match").table(|condition| {
         let hosts = "a list of hosts, such as api.example.com, *.example.org, api.example.com:8443 or api.example.com:*";
-        let paths = "a list of normal paths, exact or ending in /*, such as /healthz or /assets/*";
+        let paths = "a list of normal paths, exact or ending in /*, such as /healthz or /assets/*; in between, * is a segment and {sub} one that is the claim";
         let methods = "a list of methods in capitals, such as GET";
         (
             narrowing_list(&condition.at("hosts"), hosts, |_, text| HostPattern::new(text)),
@@ -57,18 +57,19 @@ fn rule(item: &Place<'_>, table: &mut Table<'_>, issuers: &[IssuerName]) -> Rule
     let require_place = table.at("require");
     let require = require_place.table(|require| requirement(require, issuers));
     warnings::requirement(&require_place, &require, issuers);
-    if (!require.is_empty() || audiences.is_some()) && matches!(access, Access::Public | Access::Deny) {
-        item.fault(
-            "asks something of a token that it never looks at",
-            "require and audiences with access required, optional or lenient",
-        );
-    }
     let shadow_place = table.at("shadow");
     let shadow = shadow_place.bool(false);
     if shadow {
         warnings::rule_in_shadow(&shadow_place, &name, access);
     }
-    Rule { name, hosts, paths, methods, access, audiences, require, shadow }
+    let rule = Rule { name, hosts, paths, methods, access, audiences, require, shadow };
+    if matches!(access, Access::Public | Access::Deny) && rule.asks_of_a_token() {
+        item.fault(
+            "asks something of a token that it never looks at",
+            "require, audiences and claims in paths with access required, optional or lenient",
+        );
+    }
+    rule
 }
 
 fn requirement(require: &mut Table<'_>, configured: &[IssuerName]) -> Requirement {

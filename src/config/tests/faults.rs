@@ -217,6 +217,10 @@ fn refuses() {
         ),
         (beside("rules: [{name: a, audiences: []}]"), "rules[0].audiences: is empty"),
         (
+            beside("rules: [{name: a, access: public, match: {paths: ['/users/{sub}']}}]"),
+            "rules[0]: asks something of a token that it never looks at",
+        ),
+        (
             beside("rules: [{name: a, access: public, match: {paths: [/a]}, audiences: [x]}]"),
             "rules[0]: asks something of a token that it never looks at",
         ),

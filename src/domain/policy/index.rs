@@ -116,9 +116,8 @@ impl<K: Eq + std::hash::Hash> Keys<K> {
 
 fn paths(rule: &Rule, ignored: Ignored) -> Vec<(Box<[u8]>, bool)> {
     let patterns = rule.paths.iter().flatten();
-    let texts = patterns.flat_map(|pattern| {
-        pattern.texts(ignored).into_iter().map(|text| (text.into(), pattern.is_prefix()))
-    });
+    let texts =
+        patterns.flat_map(|pattern| pattern.keys(ignored).map(|(text, is_below)| (text.into(), is_below)));
     let mut keys: Vec<(Box<[u8]>, bool)> = texts.collect();
     keys.sort();
     keys.dedup();
@@ -150,6 +149,10 @@ mod tests {
             Just("/A/b/*"),
             Just("/a/"),
             Just("/a%3Bb"),
+            Just("/{sub}/*"),
+            Just("/a/*/b"),
+            Just("/*/{sub}"),
+            Just("/A/{x}"),
             Just("*")
         ];
         let host = prop_oneof![Just("a"), Just("a.b"), Just("*.b"), Just("*.a.b"), Just("b")];

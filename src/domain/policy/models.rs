@@ -116,14 +116,20 @@ fn first<'p>(policy: &'p Policy, read: &Read) -> &'p Rule {
     let path = fold(&read.path);
     let matches = |pattern: &PathPattern| {
         let text = pattern.to_string();
-        match text.strip_suffix("/*") {
-            Some(prefix) => {
-                let prefix = fold(prefix.as_bytes());
-                let rest = path.strip_prefix(&prefix[..]);
-                rest.is_some_and(|rest| rest.starts_with(b"/") || (rest.is_empty() && !prefix.is_empty()))
-            }
-            None => path == fold(text.as_bytes()),
+        if text == "*" || text == "/*" {
+            return if text == "*" { path == b"*" } else { path.starts_with(b"/") };
         }
+        let (text, is_prefix) = text.strip_suffix("/*").map_or((text.as_str(), false), |text| (text, true));
+        let whole = match text.strip_suffix('/') {
+            Some(text) if read.ignored.trailing_slash && !is_prefix && !text.is_empty() => text,
+            _ => text,
+        };
+        let mut found = path.split(|byte| *byte == b'/');
+        let meets = |(wanted, segment): (&str, &[u8])| {
+            ["*", "{sub}"].contains(&wanted) || *read.ignored.fold(wanted.as_bytes()) == *segment
+        };
+        whole.split('/').all(|wanted| found.next().is_some_and(|segment| meets((wanted, segment))))
+            && (is_prefix || found.next().is_none())
     };
     let met = |rule: &&Rule| rule.paths.as_ref().is_none_or(|all| all.iter().any(matches));
     policy.rules.iter().find(met).unwrap_or(&policy.otherwise)
@@ -194,6 +200,10 @@ const PATTERNS: &[&str] = &[
     "/x:y/*",
     "/$b",
     "/b/a/*",
+    "/*/b",
+    "/a/*/b/*",
+    "/*/*",
+    "/a/{sub}/b",
     "/a b",
     "*",
 ];

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use crate::domain::claims::Claim;
 use crate::domain::readings::{MAX_LEVEL, Readings, escaped_text, has_structure, levels};
 
 /// A host, or all hosts below one, with the ports that it is met by.
@@ -186,11 +187,25 @@ fn small(c: char) -> impl Iterator<Item = char> {
     c.to_uppercase().flat_map(char::to_lowercase)
 }
 
+/// A segment of a pattern that stands for any one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wild {
+    /// `*`
+    Any,
+    /// `{claim}`: the segment must be what this claim of the token is.
+    Claim(Claim),
+}
+
+/// Stands for a wild segment in a pattern's texts. No path holds it: a control character makes a target no path.
+const WILD: &[u8] = b"\x01";
+
 /// A path, or a path and all below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PathPattern {
     text: String,
     is_prefix: bool,
+    /// In their order.
+    wild: Vec<Wild>,
     /// What the text stands for where escapes were decoded so often, for each way to ignore something.
     texts: Vec<Text>,
 }
@@ -218,34 +233,53 @@ impl Text {
 
 impl PathPattern {
     /// Reads an exact path, or a path that ends in `/*` and stands for itself and all below (as a `PathPrefix` of the Gateway
-    /// API). Only plain forms: a path with dot segments or repeated slashes, however they are written, could not be meant.
+    /// API). In between, a segment may be `*`, for any one segment, or `{claim}`. Only plain forms: a path with dot segments or
+    /// repeated slashes, however they are written, could not be meant.
     pub(crate) fn new(text: &str) -> Option<Self> {
         let text = escaped_text(text)?;
-        let (path, is_prefix) = text.strip_suffix("/*").map_or((text.as_str(), false), |path| (path, true));
-        let is_odd = path != "*" && path.contains('*');
-        if is_odd || path.contains(['?', '\\']) || (is_prefix && (path == "*" || path.ends_with('/'))) {
+        let (written, is_prefix) =
+            text.strip_suffix("/*").map_or((text.as_str(), false), |path| (path, true));
+        let segments: Vec<_> = written.split('/').map(|segment| (segment, wild(segment))).collect();
+        let is_server = written == "*";
+        let with = |stand_in: &'static str| {
+            let texts: Vec<_> = segments
+                .iter()
+                .map(|(segment, wild)| if wild.is_some() && !is_server { stand_in } else { *segment })
+                .collect();
+            texts.join("/")
+        };
+        // A letter stands in for a wild segment where the pattern is judged as a path.
+        let path = with("x");
+        let is_odd = !is_server && path.contains('*');
+        if is_odd || path.contains(['?', '\\']) || (is_prefix && (is_server || path.ends_with('/'))) {
             return None;
         }
+        let marked = with("\u{1}");
         // The prefix `/*` alone leaves nothing before its slash.
-        let whole = if is_prefix && path.is_empty() { "/" } else { path };
+        let whole = if is_prefix && path.is_empty() { "/" } else { &path };
         let texts = match Readings::of(whole.as_bytes()).ok()? {
-            Readings::One(_) => vec![Text::new(None, path.as_bytes())],
+            Readings::One(_) => vec![Text::new(None, marked.as_bytes())],
             Readings::TooMany => return None,
             Readings::Several(all) => {
-                let levels = levels(path.as_bytes());
+                let levels = levels(marked.as_bytes());
                 let is_plain =
-                    !has_plain_escape(path) && !all.iter().any(|reading| has_structure(&reading.path));
+                    !has_plain_escape(&path) && !all.iter().any(|reading| has_structure(&reading.path));
                 let levels = levels.iter().enumerate().filter(|_| is_plain);
                 let texts = levels
                     .flat_map(|(level, texts)| texts.iter().map(move |text| Text::new(Some(level), text)));
                 texts.collect()
             }
         };
-        (!texts.is_empty()).then(|| Self { text: path.to_owned(), is_prefix, texts })
+        let wild = segments.into_iter().filter_map(|(_, wild)| wild.filter(|_| !is_server)).collect();
+        (!texts.is_empty()).then(|| Self { text: written.to_owned(), is_prefix, wild, texts })
     }
 
-    pub(super) const fn is_prefix(&self) -> bool {
-        self.is_prefix
+    /// The claims that segments are compared with.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.wild.iter().filter_map(|wild| match wild {
+            Wild::Any => None,
+            Wild::Claim(claim) => Some(claim),
+        })
     }
 
     /// Whether decoding makes a difference to the pattern's own text.
@@ -258,16 +292,56 @@ impl PathPattern {
         self.texts.iter().filter_map(|text| text.under(ignored)).collect()
     }
 
+    /// What each path that meets the pattern begins with or is, and whether more may follow after a slash.
+    pub(super) fn keys(&self, ignored: Ignored) -> impl Iterator<Item = (&[u8], bool)> {
+        self.texts(ignored).into_iter().map(|text| match memchr::memmem::find(text, b"/\x01") {
+            Some(first) => (text.get(..first).unwrap_or_default(), true),
+            None => (text, self.is_prefix),
+        })
+    }
+
     /// Whether a path meets the pattern, folded in this way. A pattern that opens a path must have been decoded as often as the
     /// path was; a rule that restricts is met by any spelling of what it means.
     pub(super) fn matches(&self, path: &[u8], level: usize, ignored: Ignored, restricts: bool) -> bool {
-        let counts = |text: &&Text| restricts || text.level.is_none_or(|own| own == level);
+        if !self.wild.is_empty() {
+            return self.captures(path, level, ignored, restricts).next().is_some();
+        }
         let meets = |own: &[u8]| match path.strip_prefix(own) {
             Some([]) => !self.is_prefix || !own.is_empty(),
             Some([b'/', ..]) => self.is_prefix,
             _ => false,
         };
-        self.texts.iter().filter(counts).filter_map(|text| text.under(ignored)).any(meets)
+        self.texts_at(level, ignored, restricts).any(meets)
+    }
+
+    fn texts_at(&self, level: usize, ignored: Ignored, restricts: bool) -> impl Iterator<Item = &[u8]> {
+        let counts = move |text: &&Text| restricts || text.level.is_none_or(|own| own == level);
+        self.texts.iter().filter(counts).filter_map(move |text| text.under(ignored))
+    }
+
+    /// The segments of a path that stand where the pattern has claims, once for each text of the pattern that the path meets.
+    pub(super) fn captures<'p, 'r>(
+        &'p self,
+        path: &'r [u8],
+        level: usize,
+        ignored: Ignored,
+        restricts: bool,
+    ) -> impl Iterator<Item = Vec<(&'p Claim, &'r [u8])>> + use<'p, 'r> {
+        let texts: Vec<_> = self.texts_at(level, ignored, restricts).collect();
+        texts.into_iter().filter_map(move |own| {
+            let (mut own, mut found) = (own.split(|byte| *byte == b'/'), path.split(|byte| *byte == b'/'));
+            let mut wild = self.wild.iter();
+            let mut captured = Vec::new();
+            for wanted in own.by_ref() {
+                let segment = found.next()?;
+                if wanted != WILD {
+                    (wanted == segment).then_some(())?;
+                } else if let Wild::Claim(claim) = wild.next()? {
+                    captured.push((claim, segment));
+                }
+            }
+            (self.is_prefix || found.next().is_none()).then_some(captured)
+        })
     }
 
     /// Whether it is `/*`: each path, but not the `*` of `OPTIONS *`.
@@ -290,6 +364,16 @@ impl PathPattern {
         (self.is_prefix || !other.is_prefix)
             && other.texts.iter().all(|text| Ignored::all().filter(is_way).all(|way| covers(text, way)))
     }
+}
+
+/// What a segment of a pattern stands for, if not for its own text.
+fn wild(segment: &str) -> Option<Wild> {
+    if segment == "*" {
+        return Some(Wild::Any);
+    }
+    let name = segment.strip_prefix('{')?.strip_suffix('}')?;
+    // A segment holds no slash, so the claim is a top-level name.
+    if name.contains(['{', '}']) { None } else { Claim::new(name).map(Wild::Claim) }
 }
 
 /// Whether a text has an escape of an unreserved character, or one in small letters: it is not in plain form.

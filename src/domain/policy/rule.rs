@@ -1,8 +1,10 @@
 //! One rule: what it matches, what it lets through, and what it asks of a verified token.
 
+use crate::domain::claims::Claim;
 use crate::domain::denial::Denial;
 use crate::domain::issuer::{Audiences, IssuerName};
 use crate::domain::policy::demand::ClaimDemand;
+use crate::domain::policy::path_demand::PathDemand;
 use crate::domain::policy::pattern::{HostPattern, Ignored, PathPattern};
 use crate::domain::verify::Verified;
 
@@ -53,7 +55,36 @@ pub(crate) struct Requirement {
 impl Rule {
     /// Whether it turns requests away that a token alone would let through.
     pub(crate) fn restricts(&self) -> bool {
-        self.access == Access::Deny || !self.require.is_empty() || self.audiences.is_some()
+        self.access == Access::Deny || self.asks_of_a_token()
+    }
+
+    /// Whether a good token is not enough.
+    pub(crate) fn asks_of_a_token(&self) -> bool {
+        !self.require.is_empty() || self.audiences.is_some() || self.path_claims().next().is_some()
+    }
+
+    /// Whether a request must not escape it by another spelling of its path.
+    pub(crate) fn closes(&self) -> bool {
+        self.restricts() || self.access == Access::Required
+    }
+
+    /// The claims that segments of its paths are compared with.
+    pub(crate) fn path_claims(&self) -> impl Iterator<Item = &Claim> {
+        self.paths.iter().flatten().flat_map(PathPattern::claims)
+    }
+
+    /// What a path that the rule matches asks of the token's claims; `None` if nothing.
+    pub(super) fn path_demand(
+        &self,
+        path: &[u8],
+        level: usize,
+        ignored: Ignored,
+        restricts: bool,
+    ) -> Option<PathDemand<'_>> {
+        self.path_claims().next()?;
+        let patterns = self.paths.iter().flatten();
+        let captures = patterns.flat_map(|pattern| pattern.captures(path, level, ignored, restricts));
+        PathDemand::of(captures, level, ignored)
     }
 
     /// Whether one of its hosts is written with a port.

@@ -1,5 +1,6 @@
 //! The rules of all readings of a request, held together: what one of them closes, none of the others opens.
 
+use super::path_demand::PathDemand;
 use super::rule::{Access, Rule};
 use crate::domain::denial::Denial;
 use crate::domain::issuer::{Audiences, Issuer};
@@ -11,14 +12,20 @@ pub(crate) struct Selection<'p> {
     first: Ranked<'p>,
     /// In the policy's order, so that adding one does not compare it with all of them.
     others: Vec<Ranked<'p>>,
+    /// What the readings of the path ask of the token, each with its rule.
+    path_demands: Vec<(&'p Rule, PathDemand<'p>)>,
 }
+
+/// The most segments of readings that are compared with claims. A path that a person means has a few; one with more meets no
+/// rule that compares them.
+const MAX_PATH_DEMANDS: usize = 32;
 
 /// A rule and its place in the policy.
 type Ranked<'p> = (usize, &'p Rule);
 
 impl<'p> Selection<'p> {
     pub(super) const fn of(rule: Ranked<'p>) -> Self {
-        Self { first: rule, others: Vec::new() }
+        Self { first: rule, others: Vec::new(), path_demands: Vec::new() }
     }
 
     /// Adds a rule, unless it is there.
@@ -27,6 +34,18 @@ impl<'p> Selection<'p> {
             && let Err(at) = self.others.binary_search_by_key(&rule.0, |(place, _)| *place)
         {
             self.others.insert(at, rule);
+        }
+    }
+
+    /// Adds what one reading of the path asks for by a rule.
+    pub(super) fn demand(&mut self, rule: &'p Rule, demand: PathDemand<'p>) {
+        if self.path_demands.iter().any(|(of, other)| std::ptr::eq(*of, rule) && *other == demand) {
+            return;
+        }
+        if self.path_demands.len() < MAX_PATH_DEMANDS {
+            self.path_demands.push((rule, demand));
+        } else {
+            self.path_demands = vec![(rule, PathDemand::unmet())];
         }
     }
 
@@ -46,7 +65,9 @@ impl<'p> Selection<'p> {
 
     /// Whether no token at all is good enough.
     pub(crate) fn allows_anonymous(&self) -> bool {
-        self.access() <= Access::Optional && self.rules().all(|rule| rule.require.is_empty())
+        self.access() <= Access::Optional
+            && self.path_demands.is_empty()
+            && self.rules().all(|rule| rule.require.is_empty())
     }
 
     /// Whether a token that is not good is as none.
@@ -69,7 +90,11 @@ impl<'p> Selection<'p> {
     /// # Errors
     /// The first rule whose requirement is not met, and how the request is denied.
     pub(crate) fn judge(&self, token: &Verified<'_, '_>) -> Result<(), (&'p Rule, Denial)> {
-        self.rules().try_for_each(|rule| rule.require.judge(token).map_err(|denial| (rule, denial)))
+        self.rules().try_for_each(|rule| rule.require.judge(token).map_err(|denial| (rule, denial)))?;
+        match self.path_demands.iter().find(|(_, demand)| !demand.is_met_by(token.claims())) {
+            Some((rule, _)) => Err((rule, Denial::ClaimsInsufficient)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -396,7 +396,9 @@ fn patterns_that_could_never_match_are_none() {
         "/a/../b",
         "//a",
         "/a*",
-        "/*/b",
+        "/a/*b",
+        "/a/{x}*/b",
+        "/a/x*/*",
         "a",
         "/%61",
         "/a/**",
@@ -410,7 +412,20 @@ fn patterns_that_could_never_match_are_none() {
     ] {
         assert_eq!(PathPattern::new(text), None, "{text}");
     }
-    for text in ["/", "/*", "/a", "/a/*", "*", "/a%20b/*", "/v1;x/*", "/group%2Fproject", "/é"] {
+    for text in [
+        "/",
+        "/*",
+        "/a",
+        "/a/*",
+        "*",
+        "/a%20b/*",
+        "/v1;x/*",
+        "/group%2Fproject",
+        "/é",
+        "/*/b",
+        "/a/*/*",
+        "/a/{sub}",
+    ] {
         assert!(PathPattern::new(text).is_some(), "{text}");
     }
     for text in ["", "*", "*.", "*.*.a", "a b", "a.", ".a", "é", "a:", "a:x", "a:0080", "a:65536", "a:80:80"]
