@@ -51,6 +51,8 @@ struct LooksAt {
     paths: bool,
     methods: bool,
     audiences: bool,
+    /// Whether a segment of a path is compared with a claim.
+    path_claims: bool,
     capitals: bool,
     trailing_slashes: bool,
     /// Whether a pattern of a host names a port.
@@ -85,6 +87,7 @@ impl Policy {
             levels: patterns().any(PathPattern::has_levels),
             methods: rules.iter().any(|rule| rule.methods.is_some()),
             audiences: rules.iter().any(|rule| rule.audiences.is_some()),
+            path_claims: rules.iter().any(|rule| rule.path_claims().next().is_some()),
             capitals: ignored.case && differs(Ignored { case: true, ..Ignored::NOTHING }),
             trailing_slashes: ignored.trailing_slash
                 && differs(Ignored { trailing_slash: true, ..Ignored::NOTHING }),
@@ -217,13 +220,30 @@ impl Policy {
         let is_usual = matches!(asked.port, None | Some("80" | "443"));
         for any_level in [false, true].into_iter().take(1 + usize::from(self.looks_at.levels)) {
             let exact = find(&|_| false, any_level);
-            selected.add_on(exact.unwrap_or_else(|| self.otherwise()), asked, any_level);
+            self.add_on(exact.unwrap_or_else(|| self.otherwise()), asked, any_level, selected);
             if self.looks_at.ports || !is_usual {
                 let names_port = exact.is_some_and(|(_, rule)| rule.names_a_port());
                 let any_port =
                     |rule: &Rule| rule.restricts() || (!names_port && rule.access == Access::Required);
                 let found = find(&any_port, any_level).unwrap_or_else(|| self.otherwise());
-                selected.add_on(found, asked, any_level);
+                self.add_on(found, asked, any_level, selected);
+            }
+        }
+    }
+
+    /// Adds a rule with what the path asks for by it.
+    fn add_on<'p>(
+        &self,
+        (at, rule): (usize, &'p Rule),
+        asked: Asked<'_>,
+        any_level: bool,
+        selected: &mut Selected<'p>,
+    ) {
+        selected.add((at, rule));
+        if self.looks_at.path_claims {
+            let any_level = any_level && rule.closes();
+            if let Some(demand) = rule.path_demand(asked.path, asked.level, asked.ignored, any_level) {
+                selected.demand(rule, demand);
             }
         }
     }
@@ -278,15 +298,6 @@ impl<'p> Selected<'p> {
         match &mut self.0 {
             None => self.0 = Some(Selection::of(rule)),
             Some(selection) => selection.add(rule),
-        }
-    }
-
-    /// Adds a rule with what the path asks for by it.
-    fn add_on(&mut self, (at, rule): (usize, &'p Rule), asked: Asked<'_>, any_level: bool) {
-        self.add((at, rule));
-        let any_level = any_level && rule.closes();
-        if let Some(demand) = rule.path_demand(asked.path, asked.level, asked.ignored, any_level) {
-            self.demand(rule, demand);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use crate::http::program;
 use crate::support::fixtures::inline;
 use crate::support::{Service, pypi};
 
@@ -65,6 +66,31 @@ async fn statuses_of_calls_that_fail_and_of_those_that_do_not() {
         let without_name = "0a0412020801";
         let list = lines[6];
         assert!(list.contains(&entry) || (name.is_empty() && list.contains(without_name)), "{name}: {list}");
+    }
+}
+
+/// grpc-go's own probe, by which Kubernetes checked health before it could itself: its exit says what it saw.
+#[tokio::test]
+#[expect(clippy::print_stderr, reason = "says that the test did not run")]
+async fn the_probe_of_grpc_go() {
+    let Some(probe) = program("GRPC_HEALTH_PROBE_BIN", "grpc_health_probe") else {
+        let text = "grpc_health_probe is not here: go install github.com/grpc-ecosystem/grpc-health-probe@latest, and set GRPC_HEALTH_PROBE_BIN";
+        assert!(std::env::var_os("REQUIRE_GRPC_HEALTH_PROBE").is_none(), "{text}");
+        return eprintln!("NOT RUN, {text}");
+    };
+    let service = Service::ready(&inline("")).await;
+    for (name, code, said) in [
+        ("", Some(0), "status: SERVING"),
+        ("liveness", Some(0), "status: SERVING"),
+        // The probe says UNIMPLEMENTED, or whatever it gets, where it does not get NOT_FOUND.
+        ("unknown", Some(3), "NotFound"),
+    ] {
+        let mut command = Command::new(&probe);
+        command.arg(format!("-addr={}", service.grpc)).arg(format!("-service={name}"));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(output.status.code() == code && text.contains(said), "{name}: {:?} {text}", output.status);
     }
 }
 

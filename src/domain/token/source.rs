@@ -100,7 +100,9 @@ impl TokenSource {
             let token = chunks::find(name, request, joined)?;
             return Ok(token.filter(|token| !self.is_foreign(token.bytes())));
         }
-        one_value(|take| self.for_each_value(request, take))
+        let mut values = Values::default();
+        self.for_each_value(request, |reading, value| values.add(reading, value));
+        values.the_one()
     }
 }
 
@@ -114,25 +116,37 @@ fn for_each_cookie<'a>(request: &Request<'a>, name: &str, mut take: impl FnMut(R
 /// # Errors
 /// As [`TokenSource::find`].
 pub(super) fn cookie<'a>(request: &Request<'a>, name: &str) -> Result<Option<Token<'a>>, Denial> {
-    one_value(|take| for_each_cookie(request, name, take))
+    let mut values = Values::default();
+    for_each_cookie(request, name, |reading, value| values.add(reading, value));
+    values.the_one()
 }
 
-/// The one value among those that `for_each` gives.
-fn one_value<'a>(
-    for_each: impl FnOnce(&mut dyn FnMut(Reading, &'a [u8])),
-) -> Result<Option<Token<'a>>, Denial> {
-    let mut first = None;
-    let (mut is_present, mut differ) = (false, false);
-    for_each(&mut |reading, value| {
-        is_present |= reading == Reading::Plain && !value.is_empty();
+/// The values of one source.
+#[derive(Default)]
+struct Values<'a> {
+    first: Option<&'a [u8]>,
+    is_present: bool,
+    differ: bool,
+}
+
+impl<'a> Values<'a> {
+    fn add(&mut self, reading: Reading, value: &'a [u8]) {
+        self.is_present |= reading == Reading::Plain && !value.is_empty();
         if reading == Reading::Plain || (reading == Reading::Hidden && !value.is_empty()) {
-            differ |= *first.get_or_insert(value) != value;
+            self.differ |= *self.first.get_or_insert(value) != value;
         }
-    });
-    match first {
-        Some(_) if is_present && differ => Err(Denial::TokenMalformed),
-        Some(token) if is_present => Ok(Some(Token(token))),
-        _ => Ok(None),
+    }
+
+    /// The token, if there is one.
+    ///
+    /// # Errors
+    /// As [`TokenSource::find`].
+    const fn the_one(self) -> Result<Option<Token<'a>>, Denial> {
+        match self.first {
+            Some(_) if self.is_present && self.differ => Err(Denial::TokenMalformed),
+            Some(token) if self.is_present => Ok(Some(Token(token))),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What to remove of a request so that the upstream gets no other token than the one that was judged, or none.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::authorization::{has_scheme, is_read_as, parts, token_of};
 use super::cookies::CookiePlace;
@@ -180,36 +181,14 @@ impl Withheld {
     }
 
     fn cut_cookies(&mut self, sources: &[TokenSource], request: &Request<'_>, forwarded: Forwarded<'_>) {
-        let cuts: Vec<_> = request
-            .header(COOKIE)
-            .map(|header| {
-                let mut cut = Vec::new();
-                for (at, source) in sources.iter().enumerate() {
-                    match &source.place {
-                        TokenPlace::Cookie(name) => {
-                            let places = cookies::places(header, name);
-                            let excluded = places.filter(|place| forwarded.excludes(source, place.value));
-                            cut.extend(excluded.map(|place| place.span));
-                        }
-                        TokenPlace::Chunks(name) => {
-                            let is_left =
-                                |place: &CookiePlace<'_>| leaves_chunk(forwarded, source, at, request, place);
-                            let places = chunks::names(name)
-                                .flat_map(|name| cookies::places(header, &name).collect::<Vec<_>>());
-                            cut.extend(places.filter(|place| !is_left(place)).map(|place| place.span));
-                        }
-                        TokenPlace::Credentials { .. } | TokenPlace::Header(_) | TokenPlace::Query(_) => {}
-                    }
-                }
-                (header, cut)
-            })
-            .collect();
-        if cuts.iter().all(|(_, cut)| cut.is_empty()) {
+        let cuts = |header| cuts(header, sources, request, forwarded);
+        // Most requests have nothing to cut.
+        if request.header(COOKIE).all(|header| cuts(header).is_empty()) {
             return;
         }
         let mut left = Vec::new();
-        for (header, cut) in cuts {
-            cookies::pairs_left(header, cut, &mut left);
+        for header in request.header(COOKIE) {
+            cookies::pairs_left(header, cuts(header), &mut left);
         }
         if left.is_empty() {
             self.headers.push(COOKIE.to_owned());
@@ -217,6 +196,35 @@ impl Withheld {
             self.cookie = Some(left.join(&b"; "[..]));
         }
     }
+}
+
+/// What to cut of one `Cookie` header.
+fn cuts(
+    header: &[u8],
+    sources: &[TokenSource],
+    request: &Request<'_>,
+    forwarded: Forwarded<'_>,
+) -> Vec<Range<usize>> {
+    let mut cuts = Vec::new();
+    for (at, source) in sources.iter().enumerate() {
+        match &source.place {
+            TokenPlace::Cookie(name) => {
+                let places = cookies::places(header, name);
+                let excluded = places.filter(|place| forwarded.excludes(source, place.value));
+                cuts.extend(excluded.map(|place| place.span));
+            }
+            TokenPlace::Chunks(name) => {
+                for name in chunks::names(name) {
+                    let places = cookies::places(header, &name);
+                    let excluded =
+                        places.filter(|place| !leaves_chunk(forwarded, source, at, request, place));
+                    cuts.extend(excluded.map(|place| place.span));
+                }
+            }
+            TokenPlace::Credentials { .. } | TokenPlace::Header(_) | TokenPlace::Query(_) => {}
+        }
+    }
+    cuts
 }
 
 /// Whether a cookie of a token in chunks may reach the upstream: if the token was judged, or is no JWT and left to the upstream.
