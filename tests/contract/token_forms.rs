@@ -6,7 +6,7 @@ use crate::support::fixtures::{USER, good, inline};
 use crate::support::{Service, header_map_request};
 
 const CONFIG: &str = "tokens: {from: [{header: authorization, opaque: skip}, {header: authorization, scheme: JWT}, \
-    {header: x-forwarded-authorization, scheme: Bearer}, {header: x-raw, opaque: skip}, {cookie: session, chunked: true, opaque: skip}]}\n\
+    {header: x-forwarded-authorization, scheme: Bearer}, {header: x-raw, opaque: skip}, {cookie: session, chunked: true, opaque: skip}, {cookie: other, chunked: true}]}\n\
     rules: [{name: shop, match: {paths: ['/shop/*']}, access: optional}]\n";
 
 const MALFORMED: &str = "token_malformed";
@@ -95,6 +95,20 @@ async fn schemes_opaque_values_and_chunks() {
         ("/shop/a", vec![cookie("session.0=opa; session.1=que")], "anonymous", &[], None),
         ("/shop/a", vec![cookie("session=opaque")], "anonymous", &[], None),
         ("/shop/a", vec![cookie("a=b, session.0=x")], MALFORMED, &[], None),
+        (
+            "/",
+            vec![cookie(&format!("session.0=opa; session.1=que; other.0={one}; other.1={two}"))],
+            "user-1",
+            &[],
+            None,
+        ),
+        (
+            "/",
+            vec![cookie(&format!("{both}; other.0={one}; other.1={two}"))],
+            "user-1",
+            &[],
+            Some(both.clone()),
+        ),
         // Another token than the judged one, in chunks: all of them go.
         (
             "/",

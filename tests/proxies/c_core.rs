@@ -71,7 +71,6 @@ async fn statuses_of_calls_that_fail_and_of_those_that_do_not() {
 
 /// grpc-go's own probe, by which Kubernetes checked health before it could itself: its exit says what it saw.
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "says that the test did not run")]
 async fn the_probe_of_grpc_go() {
     let Some(probe) = program("GRPC_HEALTH_PROBE_BIN", "grpc_health_probe") else {
         let text = "grpc_health_probe is not here: go install github.com/grpc-ecosystem/grpc-health-probe@latest, and set GRPC_HEALTH_PROBE_BIN";

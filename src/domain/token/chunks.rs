@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::source::{COOKIE, Joined, cookie};
-use super::{Token, cookies};
+use super::cookies;
+use super::source::{COOKIE, cookie};
 use crate::domain::denial::Denial;
 use crate::domain::request::Request;
 
@@ -26,12 +26,8 @@ fn chunk(name: &str, index: usize) -> String {
 /// [`Denial::TokenMalformed`] if a client that joins them might read another token: if the one cookie is there as well, if a
 /// chunk before another is missing, if one is there twice with two values, if there are more than [`MAX_CHUNKS`], or if the
 /// number of one is written in another way (`NAME.00`).
-pub(super) fn find<'a>(
-    name: &str,
-    request: &Request<'a>,
-    joined: &'a Joined,
-) -> Result<Option<Token<'a>>, Denial> {
-    let whole = cookie(request, name)?;
+pub(super) fn find<'a>(name: &str, request: &Request<'a>) -> Result<Option<Cow<'a, [u8]>>, Denial> {
+    let whole = cookie(request, name)?.map(|token| Cow::Borrowed(token.bytes()));
     let numbers: Vec<_> =
         request.header(COOKIE).flat_map(|header| cookies::numbers_behind(header, name)).collect();
     if numbers.is_empty() {
@@ -53,7 +49,7 @@ pub(super) fn find<'a>(
     if count == 0 || !numbers.iter().all(is_joined) {
         return Err(Denial::TokenMalformed);
     }
-    Ok(Some(Token(joined.get_or_init(|| token))))
+    Ok(Some(Cow::Owned(token)))
 }
 
 #[cfg(test)]
@@ -85,11 +81,10 @@ mod tests {
             ("s.0=a, s.1=b", malformed),
             (seventeen.as_str(), malformed),
         ] {
-            let joined = Joined::new();
             let request = Request { headers: vec![(b"cookie", cookies.as_bytes())], ..Request::default() };
-            let got = find("s", &request, &joined);
-            let got = got.map(|token| token.map(|token| str::from_utf8(token.bytes()).unwrap()));
-            assert_eq!(got, want, "{cookies}");
+            let got = find("s", &request);
+            let got = got.map(|token| token.map(|token| String::from_utf8(token.into_owned()).unwrap()));
+            assert_eq!(got, want.map(|token: Option<&str>| token.map(str::to_owned)), "{cookies}");
         }
     }
 }

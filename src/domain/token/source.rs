@@ -1,5 +1,6 @@
 //! The places of a request that may carry its token, and the token that the request is judged by.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use super::authorization::{parts, token_of};
@@ -97,8 +98,12 @@ impl TokenSource {
         joined: &'a Joined,
     ) -> Result<Option<Token<'a>>, Denial> {
         if let TokenPlace::Chunks(name) = &self.place {
-            let token = chunks::find(name, request, joined)?;
-            return Ok(token.filter(|token| !self.is_foreign(token.bytes())));
+            let token = chunks::find(name, request)?.filter(|token| !self.is_foreign(token));
+            return Ok(token.map(|token| match token {
+                Cow::Borrowed(token) => Token(token),
+                // Of several sources one is found at most, so the place is free.
+                Cow::Owned(token) => Token(joined.get_or_init(|| token)),
+            }));
         }
         let mut values = Values::default();
         self.for_each_value(request, |reading, value| values.add(reading, value));
