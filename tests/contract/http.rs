@@ -164,17 +164,15 @@ async fn forward_auth_without_a_method_or_a_host() {
     assert!(service.end().await.is_ok());
 }
 
-/// A check whose headers are too many or too long is refused as such, and is no malformed request.
+/// A check whose headers are too many is refused as such, and is no malformed request.
 #[tokio::test]
 async fn too_many_headers_are_431() {
     let service = Service::ready(&http_port("style: envoy")).await;
     let (client, url) = (reqwest::Client::new(), format!("http://{}/assets/x", service.http.unwrap()));
-    for (count, bytes, status) in [(1, 4, 200), (90, 4, 200), (200, 4, 431), (20, 4000, 200), (60, 4000, 431)]
-    {
-        let request = (0..count).fold(client.get(&url), |request, index| {
-            request.header("cookie", format!("c{index}={}", "a".repeat(bytes)))
-        });
-        assert_eq!(said(request).await.status, status, "{count} cookies of {bytes} bytes");
+    for (count, status) in [(1, 200), (90, 200), (200, 431)] {
+        let request = (0..count)
+            .fold(client.get(&url), |request, index| request.header("cookie", format!("c{index}=x")));
+        assert_eq!(said(request).await.status, status, "{count} cookies");
     }
     assert!(service.end().await.is_ok());
 }
