@@ -179,11 +179,15 @@ fn token_source_value(source: &TokenSource) -> Value {
     match place {
         TokenPlace::Credentials { header, scheme } => {
             add("header", header);
-            add("scheme", scheme);
+            if header != "authorization" || scheme != "Bearer" {
+                add("scheme", scheme);
+            }
         }
         TokenPlace::Header(name) => {
             add("header", name);
-            add("scheme", "none");
+            if name == "authorization" {
+                add("scheme", "none");
+            }
         }
         TokenPlace::Cookie(name) | TokenPlace::Chunks(name) => drop(add("cookie", name)),
         TokenPlace::Query(name) => drop(add("query", name)),
