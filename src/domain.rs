@@ -2,6 +2,7 @@
 //! lines or clock: the time is an argument. It runs in plain tests and under a fuzzer.
 
 pub mod algorithm;
+pub(crate) mod claim;
 pub(crate) mod claims;
 pub mod clock;
 pub mod denial;

@@ -14,7 +14,7 @@ use super::{
     Certificates, CheckFlags, ClientCertificate, ClientIdentity, Config, DecisionLogSettings, Http,
     IssuerConfig, KeySource, Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess, discovery_url,
 };
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::denial::Wording;
 use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart};
 use crate::domain::issuer::{Audiences, BoundTokens, Issuer, Tenants};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::domain::algorithm::Algorithm;
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::issuer::{Audience, Audiences, BoundTokens, IssuerId};
 use crate::domain::json::Json;
 use crate::domain::policy::Wanted;

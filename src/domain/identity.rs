@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::denial::Denial;
 use crate::domain::json::{Json, Object};
 

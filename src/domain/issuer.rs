@@ -8,7 +8,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use crate::domain::algorithm::Algorithm;
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 
 /// The name of an issuer in the configuration, which logs and metrics use. Not its `iss`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::denial::Denial;
 use crate::domain::readings::host::Authority;
 use crate::domain::readings::{Reading, Readings, method};

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use crate::domain::algorithm::Algorithm;
-use crate::domain::claims::{self, Claim, Subject};
+use crate::domain::claim::Claim;
+use crate::domain::claims::{self, Subject};
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
 use crate::domain::issuer::{Audiences, Issuer, Issuers};

@@ -2,7 +2,7 @@
 
 use super::super::place::{Place, Table};
 use super::super::warnings;
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::json::Json;
 use crate::domain::policy::{ClaimDemand, Wanted};
 

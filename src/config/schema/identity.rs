@@ -3,7 +3,7 @@
 use super::super::place::{Place, Table};
 use super::super::warnings;
 use super::shapes::{choice, http_token};
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart, folded};
 use crate::domain::token::{TokenPlace, TokenSource};
 

@@ -11,7 +11,7 @@ use super::super::{IssuerConfig, KeySource, Refresh, WebAccess};
 use super::key_sources::{self, certificates, fetchable};
 use super::shapes::{HOUR, MILLISECOND, SECOND, choice};
 use crate::domain::algorithm::Algorithm;
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::issuer::{
     Audience, Audiences, BoundTokens, Issuer, IssuerId, IssuerName, PassageApp, TENANT, Tenants,
 };

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::denial::Denial;
 use crate::domain::json::{Json, MAX_DEPTH, Object};
 

@@ -79,7 +79,7 @@ mod tests {
     use super::super::tests::{ALL, request, rule};
     use super::super::{ClaimDemand, Policy, Requirement, Wanted};
     use super::*;
-    use crate::domain::claims::Claim;
+    use crate::domain::claim::Claim;
 
     const EXACT: Ignored = Ignored { case: false, trailing_slash: false };
 

@@ -1,6 +1,6 @@
 //! What a rule asks of one claim of a verified token.
 
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::json::{Json, Object, Shallow};
 
 /// Claims that hold a list as one text, separated by spaces (RFC 8693 section 4.2 for `scope`; `scp` is Entra's and Okta's).

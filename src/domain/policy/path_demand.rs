@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::pattern::Ignored;
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::json::{Object, Shallow};
 use crate::domain::readings::decoded_once;
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::readings::{MAX_LEVEL, Readings, escaped_text, has_structure, levels};
 
 /// A host, or all hosts below one, with the ports that it is met by.

@@ -1,6 +1,6 @@
 //! One rule: what it matches, what it lets through, and what it asks of a verified token.
 
-use crate::domain::claims::Claim;
+use crate::domain::claim::Claim;
 use crate::domain::denial::Denial;
 use crate::domain::issuer::{Audiences, IssuerName};
 use crate::domain::policy::demand::ClaimDemand;
