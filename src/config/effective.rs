@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::claim::Claim;
 use crate::domain::denial::Wording;
-use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart};
+use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart, TextClaim};
 use crate::domain::issuer::{Audiences, BoundTokens, Issuer, Tenants};
 use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::number::Number;
@@ -202,15 +202,35 @@ fn token_source_value(source: &TokenSource) -> Value {
 }
 
 fn identity_value(identity: &Identity) -> Value {
-    let headers: Map<_, _> =
-        identity.headers().iter().map(|(name, mapped)| (name.clone(), mapped_claim_value(mapped))).collect();
     let metadata: Vec<_> = identity.metadata().iter().map(|claim| claim.as_str()).collect();
-    json!({"headers": headers, "metadata": metadata})
+    json!({
+        "headers": headers_value(identity.headers()),
+        "issuer_header": identity.issuer_header(),
+        "metadata": metadata,
+    })
+}
+
+fn headers_value<'i>(headers: impl Iterator<Item = (&'i str, &'i MappedClaim)>) -> Value {
+    headers.map(|(name, mapped)| (name.to_owned(), mapped_claim_value(mapped))).collect::<Map<_, _>>().into()
 }
 
 fn mapped_claim_value(mapped: &MappedClaim) -> Value {
     let (part, form) = match mapped {
-        MappedClaim::Text(claim) => return claim.as_str().into(),
+        MappedClaim::Text { from: TextClaim::One(claim), cut_prefix: None } => return claim.as_str().into(),
+        MappedClaim::Text { from, cut_prefix } => {
+            let mut members = Map::new();
+            match from {
+                TextClaim::One(claim) => members.insert("claim".to_owned(), claim.as_str().into()),
+                TextClaim::FirstOf(claims) => {
+                    let names: Vec<_> = claims.iter().map(Claim::as_str).collect();
+                    members.insert("first".to_owned(), names.into())
+                }
+            };
+            if let Some(prefix) = cut_prefix {
+                members.insert("cut_prefix".to_owned(), prefix.as_str().into());
+            }
+            return members.into();
+        }
         MappedClaim::Json(part, form) => (part, form),
     };
     let claim = match part {

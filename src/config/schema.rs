@@ -47,12 +47,12 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
         let check_flags = check_flags(root);
         let tokens = root.at("tokens").table(tokens::read);
         let http = ports::http(&root.at("http"), &tokens);
-        let issuers = issuers::read(&root.at("issuers"));
+        let (issuers, own_headers) = issuers::read(&root.at("issuers"), &tokens.from);
         let names: Vec<_> = issuers.iter().map(|config| config.issuer.name.clone()).collect();
         let server = root.at("server").table(ports::server);
         let admin_listen = root.at("admin").table(ports::admin_listen);
         let key_store = key_store(&root.at("key_store"));
-        let identity = root.at("identity").table(|identity| identity::read(identity, &tokens.from));
+        let identity = root.at("identity").table(|identity| identity::read(identity, &tokens.from, own_headers));
         let paths = root.at("paths").table(|paths| Ignored {
             case: paths.at("ignore_case").bool(true),
             trailing_slash: paths.at("ignore_trailing_slash").bool(true),

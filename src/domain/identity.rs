@@ -2,22 +2,40 @@
 //! forge it: those with `-` and `_` are listed once per configuration, those with other marks are found in the request.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use crate::domain::claim::Claim;
 use crate::domain::denial::Denial;
+use crate::domain::issuer::IssuerName;
 use crate::domain::json::{Json, Object};
 
 mod mapped_claim;
 
-pub(crate) use mapped_claim::{JsonForm, MappedClaim, PayloadPart};
+pub(crate) use mapped_claim::{JsonForm, MappedClaim, PayloadPart, TextClaim};
 
 /// The identity headers and the claims for the proxy's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    headers: Vec<(String, MappedClaim)>,
+    /// Every identity header, in lower case.
+    names: Vec<String>,
+    /// What each of them carries of a token, in the same order; `None` removes it.
+    carried: Vec<Option<Carried>>,
+    /// The same for tokens of issuers with headers of their own.
+    of_issuers: HashMap<IssuerName, Vec<Option<Carried>>>,
     aliases: Vec<String>,
     metadata: Vec<Claim>,
 }
+
+/// What an identity header carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Carried {
+    Claim(MappedClaim),
+    /// The issuer's name in the configuration.
+    IssuerName,
+}
+
+/// Headers and what they carry.
+pub(crate) type HeaderMap = Vec<(String, MappedClaim)>;
 
 /// The identity headers of one request: those to set and those to remove. No name is in both lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,20 +69,83 @@ impl Identity {
     /// configuration checks all three.
     #[must_use]
     pub fn new(headers: Vec<(String, MappedClaim)>, metadata: Vec<Claim>) -> Self {
-        let aliases = headers.iter().flat_map(|(name, _)| aliases(name)).collect();
-        Self { headers, aliases, metadata }
+        Self::for_issuers(headers, Vec::new(), None, metadata)
     }
 
-    /// Each header with what it carries.
+    /// The same, with what headers carry of some issuers' tokens instead, and a header for the issuer's name. A header that only
+    /// such an issuer has is removed for all others.
     #[must_use]
-    pub fn headers(&self) -> &[(String, MappedClaim)] {
-        &self.headers
+    pub(crate) fn for_issuers(
+        headers: HeaderMap,
+        of_issuers: Vec<(IssuerName, HeaderMap)>,
+        issuer_header: Option<String>,
+        metadata: Vec<Claim>,
+    ) -> Self {
+        let own = of_issuers.iter().flat_map(|(_, own)| own);
+        let mut names: Vec<_> =
+            headers.iter().chain(own).map(|(name, _)| name).chain(&issuer_header).cloned().collect();
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        let carried = |own: &HeaderMap| -> Vec<_> {
+            let of = |map: &HeaderMap, name: &String| {
+                map.iter().find(|(other, _)| other == name).map(|(_, mapped)| Carried::Claim(mapped.clone()))
+            };
+            names
+                .iter()
+                .map(|name| match &issuer_header {
+                    Some(header) if header == name => Some(Carried::IssuerName),
+                    _ => of(own, name).or_else(|| of(&headers, name)),
+                })
+                .collect()
+        };
+        Self {
+            carried: carried(&Vec::new()),
+            of_issuers: of_issuers.iter().map(|(issuer, own)| (issuer.clone(), carried(own))).collect(),
+            aliases: names.iter().flat_map(|name| aliases(name)).collect(),
+            metadata,
+            names,
+        }
+    }
+
+    /// What headers carry of any issuer's token.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &MappedClaim)> {
+        self.claims_in(&self.carried)
+    }
+
+    /// What headers carry of this issuer's tokens, where it is not the same as of any other's.
+    pub(crate) fn headers_of_issuer(
+        &self,
+        issuer: &IssuerName,
+    ) -> impl Iterator<Item = (&str, &MappedClaim)> {
+        let own = self.of_issuers.get(issuer).map(Vec::as_slice).unwrap_or_default();
+        let is_same = |name: &str, mapped: &MappedClaim| {
+            self.headers().any(|(other, theirs)| other == name && theirs == mapped)
+        };
+        self.claims_in(own).filter(move |(name, mapped)| !is_same(name, mapped))
+    }
+
+    fn claims_in<'s>(
+        &'s self,
+        carried: &'s [Option<Carried>],
+    ) -> impl Iterator<Item = (&'s str, &'s MappedClaim)> {
+        self.names.iter().zip(carried).filter_map(|(name, carried)| match carried {
+            Some(Carried::Claim(mapped)) => Some((name.as_str(), mapped)),
+            Some(Carried::IssuerName) | None => None,
+        })
+    }
+
+    /// The header that carries the issuer's name, if there is one.
+    pub(crate) fn issuer_header(&self) -> Option<&str> {
+        let is_issuer = |(_, carried): &(&String, &Option<Carried>)| **carried == Some(Carried::IssuerName);
+        self.names.iter().zip(&self.carried).find(is_issuer).map(|(name, _)| name.as_str())
     }
 
     /// The claims that headers and metadata are made of; `None` if a header carries all of them.
     pub(crate) fn claims(&self) -> Option<impl Iterator<Item = &Claim>> {
-        let of_headers: Option<Vec<_>> = self.headers.iter().map(|(_, mapped)| mapped.claim()).collect();
-        Some(of_headers?.into_iter().chain(&self.metadata))
+        let maps = std::iter::once(&self.carried).chain(self.of_issuers.values());
+        let mapped = maps.flat_map(|carried| self.claims_in(carried).map(|(_, mapped)| mapped.claims()));
+        let of_headers: Option<Vec<_>> = mapped.collect();
+        Some(of_headers?.into_iter().flatten().chain(&self.metadata))
     }
 
     /// Every other spelling of the headers with `-` and `_`.
@@ -83,10 +164,16 @@ impl Identity {
     ///
     /// # Errors
     /// [`Denial::ClaimInvalid`] for a claim that has no single form in a header.
-    pub(crate) fn headers_of(&self, claims: &Object<'_>) -> Result<Headers<'_>, Denial> {
+    pub(crate) fn headers_of(&self, claims: &Object<'_>, issuer: &IssuerName) -> Result<Headers<'_>, Denial> {
+        let own = if self.of_issuers.is_empty() { None } else { self.of_issuers.get(issuer) };
         let mut headers = Headers { set: Vec::new(), remove: Vec::new(), aliases: &self.aliases };
-        for (name, claim) in &self.headers {
-            match claim.value(claims)? {
+        for (name, carried) in self.names.iter().zip(own.unwrap_or(&self.carried)) {
+            let value = match carried {
+                Some(Carried::Claim(claim)) => claim.value(claims)?,
+                Some(Carried::IssuerName) => Some(issuer.as_str().to_owned()),
+                None => None,
+            };
+            match value {
                 Some(value) => headers.set.push((name, value)),
                 None => headers.remove.push(name.into()),
             }
@@ -97,7 +184,7 @@ impl Identity {
     /// The headers of an anonymous request: none is set, all are removed.
     #[must_use]
     pub fn anonymous(&self) -> Headers<'_> {
-        let remove = self.headers.iter().map(|(name, _)| name.into()).collect();
+        let remove = self.names.iter().map(Into::into).collect();
         Headers { set: Vec::new(), remove, aliases: &self.aliases }
     }
 
@@ -121,7 +208,7 @@ impl Identity {
     /// Whether an upstream may read a header of this name as an identity header.
     #[must_use]
     pub(crate) fn is_spelling(&self, name: &[u8]) -> bool {
-        let is_alike = self.headers.iter().any(|(header, _)| fold_alike(header.as_bytes(), name));
+        let is_alike = self.names.iter().any(|header| fold_alike(header.as_bytes(), name));
         // A pseudo-header of HTTP/2 is no header to an upstream.
         is_alike && !name.starts_with(b":")
     }
@@ -130,7 +217,7 @@ impl Identity {
     fn is_listed(&self, spelling: &[u8]) -> bool {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
         spelling.iter().all(plain)
-            || self.headers.iter().any(|(header, _)| spelling.eq_ignore_ascii_case(header.as_bytes()))
+            || self.names.iter().any(|header| spelling.eq_ignore_ascii_case(header.as_bytes()))
     }
 
     /// The claims for the proxy's metadata, each under its name as configured; missing and null claims are left out.

@@ -38,7 +38,7 @@ impl<'c> Grant<'c> {
     /// [`Denial::ProofMissing`].
     pub(crate) fn to(verified: &Verified<'_, 'c>, identity: &'c Identity) -> Result<Self, TokenFault> {
         let fault = |denial| TokenStep::Claims.fault(denial);
-        let headers = identity.headers_of(verified.claims()).map_err(fault)?;
+        let headers = identity.headers_of(verified.claims(), &verified.issuer().name).map_err(fault)?;
         let metadata = identity.metadata_of(verified.claims()).map_err(fault)?;
         claims::binding(verified.claims(), verified.issuer())?;
         Ok(Self {

@@ -4,7 +4,8 @@ use super::super::place::{Place, Table};
 use super::super::warnings;
 use super::shapes::{choice, http_token};
 use crate::domain::claim::Claim;
-use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart, folded};
+use crate::domain::identity::{HeaderMap, Identity, JsonForm, MappedClaim, PayloadPart, TextClaim, folded};
+use crate::domain::issuer::IssuerName;
 use crate::domain::token::{TokenPlace, TokenSource};
 
 const CLAIM: &str = "a claim's top-level name, or a JSON Pointer (RFC 6901)";
@@ -25,9 +26,47 @@ const RESERVED_HEADERS: &[&str] = &[
     "x-passage-authz-proxy-secret",
 ];
 
-pub(super) fn read(identity: &mut Table<'_>, sources: &[TokenSource]) -> Identity {
+/// `identity` of all issuers, with what each issuer's own says.
+pub(super) fn read(
+    identity: &mut Table<'_>,
+    sources: &[TokenSource],
+    of_issuers: Vec<(IssuerName, HeaderMap)>,
+) -> Identity {
     let place = identity.at("headers");
-    let mut headers: Vec<(String, MappedClaim)> = Vec::new();
+    let mut all = headers(&place, sources);
+    if !place.is_written() {
+        all.extend(Claim::new("sub").map(|sub| (Identity::DEFAULT_HEADER.to_owned(), sub.into())));
+    }
+    let issuer_place = identity.at("issuer_header");
+    let issuer_header = if issuer_place.is_set() {
+        let name = issuer_place.text("a header's name");
+        name.and_then(|name| header_name(&issuer_place, name, sources))
+    } else {
+        None
+    };
+    // Each issuer's own names were held against each other already.
+    let own = of_issuers.iter().flat_map(|(_, own)| own).chain(&all).map(|(name, _)| name);
+    let mut names: Vec<&String> = Vec::new();
+    for name in own.chain(&issuer_header) {
+        match names.iter().find(|other| folded(other) == folded(name)) {
+            Some(other) if *other == name && Some(name) != issuer_header.as_ref() => {}
+            Some(other) => {
+                let problem = format!("{name} folds into one spelling with {other}");
+                place.fault(problem, "names that differ in more than case and marks, and one use of each");
+            }
+            None => names.push(name),
+        }
+    }
+    let metadata = match identity.at("metadata").list("a list of claims") {
+        Some(items) => items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new)).collect(),
+        None => ["iss", "sub"].into_iter().filter_map(Claim::new).collect(),
+    };
+    Identity::for_issuers(all, of_issuers, issuer_header, metadata)
+}
+
+/// `headers`, of all issuers or of one.
+pub(super) fn headers(place: &Place<'_>, sources: &[TokenSource]) -> HeaderMap {
+    let mut headers: HeaderMap = Vec::new();
     for (key, claim) in place.entries() {
         let name = header_name(&claim, key, sources);
         if let Some(name) = &name
@@ -40,14 +79,7 @@ pub(super) fn read(identity: &mut Table<'_>, sources: &[TokenSource]) -> Identit
         }
         headers.extend(name.zip(mapped_claim(&claim)));
     }
-    if !place.is_written() {
-        headers.extend(Claim::new("sub").map(|sub| (Identity::DEFAULT_HEADER.to_owned(), sub.into())));
-    }
-    let metadata = match identity.at("metadata").list("a list of claims") {
-        Some(items) => items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new)).collect(),
-        None => ["iss", "sub"].into_iter().filter_map(Claim::new).collect(),
-    };
-    Identity::new(headers, metadata)
+    headers
 }
 
 /// A claim, which is forwarded as a text, or a map that says in which form.
@@ -58,13 +90,33 @@ fn mapped_claim(place: &Place<'_>) -> Option<MappedClaim> {
         return Some(claim.into());
     }
     place.table(|table| {
-        let [claim_place, form] = ["claim", "as"].map(|key| table.at(key));
-        claim_place.required(CLAIM);
+        let [claim_place, first, cut_place, form] =
+            ["claim", "first", "cut_prefix", "as"].map(|key| table.at(key));
+        if !first.is_written() {
+            claim_place.required(CLAIM);
+        } else if claim_place.is_written() {
+            first.fault("stands beside claim", "one of claim and first");
+        }
+        let cut_prefix = cut_place.text("the text that is cut off").map(str::to_owned);
         let form = match choice(&form, &["text", "json", "base64"]) {
             Some("json") => Some(JsonForm::Plain),
             Some("base64") => Some(JsonForm::Base64),
             _ => None,
         };
+        for place in [&first, &cut_place] {
+            if form.is_some() && place.is_written() {
+                place.fault("is of a text", "as: text, or leaving it out");
+            }
+        }
+        if first.is_written() {
+            let accepted = "a list of claims";
+            let items = first.list(accepted)?;
+            if items.is_empty() {
+                first.fault("is empty", accepted);
+            }
+            let claims = items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new)).collect();
+            return Some(MappedClaim::Text { from: TextClaim::FirstOf(claims), cut_prefix });
+        }
         if claim_place.is_empty_text() {
             let whole = form.map(|form| MappedClaim::Json(PayloadPart::Whole, form));
             if whole.is_none() {
@@ -81,7 +133,7 @@ fn mapped_claim(place: &Place<'_>) -> Option<MappedClaim> {
         }
         Some(match form {
             Some(form) => MappedClaim::Json(PayloadPart::Claim(claim), form),
-            None => claim.into(),
+            None => MappedClaim::Text { from: TextClaim::One(claim), cut_prefix },
         })
     })
 }

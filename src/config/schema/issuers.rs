@@ -8,26 +8,40 @@ use url::Url;
 use super::super::place::{Place, Table};
 use super::super::warnings;
 use super::super::{IssuerConfig, KeySource, Refresh, WebAccess};
+use super::identity;
 use super::key_sources::{self, certificates, fetchable};
 use super::shapes::{HOUR, MILLISECOND, SECOND, choice};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claim::Claim;
+use crate::domain::identity::HeaderMap;
 use crate::domain::issuer::{
     Audience, Audiences, BoundTokens, Issuer, IssuerId, IssuerName, PassageApp, TENANT, Tenants,
 };
+use crate::domain::token::TokenSource;
 
 /// Two issuers may share neither `iss` (it decides which issuer's rules hold for a token) nor name (rules and
 /// stored keys refer to it).
-pub(super) fn read(place: &Place<'_>) -> Vec<IssuerConfig> {
+pub(super) fn read(
+    place: &Place<'_>,
+    sources: &[TokenSource],
+) -> (Vec<IssuerConfig>, Vec<(IssuerName, HeaderMap)>) {
     let accepted = "a list of at least one issuer";
     place.required(accepted);
-    let Some(items) = place.list(accepted) else { return Vec::new() };
+    let mut own_headers = Vec::new();
+    let Some(items) = place.list(accepted) else { return (Vec::new(), own_headers) };
     if items.is_empty() {
         place.fault("is empty, so no token could be accepted", accepted);
     }
     let mut issuers: Vec<IssuerConfig> = Vec::new();
     for item in &items {
-        let Some(next) = item.table(issuer) else { continue };
+        let read = item.table(|table| {
+            let identity = table.at("identity");
+            let headers =
+                identity.table(|identity| identity::headers(&identity.at("headers"), sources));
+            (issuer(table), identity.is_set().then_some(headers))
+        });
+        let (Some(next), headers) = read else { continue };
+        own_headers.extend(headers.map(|headers| (next.issuer.name.clone(), headers)));
         for earlier in &issuers {
             if earlier.issuer.name == next.issuer.name {
                 item.fault(
@@ -42,7 +56,7 @@ pub(super) fn read(place: &Place<'_>) -> Vec<IssuerConfig> {
         }
         issuers.push(next);
     }
-    issuers
+    (issuers, own_headers)
 }
 
 fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {

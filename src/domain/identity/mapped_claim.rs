@@ -3,17 +3,38 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::domain::claim::Claim;
+use crate::domain::claim::{Claim, legal_header_value};
 use crate::domain::denial::Denial;
-use crate::domain::json::{Json, MAX_DEPTH, Object};
+use crate::domain::json::{Json, MAX_DEPTH, Member, Object};
 
 /// A part of a verified token, and how a header writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MappedClaim {
-    /// The claim as a text: see [`Claim::header_value`].
-    Text(Claim),
+    /// A text, without this prefix if it begins with it.
+    Text { from: TextClaim, cut_prefix: Option<String> },
     /// Any JSON value.
     Json(PayloadPart, JsonForm),
+}
+
+/// Where a text comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextClaim {
+    /// The claim as a text: see [`Claim::header_value`].
+    One(Claim),
+    /// The first of these that is a string with content. Never empty.
+    FirstOf(Vec<Claim>),
+}
+
+impl TextClaim {
+    fn value(&self, claims: &Object<'_>) -> Result<Option<String>, Denial> {
+        match self {
+            Self::One(claim) => claim.header_value(claims),
+            Self::FirstOf(all) => {
+                let has_text = |claim: &&Claim| matches!(Member::of(claim.of(claims)), Member::String(text) if !text.is_empty());
+                all.iter().find(has_text).map_or(Ok(None), |claim| claim.header_value(claims))
+            }
+        }
+    }
 }
 
 /// A part of a token's payload.
@@ -35,15 +56,18 @@ pub enum JsonForm {
 
 impl From<Claim> for MappedClaim {
     fn from(claim: Claim) -> Self {
-        Self::Text(claim)
+        Self::Text { from: TextClaim::One(claim), cut_prefix: None }
     }
 }
 
 impl MappedClaim {
-    /// The claim that is read; `None` if all are.
-    pub(crate) const fn claim(&self) -> Option<&Claim> {
+    /// The claims that are read; `None` if all are.
+    pub(crate) const fn claims(&self) -> Option<&[Claim]> {
         match self {
-            Self::Text(claim) | Self::Json(PayloadPart::Claim(claim), _) => Some(claim),
+            Self::Text { from: TextClaim::One(claim), .. } | Self::Json(PayloadPart::Claim(claim), _) => {
+                Some(std::slice::from_ref(claim))
+            }
+            Self::Text { from: TextClaim::FirstOf(claims), .. } => Some(claims.as_slice()),
             Self::Json(PayloadPart::Whole, _) => None,
         }
     }
@@ -54,7 +78,20 @@ impl MappedClaim {
     /// [`Denial::ClaimInvalid`] for a text that has no single form in a header.
     pub(super) fn value(&self, claims: &Object<'_>) -> Result<Option<String>, Denial> {
         let (value, form) = match self {
-            Self::Text(claim) => return claim.header_value(claims),
+            Self::Text { from, cut_prefix } => {
+                let value = from.value(claims)?;
+                let Some(prefix) = cut_prefix else { return Ok(value) };
+                let cut = value.map(|text| match text.strip_prefix(prefix.as_str()) {
+                    Some(rest) => rest.to_owned(),
+                    None => text,
+                });
+                return match cut {
+                    Some(text) if text.is_empty() => Ok(None),
+                    // What was inside of the text is at its start now.
+                    Some(text) if !legal_header_value(&text) => Err(Denial::ClaimInvalid),
+                    cut => Ok(cut),
+                };
+            }
             Self::Json(PayloadPart::Claim(claim), form) => (claim.value(claims, MAX_DEPTH)?, form),
             Self::Json(PayloadPart::Whole, form) => {
                 (Some(claims.to_json().ok_or(Denial::ClaimInvalid)?), form)
