@@ -64,8 +64,11 @@ impl Config {
             "decision_log": decision_log_value(decision_log),
         });
         // These two may hold any number, and those of serde_json are doubles.
-        let document =
-            with(document.into(), "issuers", Json::Array(issuers.iter().map(issuer_json).collect()));
+        let document = with(
+            document.into(),
+            "issuers",
+            Json::Array(issuers.iter().map(|issuer| issuer_json(issuer, identity)).collect()),
+        );
         with(document, "rules", Json::Array(rules.iter().map(rule_json).collect()))
     }
 }
@@ -254,7 +257,7 @@ fn decision_log_value(log: &DecisionLogSettings) -> Value {
     })
 }
 
-fn issuer_json(config: &IssuerConfig) -> Json {
+fn issuer_json(config: &IssuerConfig, identity: &Identity) -> Json {
     let IssuerConfig { issuer, keys, refresh } = config;
     let Issuer {
         name,
@@ -292,6 +295,7 @@ fn issuer_json(config: &IssuerConfig) -> Json {
             BoundTokens::Verify => "verify",
             BoundTokens::Ignore => "ignore",
         },
+        "identity": {"headers": headers_value(identity.headers_of_issuer(name))},
         "max_lifetime": max_lifetime.map(duration_value),
         "allow_http": allow_http,
         "ca": ca.map(|Certificates { file, pem: _ }| file),
@@ -300,9 +304,10 @@ fn issuer_json(config: &IssuerConfig) -> Json {
     let mut written = with(written.into(), "keys", keys);
     if let Json::Object(members) = &mut written {
         // Beside an empty list of audiences the claims are a fault, and so are tenants of an issuer without any.
-        members.retain(|(name, _)| match name.as_str() {
+        members.retain(|(member, _)| match member.as_str() {
             "audience_claims" => *audiences != Audiences::NotChecked,
             "tenants" => tenants.is_some(),
+            "identity" => identity.headers_of_issuer(name).next().is_some(),
             _ => true,
         });
     }

@@ -424,7 +424,7 @@ mod tests {
                 if *capitals { spelled.to_ascii_uppercase() } else { spelled }
             }).collect();
             let seen = identity.seen(forged.iter().map(String::as_bytes)).unwrap();
-            for mut headers in [identity.headers_of(&claims).unwrap(), identity.anonymous()] {
+            for mut headers in [identity.headers_of(&claims, &IssuerName::new("issuer")).unwrap(), identity.anonymous()] {
                 headers.remove.extend(seen.iter().cloned().map(Cow::Owned));
                 let set = headers.set.iter().map(|(name, _)| *name);
                 let mut all: Vec<_> = set.chain(headers.removed()).map(str::to_ascii_lowercase).collect();

@@ -36,9 +36,10 @@ pub(super) fn read(
     for item in &items {
         let read = item.table(|table| {
             let identity = table.at("identity");
-            let headers =
-                identity.table(|identity| identity::headers(&identity.at("headers"), sources));
-            (issuer(table), identity.is_set().then_some(headers))
+            let headers = identity
+                .is_set()
+                .then(|| identity.table(|identity| identity::headers(&identity.at("headers"), sources)));
+            (issuer(table), headers)
         });
         let (Some(next), headers) = read else { continue };
         own_headers.extend(headers.map(|headers| (next.issuer.name.clone(), headers)));

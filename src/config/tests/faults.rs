@@ -306,6 +306,24 @@ fn refuses() {
             "identity.headers.X_User: folds into one spelling with x-user",
         ),
         (beside("identity: {headers: {x-a: {as: json}}}"), "identity.headers.x-a.claim: is missing"),
+        (beside("identity: {headers: {x-a: {claim: a, first: [b]}}}"), "x-a.first: stands beside claim"),
+        (beside("identity: {headers: {x-a: {first: []}}}"), "x-a.first: is empty"),
+        (beside("identity: {headers: {x-a: {first: [a], as: json}}}"), "x-a.first: is of a text"),
+        (beside("identity: {headers: {x-a: {claim: a, cut_prefix: b, as: base64}}}"), "x-a.cut_prefix: is of a text"),
+        (
+            beside("identity: {issuer_header: x-passage.user-id}"),
+            "x-passage.user-id folds into one spelling with x-passage-user-id",
+        ),
+        (
+            beside("identity: {issuer_header: x-passage-user-id}"),
+            "x-passage-user-id folds into one spelling with x-passage-user-id",
+        ),
+        (beside("identity: {issuer_header: host}"), "identity.issuer_header: cannot be an identity header"),
+        (
+            other("identity: {headers: {x_passage_user_id: sub}}"),
+            "x-passage-user-id folds into one spelling with x_passage_user_id",
+        ),
+        (other("identity: {metadata: [sub]}"), "identity.metadata: is not a known key"),
         (
             beside("identity: {headers: {x-a: {claim: a, as: xml}}}"),
             "headers.x-a.as: \"xml\" is not accepted; accepted: text or json or base64",
