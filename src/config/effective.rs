@@ -209,6 +209,7 @@ fn identity_value(identity: &Identity) -> Value {
     json!({
         "headers": headers_value(identity.headers()),
         "issuer_header": identity.issuer_header(),
+        "shared_subjects": identity.subjects_are_shared,
         "metadata": metadata,
     })
 }

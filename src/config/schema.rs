@@ -53,7 +53,7 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
         let admin_listen = root.at("admin").table(ports::admin_listen);
         let key_store = key_store(&root.at("key_store"));
         let identity =
-            root.at("identity").table(|identity| identity::read(identity, &tokens.from, own_headers));
+            root.at("identity").table(|identity| identity::read(identity, &tokens.from, &names, own_headers));
         let paths = root.at("paths").table(|paths| Ignored {
             case: paths.at("ignore_case").bool(true),
             trailing_slash: paths.at("ignore_trailing_slash").bool(true),

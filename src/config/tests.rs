@@ -220,7 +220,7 @@ fn what_takes_effect_is_itself_a_configuration() {
         format!(
             "{APP}identity: {{headers: {{x-a: {{claim: groups, as: json}}, x-b: {{claim: '', as: base64}}, x-c: {{claim: email}}}}}}"
         ),
-        "identity: {headers: {x-id: {first: [external_id, sub], cut_prefix: 'auth0|'}, x-b: {claim: email, cut_prefix: a}}, issuer_header: X-Issuer}\n\
+        "identity: {headers: {x-id: {first: [external_id, sub], cut_prefix: 'auth0|'}, x-b: {claim: email, cut_prefix: a}}, issuer_header: X-Issuer, shared_subjects: true}\n\
          issuers: [{name: a, issuer: a, audiences: [], keys: {discovery: 'https://a.example'}, identity: {headers: {x-id: sub, x-own: {claim: groups, as: json}}}}, \
          {name: b, issuer: b, audiences: [], keys: {discovery: 'https://b.example'}}]".to_owned(),
         format!("{APP}identity: {{headers: {{}}}}\nkey_store: /\ntokens: {{cache: {{max_entries: 0}}}}"),

@@ -96,6 +96,18 @@ pub(super) fn key_store(place: &Place<'_>, folder: &Path) {
     }
 }
 
+/// A header that carries the subjects of several issuers' tokens.
+pub(super) fn shared_subjects(place: &Place<'_>, header: &str, issuers: &[&IssuerName]) {
+    let names: Vec<_> = issuers.iter().map(|name| name.as_str()).collect();
+    place.warn(
+        format!(
+            "{header} carries sub of the tokens of {}: a user of one of them is the user of the same sub at another to every upstream",
+            names.join(", ")
+        ),
+        "write another claim or cut_prefix under issuers[].identity.headers, or shared_subjects: true if they name the same people",
+    );
+}
+
 /// A claim that is a subject (OpenID Connect Core 1.0 section 5.7: of all claims only `iss` and `sub` together identify a user
 /// for good).
 pub(super) fn subject(place: &Place<'_>, claim: &str) {

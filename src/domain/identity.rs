@@ -22,6 +22,8 @@ pub struct Identity {
     carried: Vec<Option<Carried>>,
     /// The same for tokens of issuers with headers of their own.
     of_issuers: HashMap<IssuerName, Vec<Option<Carried>>>,
+    /// Whether the same subject is the same person at each issuer, as the configuration says.
+    pub(crate) subjects_are_shared: bool,
     aliases: Vec<String>,
     metadata: Vec<Claim>,
 }
@@ -101,6 +103,7 @@ impl Identity {
         Self {
             carried: carried(&Vec::new()),
             of_issuers: of_issuers.iter().map(|(issuer, own)| (issuer.clone(), carried(own))).collect(),
+            subjects_are_shared: false,
             aliases: names.iter().flat_map(|name| aliases(name)).collect(),
             metadata,
             names,
@@ -132,6 +135,27 @@ impl Identity {
             Some(Carried::Claim(mapped)) => Some((name.as_str(), mapped)),
             Some(Carried::IssuerName) | None => None,
         })
+    }
+
+    /// Each header that carries the subject of several of these issuers' tokens as it is, with these issuers: their users share
+    /// one name space.
+    pub(crate) fn shared_subjects<'s>(
+        &'s self,
+        issuers: &'s [IssuerName],
+    ) -> Vec<(&'s str, Vec<&'s IssuerName>)> {
+        let is_subject = |carried: &Option<Carried>| match carried {
+            Some(Carried::Claim(MappedClaim::Text { from: TextClaim::One(claim), cut_prefix: None })) => {
+                claim.as_str() == "sub"
+            }
+            _ => false,
+        };
+        let of =
+            |issuer: &IssuerName, at: usize| self.of_issuers.get(issuer).unwrap_or(&self.carried).get(at);
+        let shared = self.names.iter().enumerate().map(|(at, name)| {
+            let sharing = issuers.iter().filter(|issuer| of(issuer, at).is_some_and(is_subject));
+            (name.as_str(), sharing.collect::<Vec<_>>())
+        });
+        shared.filter(|(_, sharing)| sharing.len() > 1).collect()
     }
 
     /// The header that carries the issuer's name, if there is one.

@@ -30,6 +30,7 @@ const RESERVED_HEADERS: &[&str] = &[
 pub(super) fn read(
     identity: &mut Table<'_>,
     sources: &[TokenSource],
+    issuers: &[IssuerName],
     of_issuers: Vec<(IssuerName, HeaderMap)>,
 ) -> Identity {
     let place = identity.at("headers");
@@ -61,7 +62,16 @@ pub(super) fn read(
         Some(items) => items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new)).collect(),
         None => ["iss", "sub"].into_iter().filter_map(Claim::new).collect(),
     };
-    Identity::for_issuers(all, of_issuers, issuer_header, metadata)
+    let subjects_are_shared = identity.at("shared_subjects").bool(false);
+    let mut identity = Identity::for_issuers(all, of_issuers, issuer_header, metadata);
+    identity.subjects_are_shared = subjects_are_shared;
+    // An upstream that is told the issuer can tell them apart.
+    if !subjects_are_shared && identity.issuer_header().is_none() {
+        for (header, issuers) in identity.shared_subjects(issuers) {
+            warnings::shared_subjects(&place, header, &issuers);
+        }
+    }
+    identity
 }
 
 /// `headers`, of all issuers or of one.

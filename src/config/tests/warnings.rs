@@ -52,9 +52,12 @@ fn warns() {
     let path = |path: &str| rules(&format!("{{name: a, match: {{paths: ['{path}']}}}}"));
     let two = |rule: &str| {
         format!(
-            "issuers: [{{name: passage, passage: {{app_id: app1}}}}, {OTHER}]\nrules: [{{name: a, match: {{paths: [/a]}}, {rule}}}]"
+            "issuers: [{{name: passage, passage: {{app_id: app1}}}}, {OTHER}]\nidentity: {{shared_subjects: true}}\n\
+             rules: [{{name: a, match: {{paths: [/a]}}, {rule}}}]"
         )
     };
+    let two_issuers =
+        |more: &str| format!("issuers: [{{name: passage, passage: {{app_id: app1}}}}, {OTHER}]\n{more}\n");
     let issuer = |issuer: &str| {
         format!("issuers: [{{name: a, audiences: [], keys: {{url: https://a.example}}, issuer: {issuer}}}]")
     };
@@ -66,7 +69,22 @@ fn warns() {
     let quiet = "";
     for (text, want) in [
         (APP.to_owned(), quiet),
-        (format!("issuers: [{{name: passage, passage: {{app_id: app1}}}}, {OTHER}]"), quiet),
+        (two_issuers(""), "x-passage-user-id carries sub of the tokens of passage, other"),
+        (two_issuers("identity: {shared_subjects: true}"), quiet),
+        (two_issuers("identity: {issuer_header: x-issuer}"), quiet),
+        (two_issuers("identity: {headers: {x-id: email}}"), quiet),
+        (two_issuers("identity: {headers: {x-id: {claim: sub, cut_prefix: 'a|'}}}"), quiet),
+        (
+            two_issuers("").replace(
+                "name: other,",
+                "name: other, identity: {headers: {x-passage-user-id: external_id}},",
+            ),
+            quiet,
+        ),
+        (
+            two_issuers("").replace("name: other,", "name: other, identity: {headers: {x-other: sub}},"),
+            "x-passage-user-id carries sub",
+        ),
         // Shadow.
         (beside("mode: shadow"), "2: mode: in shadow mode"),
         (beside("mode: enforce"), quiet),
