@@ -147,6 +147,7 @@ async fn segments_that_are_claims_of_the_token() {
     let ann = &ann;
     let odd = &json!({"sub": "auth0|a b@x.example", "org": ["acme"], "team": true});
     let percent = &json!({"sub": "50%25"});
+    let french = &json!({"sub": "\u{e9}mile"});
     for (path, claims, want) in [
         ("/users/ann", ann, "allowed"),
         ("/users/ann/", ann, "allowed"),
@@ -180,6 +181,10 @@ async fn segments_that_are_claims_of_the_token() {
         ("/users/auth0|a%20b@x.example/f", odd, "allowed"),
         ("/users/auth0%257Ca%20b%40x.example/f", odd, insufficient),
         ("/users/50%2525/f", percent, insufficient),
+        ("/users/%C3%A9mile/f", french, "allowed"),
+        ("/users/%c3%a9mile/f", french, "allowed"),
+        ("/users/\u{e9}mile/f", french, "allowed"),
+        ("/users/e%CC%81mile/f", french, insufficient),
         // Numbers by their digits; arrays never.
         ("/orgs/7/shop/issues", ann, "allowed"),
         ("/orgs/7.0/shop/issues", ann, insufficient),
