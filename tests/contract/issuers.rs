@@ -8,7 +8,7 @@ use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
 use serde_json::{Value, json};
 
 use crate::support::fixtures::USER;
-use crate::support::{Service, header_map_request, join_all};
+use crate::support::{Service, header_map_request, join_all, wait_until};
 
 /// The YAML of each section of the page.
 fn page() -> BTreeMap<&'static str, &'static str> {
@@ -392,6 +392,53 @@ async fn accepts(section: &str, yaml: &str, rows: &[Row], secrets: &str) {
         );
     }
     assert!(service.end().await.is_ok());
+}
+
+/// docs/from-passage.md: the configuration of both issuers, and the line for Auth0.
+#[tokio::test]
+async fn users_keep_their_ids_on_the_way_from_passage() {
+    let page = include_str!("../../docs/from-passage.md");
+    let yaml = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let line = page.split("With Auth0 the last line is `").nth(1).unwrap().split("`.\n").next().unwrap();
+    let key = SigningKey::shared("k1", Algorithm::Rs256);
+    let keys = FakeIssuer::with_keys(&[&key]).await;
+    let iss = "https://login.example.com";
+    let document = json!({"issuer": iss, "jwks_uri": format!("{}/keys", keys.url())});
+    let document = FakeIssuer::start(Behavior::json(&document)).await;
+    let own = yaml.lines().last().unwrap().trim();
+    assert!(own.starts_with("identity:"), "{own}");
+    for (yaml, rows) in [
+        (
+            yaml.to_owned(),
+            [
+                (json!({"sub": "new-1", "external_id": "old-7"}), Some("old-7")),
+                (json!({"sub": "old-7"}), None),
+                (json!({"sub": "old-7", "external_id": "old-8"}), Some("old-8")),
+            ],
+        ),
+        (
+            yaml.replace(own, line),
+            [
+                (json!({"sub": "auth0|old-7"}), Some("old-7")),
+                (json!({"sub": "auth0|old-8", "external_id": "old-7"}), Some("old-8")),
+                (json!({"sub": "auth0|"}), None),
+            ],
+        ),
+    ] {
+        let config = reachable(&yaml, &document, &keys, "");
+        let service = Service::ready(&config).await;
+        let passage = key.mint("APP_ID", |_, claims| claims["sub"] = json!("old-7"));
+        wait_until("both issuers", || async { service.bearer(&passage).await.http == 200 }).await;
+        assert_eq!(service.bearer(&passage).await.header(USER), Some("old-7"));
+        for (claims, want) in rows {
+            let token = key.mint(iss, |_, all| {
+                all["aud"] = json!("shop");
+                all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+            });
+            wait_until("both issuers", || async { service.bearer(&token).await.http == 200 }).await;
+            assert_eq!(service.bearer(&token).await.header(USER), want, "{claims}");
+        }
+    }
 }
 
 /// Of any tenant; but a key that is one tenant's verifies no token of another one.

@@ -1,6 +1,6 @@
 //! Identity headers through Envoy: the upstream sees the verified user, or no user, whatever the client sends.
 
-use passage_authz::testing::tampered;
+use passage_authz::testing::{jwks, tampered};
 use serde_json::json;
 
 use crate::raw::raw;
@@ -99,4 +99,36 @@ async fn several_identity_headers_and_claims_that_envoy_can_use() {
     let comma = key().mint(APP, |_, claims| claims["roles"] = json!(["a,admin"]));
     let (status, body) = raw(&envoy, "/", &format!("authorization: Bearer {comma}\r\n")).await;
     assert_eq!((status, &body["code"]), (401, &json!("claim_invalid")));
+}
+
+/// A person who moves from the one issuer to the other stays the same user; nobody becomes that user by the name they chose.
+#[tokio::test]
+async fn the_same_person_by_two_issuers() {
+    let keys = jwks(&[&key()]);
+    let service = Service::ready(&format!(
+        "issuers:\n\
+         - {{name: passage, passage: {{app_id: {APP}}}, keys: {{inline: {keys}}}}}\n\
+         - {{name: successor, issuer: 'https://login.example', audiences: [], keys: {{inline: {keys}}}, \
+            identity: {{headers: {{{USER}: external_id}}}}}}\n"
+    ))
+    .await;
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = Envoy::in_front_of(service.grpc, &upstream).await;
+    for (iss, sub, external_id, want) in [
+        (APP, "old-7", json!(null), &["old-7"][..]),
+        ("https://login.example", "new-1", json!("old-7"), &["old-7"]),
+        ("https://login.example", "old-7", json!("old-8"), &["old-8"]),
+        ("https://login.example", "old-7", json!(null), &[]),
+        (APP, "old-8", json!("old-7"), &["old-8"]),
+    ] {
+        let token =
+            key().mint(iss, |_, claims| (claims["sub"], claims["external_id"]) = (json!(sub), external_id));
+        let (status, body) =
+            raw(&envoy, "/", &format!("authorization: Bearer {token}\r\n{USER}: root\r\n")).await;
+        assert_eq!(
+            (status, seen(&body, USER)),
+            (200, want.iter().map(|&user| user.to_owned()).collect()),
+            "{iss} {sub}"
+        );
+    }
 }
