@@ -29,6 +29,9 @@ use envoy::{Envoy, Upstream};
 const APP: &str = "demo-app";
 const USER: &str = "x-passage-user-id";
 
+/// The issuer that a customer of Passage moves to. It keeps the old ID of a user in the claim `external_id`.
+const SUCCESSOR: &str = "https://login.example.com";
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let keep = match std::env::args().nth(1).as_deref() {
@@ -65,8 +68,11 @@ async fn demo(keep: bool) -> Result<bool, Box<dyn Error>> {
     let issuer = FakeIssuer::with_keys(&[&key]).await;
     let config = format!(
         "server: {{listen: '127.0.0.1:0'}}\nadmin: {{listen: '127.0.0.1:0'}}\n\
-         issuers: [{{name: passage, passage: {{app_id: {APP}, base_url: '{}'}}}}]",
-        issuer.url()
+         issuers:\n\
+         - {{name: passage, passage: {{app_id: {APP}, base_url: '{url}'}}}}\n\
+         - {{name: successor, issuer: '{SUCCESSOR}', audiences: [orders], keys: {{url: '{url}/keys'}}, \
+            identity: {{headers: {{{USER}: external_id}}}}}}\n",
+        url = issuer.url()
     );
     let config = Config::parse(&config, "demo.yaml")?;
     let setup = Setup { config, clock: Clock::default(), source: None, exporter: None };
@@ -88,7 +94,11 @@ async fn demo(keep: bool) -> Result<bool, Box<dyn Error>> {
     };
     let valid = token(APP, "user-4711", now + 3600);
     let url = format!("http://{}/orders", envoy.address);
-    let all_good = play(&url, &rows(&token, &valid, now)).await?;
+    let moved = key.mint(SUCCESSOR, |_, claims| {
+        (claims["sub"], claims["external_id"]) = (json!("new-1"), json!("user-4711"));
+        (claims["aud"], claims["exp"]) = (json!("orders"), json!(now + 3600));
+    });
+    let all_good = play(&url, &rows(&token, &valid, &moved, now)).await?;
     if keep {
         print_curl(&url, &valid, &token(APP, "user-4711", now - 3600));
         tokio::signal::ctrl_c().await?;
@@ -99,7 +109,7 @@ async fn demo(keep: bool) -> Result<bool, Box<dyn Error>> {
     Ok(all_good)
 }
 
-fn rows(token: &dyn Fn(&str, &str, u64) -> String, valid: &str, now: u64) -> Vec<Row> {
+fn rows(token: &dyn Fn(&str, &str, u64) -> String, valid: &str, moved: &str, now: u64) -> Vec<Row> {
     let bearer = |token: &str| ("authorization", format!("Bearer {token}"));
     let row = |name, headers, want| Row { name, headers, want };
     vec![
@@ -111,6 +121,8 @@ fn rows(token: &dyn Fn(&str, &str, u64) -> String, valid: &str, now: u64) -> Vec
         row("another app's", vec![bearer(&token("other-app", "eve", now + 3600))], Err("issuer_unknown")),
         row("valid, user ID forged", vec![bearer(valid), (USER, "admin".to_owned())], Ok("user-4711")),
         row("no token, user ID forged", vec![(USER, "admin".to_owned())], Err("token_missing")),
+        row("the same user, moved", vec![bearer(moved)], Ok("user-4711")),
+        row("moved, user ID forged", vec![bearer(moved), (USER, "admin".to_owned())], Ok("user-4711")),
     ]
 }
 
