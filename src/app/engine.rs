@@ -9,7 +9,7 @@ use crate::check::decision_log::DecisionLog;
 use crate::check::observers::Observers;
 use crate::check::spans::Spans;
 use crate::check::token_cache::TokenCache;
-use crate::config::{Config, Http, IssuerConfig, KeySource, Server};
+use crate::config::{Config, FileRead, Http, IssuerConfig, KeySource, Server};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::policy::Policy;
@@ -28,6 +28,7 @@ pub(crate) struct Engine {
     pub refreshers: Vec<(IssuerName, Refresher)>,
     pub fixed: Fixed,
     pub issuers: IssuerConfigs,
+    pub files: Vec<FileRead>,
 }
 
 /// What an engine takes over from outside its configuration. The default is nothing.
@@ -154,6 +155,7 @@ impl Engine {
             wording,
             decision_log,
             warnings: _,
+            files,
         } = config;
         let Carried { spans, predecessor } = carried;
         let accepted_issuers = Issuers::new(configs.iter().map(|config| config.issuer.clone()).collect());
@@ -197,6 +199,7 @@ impl Engine {
             refreshers,
             fixed: Fixed { server, http, admin_listen },
             issuers,
+            files,
         })
     }
 }

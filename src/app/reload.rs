@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::engine::{Carried, Engine, Fixed, IssuerConfigs, Predecessor};
-use crate::config::{Config, ConfigError, Environment, Warning};
+use crate::config::{Config, ConfigError, Environment, FileRead, Warning};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
 use crate::keys::refresh::Refresher;
@@ -56,6 +56,8 @@ pub(crate) struct Reloader {
     fixed: Fixed,
     issuers: IssuerConfigs,
     source: Option<ConfigSource>,
+    /// The files that were read for the configuration, beside its own.
+    files: Vec<FileRead>,
     running: Running,
     disk: FileIo,
 }
@@ -113,11 +115,11 @@ impl Reloader {
     /// Starts the engine's refreshers and puts its configuration in force. Without a `source` nothing is reloaded.
     #[must_use]
     pub(crate) fn start(engine: Engine, clock: Clock, source: Option<ConfigSource>) -> (Arc<Live>, Self) {
-        let Engine { current, refreshers, fixed, issuers } = engine;
+        let Engine { current, refreshers, fixed, issuers, files } = engine;
         let live = Arc::new(Live::new(current));
         let mut running = Running::new();
         running.start(refreshers);
-        (Arc::clone(&live), Self { live, clock, fixed, issuers, source, running, disk: FileIo::new() })
+        (Arc::clone(&live), Self { live, clock, fixed, issuers, source, files, running, disk: FileIo::new() })
     }
 
     /// Runs until `stop`, or until a refresher ends that should not.
@@ -126,8 +128,11 @@ impl Reloader {
         let mut hangups = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened to"))
             .ok();
-        let file = self.source.as_ref().and_then(|source| source.file.clone());
-        let mut read = self.source.as_ref().and_then(|source| source.read);
+        let own = self.source.as_ref().and_then(|source| source.file.clone().map(|path| (path, source.read)));
+        let (own_path, own_version) = own.unzip();
+        let mut watched: Vec<_> = own_path.iter().cloned().chain(self.paths()).collect();
+        let mut read: Vec<_> =
+            own_version.into_iter().chain(self.files.iter().map(|file| file.version)).collect();
         let mut changed = None;
         loop {
             let why = tokio::select! {
@@ -137,40 +142,55 @@ impl Reloader {
                     Ok(false) | Err(_) => break,
                 },
                 () = next_hangup(&mut hangups) => "SIGHUP",
-                version = version_after_interval(&self.disk, file.clone()) => {
+                versions = versions_after_interval(&self.disk, watched.clone()) => {
                     // Two looks must agree: a file that is half written may be valid YAML with some rules missing.
-                    let settled = version == changed;
-                    changed = version.filter(|_| version != read);
+                    let settled = versions == changed;
+                    // A configuration that is gone is no new one.
+                    let is_there = |seen: &[Option<FileVersion>]| own_path.is_none() || seen.first().is_some_and(Option::is_some);
+                    changed = versions.filter(|seen| *seen != read && is_there(seen));
                     if changed.is_none() || !settled {
                         continue;
                     }
                     "the file changed"
                 }
             };
-            read = version(&self.disk, file.clone()).await;
+            if let Some(seen) = versions(&self.disk, watched.clone()).await {
+                read = seen;
+            }
             changed = None;
             // A new issuer that is slow to answer must not hold up the end.
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = self.reload(why) => {}
+                reloaded = self.reload(why) => if reloaded {
+                    watched = own_path.iter().cloned().chain(self.paths()).collect();
+                    read.truncate(usize::from(own_path.is_some()));
+                    read.extend(self.files.iter().map(|file| file.version));
+                },
             }
         }
         self.running.end().await;
     }
 
-    async fn reload(&mut self, why: &'static str) {
-        let Some(source) = self.source.clone() else { return };
+    fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.files.iter().map(|file| file.path.clone())
+    }
+
+    /// Whether the new configuration is in force.
+    async fn reload(&mut self, why: &'static str) -> bool {
+        let Some(source) = self.source.clone() else { return false };
         match self.read(source).await {
             Ok((engine, warnings)) => {
                 self.swap(engine).await;
                 log_warnings(&warnings);
                 tracing::info!(why, "configuration reloaded");
+                true
             }
             Err(reasons) => {
                 self.live.refuse();
                 for error in reasons {
                     tracing::error!(why, error, "the new configuration is refused, the old one goes on");
                 }
+                false
             }
         }
     }
@@ -199,7 +219,8 @@ impl Reloader {
     /// Puts the engine's configuration in force in place of the one before.
     async fn swap(&mut self, engine: Engine) {
         // `read` has refused an engine whose fixed settings differ.
-        let Engine { current, refreshers, issuers, fixed: _ } = engine;
+        let Engine { current, refreshers, issuers, files, fixed: _ } = engine;
+        self.files = files;
         let before = self.live.current();
         let keys = Arc::clone(&current.authorizer.keys);
         let mut retired = self.running.start(refreshers);
@@ -216,14 +237,17 @@ impl Reloader {
     }
 }
 
-async fn version_after_interval(disk: &FileIo, file: Option<PathBuf>) -> Option<FileVersion> {
+async fn versions_after_interval(disk: &FileIo, files: Vec<PathBuf>) -> Option<Vec<Option<FileVersion>>> {
     sleep(POLL_INTERVAL).await;
-    version(disk, file).await
+    versions(disk, files).await
 }
 
-async fn version(disk: &FileIo, file: Option<PathBuf>) -> Option<FileVersion> {
-    let file = file?;
-    disk.run(move || FileVersion::of(&file)).await.ok().flatten()
+/// `None` if there are no files, or the disk does not answer.
+async fn versions(disk: &FileIo, files: Vec<PathBuf>) -> Option<Vec<Option<FileVersion>>> {
+    if files.is_empty() {
+        return None;
+    }
+    disk.run(move || files.iter().map(|file| FileVersion::of(file)).collect()).await.ok()
 }
 
 async fn next_hangup(hangups: &mut Option<Signal>) {

@@ -47,6 +47,7 @@ impl Config {
             wording: Wording { realm, reasons },
             decision_log,
             warnings: _,
+            files: _,
         } = self;
         let document = json!({
             "mode": if *shadow { "shadow" } else { "enforce" },
@@ -220,8 +221,10 @@ fn headers_value<'i>(headers: impl Iterator<Item = (&'i str, &'i MappedClaim)>) 
 
 fn mapped_claim_value(mapped: &MappedClaim) -> Value {
     let (part, form) = match mapped {
-        MappedClaim::Text { from: TextClaim::One(claim), cut_prefix: None } => return claim.as_str().into(),
-        MappedClaim::Text { from, cut_prefix } => {
+        MappedClaim::Text { from: TextClaim::One(claim), cut_prefix: None, map: None } => {
+            return claim.as_str().into();
+        }
+        MappedClaim::Text { from, cut_prefix, map } => {
             let mut members = Map::new();
             match from {
                 TextClaim::One(claim) => members.insert("claim".to_owned(), claim.as_str().into()),
@@ -232,6 +235,9 @@ fn mapped_claim_value(mapped: &MappedClaim) -> Value {
             };
             if let Some(prefix) = cut_prefix {
                 members.insert("cut_prefix".to_owned(), prefix.as_str().into());
+            }
+            if let Some(map) = map {
+                members.insert("map".to_owned(), json!(map.file()));
             }
             return members.into();
         }

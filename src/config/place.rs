@@ -5,12 +5,15 @@
 
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
+use super::FileRead;
 use super::document::{Node, Origin, YamlValue};
 use super::duration::{format_duration, parse_duration};
 use super::fault::{Fault, Warning};
 use crate::domain::json::Json;
+use crate::watched_file::FileVersion;
 
 /// Collects the faults and the warnings while the document is read.
 #[derive(Debug, Default)]
@@ -18,6 +21,7 @@ pub(super) struct Report {
     pub(super) file: Option<String>,
     pub(super) faults: RefCell<Vec<Fault>>,
     pub(super) warnings: RefCell<Vec<Warning>>,
+    pub(super) files: RefCell<Vec<FileRead>>,
 }
 
 impl Report {
@@ -168,6 +172,12 @@ impl<'n> Place<'n> {
             Some(YamlValue::List(_) | YamlValue::Map(_) | YamlValue::Null) | None => self.list(accepted),
             Some(_) => Some(vec![self.clone()]),
         }
+    }
+
+    /// Notes that a file is about to be read for this value: a change of it is a change of the configuration.
+    pub(super) fn reads(&self, path: &Path) {
+        let file = FileRead { path: path.to_owned(), version: FileVersion::of(path) };
+        self.report.files.borrow_mut().push(file);
     }
 
     /// A text that is not blank.

@@ -72,9 +72,11 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
             wording: root.at("deny").table(wording),
             decision_log: root.at("decision_log").table(decision_log),
             warnings: Vec::new(),
+            files: Vec::new(),
         }
     });
-    let Report { file: _, faults, warnings } = report;
+    let Report { file: _, faults, warnings, files } = report;
+    config.files = files.into_inner();
     let mut faults = faults.into_inner();
     config.warnings = warnings.into_inner();
     // In the order of the file's lines, not of the readers above.

@@ -9,6 +9,7 @@ use crate::domain::denial::Denial;
 use crate::domain::issuer::IssuerName;
 use crate::domain::json::{Json, Object};
 
+pub(crate) mod claim_map;
 mod mapped_claim;
 
 pub(crate) use mapped_claim::{JsonForm, MappedClaim, PayloadPart, TextClaim};
@@ -144,9 +145,11 @@ impl Identity {
         issuers: &'s [IssuerName],
     ) -> Vec<(&'s str, Vec<&'s IssuerName>)> {
         let is_subject = |carried: &Option<Carried>| match carried {
-            Some(Carried::Claim(MappedClaim::Text { from: TextClaim::One(claim), cut_prefix: None })) => {
-                claim.as_str() == "sub"
-            }
+            Some(Carried::Claim(MappedClaim::Text {
+                from: TextClaim::One(claim),
+                cut_prefix: None,
+                map: None,
+            })) => claim.as_str() == "sub",
             _ => false,
         };
         let of =

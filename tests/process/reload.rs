@@ -214,3 +214,68 @@ async fn a_warning_is_logged_at_the_start_and_at_each_reload() {
         assert_eq!(keys, key.map(Some).into_iter().collect::<Vec<_>>(), "{said:?}");
     }
 }
+
+/// A table of users is a part of the configuration: a new one is in force without a lost check, a damaged one changes nothing.
+#[tokio::test]
+async fn a_table_of_users_that_changes_is_read_again() {
+    let table = file("new-1,old-7\n");
+    let header = format!(
+        "identity: {{headers: {{x-passage-user-id: {{claim: sub, cut_prefix: 'auth0|', map: '{}'}}}}}}",
+        table.path().display()
+    );
+    let config = file(&serving("listen: '127.0.0.1:0'", &header));
+    let running = Running::serve(config.path(), "info").await;
+    running.until_ready().await;
+    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let user = async |sub: &str| {
+        let bearer = bearer(&key().mint(APP, |_, claims| claims["sub"] = Value::from(sub)));
+        let answer = client.clone().check(check_request(&[("authorization", &bearer)])).await.unwrap();
+        Answer::from(answer.into_inner()).header("x-passage-user-id").map(str::to_owned)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(user("auth0|new-1").await, some("old-7"));
+    assert_eq!(user("new-1").await, some("old-7"));
+    assert_eq!(user("auth0|new-2").await, some("new-2"));
+    assert_eq!(user("old-7").await, None, "somebody else's");
+
+    // As Kubernetes and editors write: another file under the old name.
+    let replace = |text: &str| {
+        let fresh = table.path().with_extension("new");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, table.path()).unwrap();
+    };
+    let load = {
+        let (client, bearer) = (client.clone(), bearer(&good()));
+        let stop = tokio_util::sync::CancellationToken::new();
+        let stopped = stop.clone();
+        let checks = tokio::spawn(async move {
+            let mut checks = 0;
+            while !stopped.is_cancelled() {
+                let request = check_request(&[("authorization", &bearer)]);
+                let answer = client.clone().check(request).await.expect("no check fails").into_inner();
+                assert_eq!(Answer::from(answer).code(), "allowed");
+                checks += 1;
+            }
+            checks
+        });
+        (stop, checks)
+    };
+    replace("new-1,old-7\nnew-2,old-8\n");
+    wait_until("the new table", || async { user("new-2").await == some("old-8") }).await;
+    let failed = || async {
+        let (_, text) = get(running.admin, "/metrics").await;
+        text.lines().any(|line| line == "passage_authz_config_reloads_total{result=\"failed\"} 1")
+    };
+    replace("new-1,old-9\nnew-1,old-7\n");
+    wait_until("a failed reload", failed).await;
+    assert_eq!(user("new-1").await, some("old-7"));
+    replace("new-1,old-9\n");
+    wait_until("a good table again", || async { user("new-1").await == some("old-9") }).await;
+    let (stop, checks) = load;
+    stop.cancel();
+    assert!(checks.await.unwrap() > 0);
+    running.signal("-TERM").await;
+    let (_, log) = running.end().await;
+    assert!(log.contains("lines 1 and 2 have the same key"), "{log}");
+    assert_eq!(log.matches("the old one goes on").count(), 1, "once, not each second: {log}");
+}

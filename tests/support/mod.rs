@@ -111,6 +111,8 @@ fn uncached(config: &str) -> String {
         config.to_owned()
     } else if config.contains("tokens: {") {
         config.replace("tokens: {", &format!("tokens: {{{OFF}, "))
+    } else if config.contains("tokens:\n") {
+        config.replace("tokens:\n", &format!("tokens:\n  {OFF}\n"))
     } else {
         format!("{config}\ntokens: {{{OFF}}}\n")
     }

@@ -1,9 +1,13 @@
 //! `identity` as written: which claims travel in which headers, and which in the proxy's metadata.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use super::super::place::{Place, Table};
 use super::super::warnings;
 use super::shapes::{choice, http_token};
 use crate::domain::claim::Claim;
+use crate::domain::identity::claim_map::{self, ClaimMap};
 use crate::domain::identity::{HeaderMap, Identity, JsonForm, MappedClaim, PayloadPart, TextClaim, folded};
 use crate::domain::issuer::IssuerName;
 use crate::domain::token::{TokenPlace, TokenSource};
@@ -100,8 +104,8 @@ fn mapped_claim(place: &Place<'_>) -> Option<MappedClaim> {
         return Some(claim.into());
     }
     place.table(|table| {
-        let [claim_place, first, cut_place, form] =
-            ["claim", "first", "cut_prefix", "as"].map(|key| table.at(key));
+        let [claim_place, first, cut_place, map_place, form] =
+            ["claim", "first", "cut_prefix", "map", "as"].map(|key| table.at(key));
         if !first.is_written() {
             claim_place.required(CLAIM);
         } else if claim_place.is_written() {
@@ -113,7 +117,8 @@ fn mapped_claim(place: &Place<'_>) -> Option<MappedClaim> {
             Some("base64") => Some(JsonForm::Base64),
             _ => None,
         };
-        for place in [&first, &cut_place] {
+        let map = claim_map(&map_place);
+        for place in [&first, &cut_place, &map_place] {
             if form.is_some() && place.is_written() {
                 place.fault("is of a text", "as: text, or leaving it out");
             }
@@ -125,7 +130,7 @@ fn mapped_claim(place: &Place<'_>) -> Option<MappedClaim> {
                 first.fault("is empty", accepted);
             }
             let claims = items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new)).collect();
-            return Some(MappedClaim::Text { from: TextClaim::FirstOf(claims), cut_prefix });
+            return Some(MappedClaim::Text { from: TextClaim::FirstOf(claims), cut_prefix, map });
         }
         if claim_place.is_empty_text() {
             let whole = form.map(|form| MappedClaim::Json(PayloadPart::Whole, form));
@@ -143,9 +148,57 @@ fn mapped_claim(place: &Place<'_>) -> Option<MappedClaim> {
         }
         Some(match form {
             Some(form) => MappedClaim::Json(PayloadPart::Claim(claim), form),
-            None => MappedClaim::Text { from: TextClaim::One(claim), cut_prefix },
+            None => MappedClaim::Text { from: TextClaim::One(claim), cut_prefix, map },
         })
     })
+}
+
+/// A table in CSV (RFC 4180) of two columns, without a header line. It is read again with the configuration, when either
+/// changes.
+fn claim_map(place: &Place<'_>) -> Option<Arc<ClaimMap>> {
+    let accepted = "a readable CSV file of two columns: the claim's value, the header's value";
+    let path = PathBuf::from(place.text(accepted)?);
+    place.reads(&path);
+    let mut file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            place.fault(format!("{} cannot be read: {error}", path.display()), accepted);
+            return None;
+        }
+    };
+    match read_claim_map(&mut file, path.clone()) {
+        Ok(map) => Some(Arc::new(map)),
+        Err(problem) => {
+            place.fault(format!("{}: {problem}", path.display()), accepted);
+            None
+        }
+    }
+}
+
+fn read_claim_map(file: &mut std::fs::File, path: PathBuf) -> Result<ClaimMap, String> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
+    let (mut builder, mut record) = (claim_map::Builder::default(), csv::StringRecord::new());
+    // An error of the crate would show the line, which holds users' IDs.
+    while reader.read_record(&mut record).map_err(|error| csv_problem(&error))? {
+        let line = record.position().map_or(0, csv::Position::line);
+        let number = u32::try_from(line).unwrap_or(u32::MAX);
+        match (record.get(0), record.get(1), record.len()) {
+            (Some(key), Some(value), 2) => {
+                let key = if number == 1 { key.trim_start_matches('\u{feff}') } else { key };
+                builder.add(number, key, value).map_err(|error| error.to_string())?;
+            }
+            _ => return Err(format!("line {line} has {} columns", record.len())),
+        }
+    }
+    builder.build(path).map_err(|error| error.to_string())
+}
+
+fn csv_problem(error: &csv::Error) -> String {
+    match (error.kind(), error.position()) {
+        (csv::ErrorKind::Utf8 { .. }, Some(position)) => format!("line {} is not UTF-8", position.line()),
+        (csv::ErrorKind::Io(error), _) => format!("cannot be read: {error}"),
+        _ => "is no CSV".to_owned(),
+    }
 }
 
 /// The header's name in lower case.

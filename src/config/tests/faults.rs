@@ -308,6 +308,8 @@ fn refuses() {
         (beside("identity: {headers: {x-a: {as: json}}}"), "identity.headers.x-a.claim: is missing"),
         (beside("identity: {headers: {x-a: {claim: a, first: [b]}}}"), "x-a.first: stands beside claim"),
         (beside("identity: {headers: {x-a: {first: []}}}"), "x-a.first: is empty"),
+        (beside("identity: {headers: {x-a: {claim: a, map: /no/such.csv}}}"), "x-a.map: /no/such.csv cannot be read"),
+        (beside("identity: {headers: {x-a: {claim: a, map: /, as: json}}}"), "x-a.map: is of a text"),
         (beside("identity: {headers: {x-a: {first: [a], as: json}}}"), "x-a.first: is of a text"),
         (beside("identity: {headers: {x-a: {claim: a, cut_prefix: b, as: base64}}}"), "x-a.cut_prefix: is of a text"),
         (
@@ -458,5 +460,29 @@ fn refuses_ports_and_the_log() {
     ] {
         let said = faults(&format!("{APP}{text}")).join("\n");
         assert!(said.contains(want), "{text}\n  says: {said}\n  not: {want}");
+    }
+}
+
+/// A table of user IDs: the fault says which line, and shows no ID.
+#[test]
+fn tables_that_cannot_be_used() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!("{APP}identity: {{headers: {{x-a: {{claim: a, map: {}}}}}}}", file.path().display());
+    for (content, want) in [
+        (&b"id-1,1\nid-2\n"[..], "line 2 has 1 columns"),
+        (b"id-1,1,2\n", "line 1 has 3 columns"),
+        (b"id-1,1\n,2\n", "line 2 has no key"),
+        (b"id-1,1\nid-2,\n", "line 2 has a value that no header can carry"),
+        (b"id-1,\"a\nb\"\n", "line 1 has a value that no header can carry"),
+        (b"id-1,1\nid-2,2\nid-1,3\n", "lines 1 and 3 have the same key"),
+        (b"id-1,1\nid-\xff,2\n", "line 2 is not UTF-8"),
+    ] {
+        std::fs::write(file.path(), content).unwrap();
+        let said = parse(&text).unwrap_err().to_string();
+        assert!(said.contains(want) && !said.contains("id-"), "{said}");
+    }
+    for content in [&b""[..], b"\xef\xbb\xbfid-1,1\r\n\"id,2\",\"2\"\"\"\r\n", b"id-1,1"] {
+        std::fs::write(file.path(), content).unwrap();
+        assert!(parse(&text).is_ok(), "{content:?}");
     }
 }

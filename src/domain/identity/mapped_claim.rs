@@ -1,17 +1,20 @@
 //! What an identity header carries: a claim or the whole payload, in one of three forms.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::domain::claim::{Claim, legal_header_value};
 use crate::domain::denial::Denial;
+use crate::domain::identity::claim_map::ClaimMap;
 use crate::domain::json::{Json, MAX_DEPTH, Member, Object};
 
 /// A part of a verified token, and how a header writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MappedClaim {
-    /// A text, without this prefix if it begins with it.
-    Text { from: TextClaim, cut_prefix: Option<String> },
+    /// A text, without this prefix if it begins with it, and then what the map has for it.
+    Text { from: TextClaim, cut_prefix: Option<String>, map: Option<Arc<ClaimMap>> },
     /// Any JSON value.
     Json(PayloadPart, JsonForm),
 }
@@ -56,7 +59,7 @@ pub enum JsonForm {
 
 impl From<Claim> for MappedClaim {
     fn from(claim: Claim) -> Self {
-        Self::Text { from: TextClaim::One(claim), cut_prefix: None }
+        Self::Text { from: TextClaim::One(claim), cut_prefix: None, map: None }
     }
 }
 
@@ -78,19 +81,19 @@ impl MappedClaim {
     /// [`Denial::ClaimInvalid`] for a text that has no single form in a header.
     pub(super) fn value(&self, claims: &Object<'_>) -> Result<Option<String>, Denial> {
         let (value, form) = match self {
-            Self::Text { from, cut_prefix } => {
-                let value = from.value(claims)?;
-                let Some(prefix) = cut_prefix else { return Ok(value) };
-                let cut = value.map(|text| match text.strip_prefix(prefix.as_str()) {
+            Self::Text { from, cut_prefix, map } => {
+                let Some(text) = from.value(claims)? else { return Ok(None) };
+                let text = match cut_prefix.as_ref().and_then(|prefix| text.strip_prefix(prefix.as_str())) {
+                    Some("") => return Ok(None),
+                    // What was inside of the text is at its start now.
+                    Some(rest) if !legal_header_value(rest) => return Err(Denial::ClaimInvalid),
                     Some(rest) => rest.to_owned(),
                     None => text,
-                });
-                return match cut {
-                    Some(text) if text.is_empty() => Ok(None),
-                    // What was inside of the text is at its start now.
-                    Some(text) if !legal_header_value(&text) => Err(Denial::ClaimInvalid),
-                    cut => Ok(cut),
                 };
+                return Ok(match map {
+                    Some(map) => map.get(&text),
+                    None => Some(text),
+                });
             }
             Self::Json(PayloadPart::Claim(claim), form) => (claim.value(claims, MAX_DEPTH)?, form),
             Self::Json(PayloadPart::Whole, form) => {
