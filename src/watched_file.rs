@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 /// above a mounted ConfigMap's files, and inotify on the file's own folder reports nothing then.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest a file operation may take. Network file systems can hang.
+/// The longest an operation on small files may take. Network file systems can hang.
 const FILE_IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,14 +56,37 @@ impl WatchedFiles {
         Self { paths, in_use, last_poll: None, file_io }
     }
 
+    /// The versions in use are those that the files had before they were read.
+    #[must_use]
+    pub(crate) fn read_before(files: Vec<(PathBuf, Option<FileVersion>)>, file_io: FileIo) -> Self {
+        let (paths, in_use) = files.into_iter().unzip();
+        Self { paths, in_use, last_poll: None, file_io }
+    }
+
+    /// The versions in use are the ones of now, as in [`Self::new`]. A poll that fails changes nothing.
+    pub(crate) async fn use_present(&mut self) {
+        if let Some(polled) = self.poll().await {
+            self.in_use = polled;
+        }
+        self.last_poll = None;
+    }
+
+    /// The version in use of a file; `None` if it was missing.
+    pub(crate) fn in_use(&self, path: &Path) -> Option<FileVersion> {
+        let at = self.paths.iter().position(|watched| watched == path)?;
+        self.in_use.get(at).copied().flatten()
+    }
+
     /// Resolves when two polls in a row agree, and disagree with the versions in use; the new versions are in use then.
     /// One poll is not enough: a file may be half written, or the first of several may be written and the others not
     /// yet. A poll that fails is skipped. Cancel-safe.
     pub(crate) async fn settled_change(&mut self) {
+        if self.paths.is_empty() {
+            return std::future::pending().await;
+        }
         loop {
             sleep(POLL_INTERVAL).await;
-            let paths = self.paths.clone();
-            let Ok(polled) = self.file_io.run(move || versions(&paths)).await else { continue };
+            let Some(polled) = self.poll().await else { continue };
             let settled = self.last_poll.as_ref() == Some(&polled);
             let changed = polled != self.in_use;
             if settled && changed {
@@ -74,6 +97,13 @@ impl WatchedFiles {
                 return;
             }
         }
+    }
+}
+
+impl WatchedFiles {
+    async fn poll(&self) -> Option<Vec<Option<FileVersion>>> {
+        let paths = self.paths.clone();
+        self.file_io.run(move || versions(&paths)).await.ok()
     }
 }
 
@@ -91,12 +121,24 @@ impl FileIo {
         Self(Arc::new(Semaphore::new(1)))
     }
 
+    /// [`Self::run_within`] the time that one small file may take.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.run_within(FILE_IO_TIMEOUT, operation).await
+    }
+
     /// Waits for the permit, then for `operation`. The permit is back when `operation` ends, not at the deadline.
     ///
     /// # Errors
     /// The deadline has passed, or `operation` panicked.
-    pub(crate) async fn run<T: Send + 'static>(
+    pub(crate) async fn run_within<T: Send + 'static>(
         &self,
+        limit: Duration,
         operation: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         let running = async {
@@ -109,7 +151,7 @@ impl FileIo {
             spawn_blocking(run).await.map_err(io::Error::other)
         };
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
-        timeout(FILE_IO_TIMEOUT, running).await.unwrap_or_else(|_| Err(late()))
+        timeout(limit, running).await.unwrap_or_else(|_| Err(late()))
     }
 }
 

@@ -17,10 +17,14 @@ use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
 use crate::keys::refresh::Refresher;
 use crate::live::Live;
-use crate::watched_file::{FileIo, FileVersion, POLL_INTERVAL};
+use crate::watched_file::{FileIo, FileVersion, WatchedFiles};
 
 /// How long a reload waits for the keys of new issuers before it swaps the configuration without them.
 const NEW_ISSUERS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the configuration and the files that it names may take to be read: a table of a million users takes a second or two,
+/// and more where checks use all cores.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the configuration is read again.
 #[derive(Debug, Clone)]
@@ -128,12 +132,8 @@ impl Reloader {
         let mut hangups = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened to"))
             .ok();
-        let own = self.source.as_ref().and_then(|source| source.file.clone().map(|path| (path, source.read)));
-        let (own_path, own_version) = own.unzip();
-        let mut watched: Vec<_> = own_path.iter().cloned().chain(self.paths()).collect();
-        let mut read: Vec<_> =
-            own_version.into_iter().chain(self.files.iter().map(|file| file.version)).collect();
-        let mut changed = None;
+        let own_path = self.source.as_ref().and_then(|source| source.file.clone());
+        let mut watched = self.watched(self.source.as_ref().and_then(|source| source.read));
         loop {
             let why = tokio::select! {
                 () = stop.cancelled() => break,
@@ -141,38 +141,35 @@ impl Reloader {
                     Ok(true) => continue,
                     Ok(false) | Err(_) => break,
                 },
-                () = next_hangup(&mut hangups) => "SIGHUP",
-                versions = versions_after_interval(&self.disk, watched.clone()) => {
-                    // Two looks must agree: a file that is half written may be valid YAML with some rules missing.
-                    let settled = versions == changed;
+                () = next_hangup(&mut hangups) => {
+                    watched.use_present().await;
+                    "SIGHUP"
+                }
+                () = watched.settled_change() => {
                     // A configuration that is gone is no new one.
-                    let is_there = |seen: &[Option<FileVersion>]| own_path.is_none() || seen.first().is_some_and(Option::is_some);
-                    changed = versions.filter(|seen| *seen != read && is_there(seen));
-                    if changed.is_none() || !settled {
+                    if own_path.as_ref().is_some_and(|own| watched.in_use(own).is_none()) {
                         continue;
                     }
                     "the file changed"
                 }
             };
-            if let Some(seen) = versions(&self.disk, watched.clone()).await {
-                read = seen;
-            }
-            changed = None;
             // A new issuer that is slow to answer must not hold up the end.
             tokio::select! {
                 () = stop.cancelled() => break,
                 reloaded = self.reload(why) => if reloaded {
-                    watched = own_path.iter().cloned().chain(self.paths()).collect();
-                    read.truncate(usize::from(own_path.is_some()));
-                    read.extend(self.files.iter().map(|file| file.version));
+                    watched = self.watched(own_path.as_ref().and_then(|own| watched.in_use(own)));
                 },
             }
         }
         self.running.end().await;
     }
 
-    fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        self.files.iter().map(|file| file.path.clone())
+    /// The configuration's own file, which had this version when it was read, and the files that were read with it.
+    fn watched(&self, own_version: Option<FileVersion>) -> WatchedFiles {
+        let own = self.source.as_ref().and_then(|source| source.file.clone());
+        let read = self.files.iter().map(|file| (file.path.clone(), file.version));
+        let files = own.map(|path| (path, own_version)).into_iter().chain(read);
+        WatchedFiles::read_before(files.collect(), self.disk.clone())
     }
 
     /// Whether the new configuration is in force.
@@ -198,7 +195,8 @@ impl Reloader {
     /// Reads and builds everything before anything is replaced.
     async fn read(&self, source: ConfigSource) -> Result<(Engine, Vec<Warning>), Vec<String>> {
         let ConfigSource { file, environment, read: _ } = source;
-        let loaded = self.disk.run(move || Config::load(file.as_deref(), &environment)).await;
+        let load = move || Config::load(file.as_deref(), &environment);
+        let loaded = self.disk.run_within(READ_TIMEOUT, load).await;
         let mut config = loaded
             .map_err(|error| vec![error.to_string()])?
             .map_err(|ConfigError(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
@@ -235,19 +233,6 @@ impl Reloader {
         // A check that began before the swap may still wait for a key that an old refresher fetches.
         self.running.cancel_later(retired, before.authorizer.keys.longest_wait());
     }
-}
-
-async fn versions_after_interval(disk: &FileIo, files: Vec<PathBuf>) -> Option<Vec<Option<FileVersion>>> {
-    sleep(POLL_INTERVAL).await;
-    versions(disk, files).await
-}
-
-/// `None` if there are no files, or the disk does not answer.
-async fn versions(disk: &FileIo, files: Vec<PathBuf>) -> Option<Vec<Option<FileVersion>>> {
-    if files.is_empty() {
-        return None;
-    }
-    disk.run(move || files.iter().map(|file| FileVersion::of(file)).collect()).await.ok()
 }
 
 async fn next_hangup(hangups: &mut Option<Signal>) {

@@ -11,7 +11,7 @@ use tokio::process::ChildStderr;
 use tokio::time::timeout;
 
 use crate::support::fixtures::{APP, bearer, good, key, serving};
-use crate::support::process::{Running, binary, file};
+use crate::support::process::{Load, Running, binary, file};
 use crate::support::{Answer, WAIT_LIMIT, check_request, get, wait_until};
 
 #[tokio::test]
@@ -47,20 +47,7 @@ async fn a_reload_under_load_loses_no_check_and_a_bad_file_changes_nothing() {
             Answer::from(client.check(request).await.expect("no check fails").into_inner()).code().to_owned()
         }
     };
-    let stop = tokio_util::sync::CancellationToken::new();
-    let load = {
-        let (client, bearer, stop) = (client.clone(), bearer.clone(), stop.clone());
-        tokio::spawn(async move {
-            let mut checks = 0;
-            while !stop.is_cancelled() {
-                let request = check_request(&[("authorization", &bearer)]);
-                let answer = client.clone().check(request).await.expect("no check fails").into_inner();
-                assert_eq!(Answer::from(answer).code(), "allowed");
-                checks += 1;
-            }
-            checks
-        })
-    };
+    let load = Load::start(client.clone(), &bearer);
     assert_eq!(ask(&[]).await, "token_missing");
 
     // By the file alone, then by SIGHUP.
@@ -80,8 +67,7 @@ async fn a_reload_under_load_loses_no_check_and_a_bad_file_changes_nothing() {
         assert_eq!(ask(&[("authorization", "Bearer x")]).await, "token_malformed");
         assert_eq!(ask(&[]).await, "allowed");
     }
-    stop.cancel();
-    assert!(load.await.unwrap() > 0);
+    assert!(load.stop().await > 0);
     running.signal("-TERM").await;
     let (code, log) = running.end().await;
     assert_eq!(code, Some(0), "{log}");
@@ -236,7 +222,7 @@ async fn a_table_of_users_that_changes_is_read_again() {
     assert_eq!(user("auth0|new-1").await, some("old-7"));
     assert_eq!(user("new-1").await, some("old-7"));
     assert_eq!(user("auth0|new-2").await, some("new-2"));
-    assert_eq!(user("old-7").await, None, "somebody else's");
+    assert_eq!(user("old-7").await, None, "another user's");
 
     // As Kubernetes and editors write: another file under the old name.
     let replace = |text: &str| {
@@ -244,22 +230,7 @@ async fn a_table_of_users_that_changes_is_read_again() {
         std::fs::write(&fresh, text).unwrap();
         std::fs::rename(fresh, table.path()).unwrap();
     };
-    let load = {
-        let (client, bearer) = (client.clone(), bearer(&good()));
-        let stop = tokio_util::sync::CancellationToken::new();
-        let stopped = stop.clone();
-        let checks = tokio::spawn(async move {
-            let mut checks = 0;
-            while !stopped.is_cancelled() {
-                let request = check_request(&[("authorization", &bearer)]);
-                let answer = client.clone().check(request).await.expect("no check fails").into_inner();
-                assert_eq!(Answer::from(answer).code(), "allowed");
-                checks += 1;
-            }
-            checks
-        });
-        (stop, checks)
-    };
+    let load = Load::start(client.clone(), &bearer(&good()));
     replace("new-1,old-7\nnew-2,old-8\n");
     wait_until("the new table", || async { user("new-2").await == some("old-8") }).await;
     let failed = || async {
@@ -271,9 +242,7 @@ async fn a_table_of_users_that_changes_is_read_again() {
     assert_eq!(user("new-1").await, some("old-7"));
     replace("new-1,old-9\n");
     wait_until("a good table again", || async { user("new-1").await == some("old-9") }).await;
-    let (stop, checks) = load;
-    stop.cancel();
-    assert!(checks.await.unwrap() > 0);
+    assert!(load.stop().await > 0);
     running.signal("-TERM").await;
     let (_, log) = running.end().await;
     assert!(log.contains("lines 1 and 2 have the same key"), "{log}");

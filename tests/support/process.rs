@@ -4,12 +4,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
-use super::{WAIT_LIMIT, get, wait_until};
+use super::{Answer, WAIT_LIMIT, check_request, get, wait_until};
 
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_passage-authz"));
@@ -124,5 +128,35 @@ impl Running {
             self.said.push('\n');
         }
         (self.process.wait().await.unwrap().code(), self.said)
+    }
+}
+
+/// Checks one after the other, each of which must be allowed.
+pub(crate) struct Load {
+    stop: CancellationToken,
+    checks: JoinHandle<u64>,
+}
+
+impl Load {
+    pub(crate) fn start(mut client: AuthorizationClient<Channel>, bearer: &str) -> Self {
+        let (stop, bearer) = (CancellationToken::new(), bearer.to_owned());
+        let stopped = stop.clone();
+        let checks = tokio::spawn(async move {
+            let mut checks = 0;
+            while !stopped.is_cancelled() {
+                let request = check_request(&[("authorization", &bearer)]);
+                let answer = client.check(request).await.expect("no check fails").into_inner();
+                assert_eq!(Answer::from(answer).code(), "allowed");
+                checks += 1;
+            }
+            checks
+        });
+        Self { stop, checks }
+    }
+
+    /// How many checks there were.
+    pub(crate) async fn stop(self) -> u64 {
+        self.stop.cancel();
+        self.checks.await.unwrap()
     }
 }
