@@ -12,6 +12,7 @@
 //!                         Unverified::address      the issuer by iss; crit, alg, typ and kid by its rules
 //!                         KeySets::snapshot        its keys; KeySets::ask only for an unknown kid
 //!                         Addressed::verify        one signature, then the claims
+//!                         Verified::identity       what headers and metadata carry of it; the token cache keeps it
 //!                         Grant::to                headers to set and to remove
 //! Envoy <--CheckResponse-- Answers::of             encodes a grant, or a denial as wire::denied words it
 //! ```

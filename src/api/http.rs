@@ -141,7 +141,7 @@ impl Settings {
         let Withheld { headers: tokens, cookie, query: _ } = grant.withheld();
         let mut response = empty_response(StatusCode::OK);
         let headers = response.headers_mut();
-        for (name, value) in &grant.headers().set {
+        for (name, value) in grant.identity().set() {
             headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
         }
         if let Some(rest) = cookie {
@@ -150,7 +150,7 @@ impl Settings {
         let secret = self.proxy_secret.as_ref().map(|_| PROXY_SECRET);
         let tokens = tokens.iter().map(String::as_str);
         let removed: Vec<_> =
-            grant.headers().removed().chain(tokens).chain(secret.as_ref().map(HeaderName::as_str)).collect();
+            grant.identity().removed().chain(tokens).chain(secret.as_ref().map(HeaderName::as_str)).collect();
         if !removed.is_empty() {
             headers.insert(TO_REMOVE, HeaderValue::try_from(removed.join(",")).ok()?);
         }

@@ -179,12 +179,7 @@ impl Engine {
         let answers = Answers::new(&wording, &identity);
         let authorizer = Authorizer {
             cache: TokenCache::new(tokens.max_cached),
-            claims_needed: ClaimsNeeded::of(
-                &accepted_issuers,
-                identity.claims(),
-                policy.claims(),
-                policy.has_audiences(),
-            ),
+            claims_needed: ClaimsNeeded::of(&accepted_issuers, policy.claims(), policy.has_audiences()),
             tokens,
             issuers: accepted_issuers,
             identity,

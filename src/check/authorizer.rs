@@ -18,7 +18,7 @@ use crate::domain::request::Request;
 use crate::domain::token::{self, Forwarded, Joined, Token, TokenPlace, TokenSource};
 use crate::domain::token_fault::TokenFault;
 use crate::domain::verdict::{Grant, Verdict};
-use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, Unverified, Verified};
+use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, TokenIdentity, Unverified, Verified};
 use crate::keys::sets::{KeySets, Missing};
 
 /// Decides checks by one configuration. It never fetches keys: each issuer's refresher does.
@@ -36,7 +36,7 @@ pub(crate) struct Authorizer {
     pub keys: Arc<KeySets>,
     /// The tokens that were verified before.
     pub cache: TokenCache,
-    /// The claims that the cache keeps of a token: those that the identity and the rules read.
+    /// The claims that the cache keeps of a token: those that the rules read.
     pub claims_needed: ClaimsNeeded,
     pub clock: Clock,
 }
@@ -139,11 +139,15 @@ impl Authorizer {
         Ok(request.query_stays && !token::withheld(&self.tokens.from, request, forwarded)?.query.is_empty())
     }
 
+    fn is_in_shadow(&self, selection: &Selection<'_>) -> bool {
+        self.check_flags.shadow || selection.is_in_shadow()
+    }
+
     /// In a shadow rollout a denial becomes an anonymous grant that names the denial.
     fn unless_shadow<'c>(&'c self, selection: &Selection<'_>, decided: Decided<'c>) -> Decided<'c> {
         match decided {
             Err(Refusal { denial, issuer, subject, .. })
-                if (self.check_flags.shadow || selection.is_in_shadow()) && denial.passes_in_shadow() =>
+                if self.is_in_shadow(selection) && denial.passes_in_shadow() =>
             {
                 Ok(Grant::in_shadow_of(denial, issuer, subject, &self.identity))
             }
@@ -240,12 +244,18 @@ impl Authorizer {
         let verified = addressed
             .verify(&keys, selection.audiences(issuer), self.clock.now())
             .map_err(|fault| refusal(fault.denial))?;
+        let identity = verified.identity(&self.identity);
         if let Some(digest) = digest
-            && let Some(cached) = verified.to_cached(&keys, &self.issuers, &self.claims_needed)
+            && let Some(cached) =
+                verified.to_cached(&keys, &self.issuers, &self.claims_needed, identity.clone())
         {
             self.cache.put(digest, cached);
         }
-        self.grant(&verified, selection)
+        let grant = self.grant(&verified, identity, selection)?;
+        if self.is_in_shadow(selection) {
+            self.observers.decisions.log_changed_identity(&grant);
+        }
+        Ok(grant)
     }
 
     /// Checks a token that was verified before: its times and what the rules ask, not its signature. `None` if the key
@@ -256,19 +266,27 @@ impl Authorizer {
         let audiences =
             self.policy.has_audiences().then(|| selection.audiences(issuer)).into_iter().flatten();
         Some(match token.judge_again(issuer, keys, audiences, now)? {
-            Ok(verified) => self.grant(&verified, selection),
+            Ok(verified) => self.grant(&verified, token.identity(), selection),
             Err(fault) => Err(Refusal::of(&issuer.name, fault.denial)),
         })
     }
 
-    fn grant<'c>(&'c self, token: &Verified<'_, 'c>, selection: &Selection<'c>) -> Decided<'c> {
+    fn grant<'c>(
+        &'c self,
+        token: &Verified<'_, 'c>,
+        identity: TokenIdentity,
+        selection: &Selection<'c>,
+    ) -> Decided<'c> {
         let refusal = |denial| Refusal {
             subject: Some(token.subject().clone()),
             ..Refusal::of(&token.issuer().name, denial)
         };
         // The identity first: an unusable claim is reported whatever the rule requires.
-        let grant = Grant::to(token, &self.identity).map_err(|fault| refusal(fault.denial))?;
+        let grant = Grant::to(token, &self.identity, identity).map_err(|fault| refusal(fault.denial))?;
         selection.judge(token).map_err(|(rule, denial)| Refusal { unmet: Some(rule), ..refusal(denial) })?;
+        if grant.identity().is_changed() && self.is_in_shadow(selection) {
+            self.observers.counts.count_changed_identity(&token.issuer().name);
+        }
         Ok(grant)
     }
 

@@ -38,8 +38,8 @@ const BUCKET_NANOS: [u64; 12] = [
 pub(crate) struct CheckCounts {
     all: Arc<PerCore<Totals>>,
     /// Checks without a token, or whose token names no configured issuer.
-    without_issuer: Arc<PerCore<Outcomes>>,
-    by_issuer: BTreeMap<IssuerName, Arc<PerCore<Outcomes>>>,
+    without_issuer: Arc<PerCore<OfIssuer>>,
+    by_issuer: BTreeMap<IssuerName, Arc<PerCore<OfIssuer>>>,
 }
 
 /// Counted for all issuers together.
@@ -52,13 +52,19 @@ struct Totals {
     durations: [AtomicU64; BUCKET_NANOS.len() + 1],
 }
 
-/// One counter for each [`Outcome::index`].
 #[derive(Debug)]
-struct Outcomes([AtomicU64; Outcome::COUNT]);
+struct OfIssuer {
+    /// One counter for each [`Outcome::index`].
+    outcomes: [AtomicU64; Outcome::COUNT],
+    changed_identities: AtomicU64,
+}
 
-impl Default for Outcomes {
+impl Default for OfIssuer {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; Outcome::COUNT])
+        Self {
+            outcomes: [const { AtomicU64::new(0) }; Outcome::COUNT],
+            changed_identities: AtomicU64::new(0),
+        }
     }
 }
 
@@ -89,13 +95,19 @@ impl CheckCounts {
     }
 
     pub(crate) fn count(&self, issuer: Option<&IssuerName>, outcome: Outcome, took: Duration) {
-        let outcomes = issuer.and_then(|issuer| self.by_issuer.get(issuer)).unwrap_or(&self.without_issuer);
-        add_one(outcomes.here().0.get(outcome.index()));
+        let counters = issuer.and_then(|issuer| self.by_issuer.get(issuer)).unwrap_or(&self.without_issuer);
+        add_one(counters.here().outcomes.get(outcome.index()));
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BUCKET_NANOS.iter().take_while(|bound| nanos > **bound).count();
         let all = self.all.here();
         all.nanos.fetch_add(nanos, Ordering::Relaxed);
         add_one(all.durations.get(bucket));
+    }
+
+    pub(crate) fn count_changed_identity(&self, issuer: &IssuerName) {
+        if let Some(counters) = self.by_issuer.get(issuer) {
+            counters.here().changed_identities.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn count_cache_hit(&self) {
@@ -110,14 +122,23 @@ impl CheckCounts {
         let help = "Checks by what they came to";
         let mut checks = encoder.encode_descriptor("checks", help, None, MetricType::Counter)?;
         let without_issuer = [("", &self.without_issuer)].into_iter();
-        let issuers = self.by_issuer.iter().map(|(issuer, outcomes)| (issuer.as_str(), outcomes));
-        for (issuer, outcomes) in without_issuer.chain(issuers) {
+        let issuers = self.by_issuer.iter().map(|(issuer, counters)| (issuer.as_str(), counters));
+        for (issuer, counters) in without_issuer.chain(issuers) {
             for outcome in Outcome::all() {
-                let count = sum(outcomes.iter().map(|outcomes| outcomes.0.get(outcome.index())));
+                let count = sum(counters.iter().map(|counters| counters.outcomes.get(outcome.index())));
                 if count > 0 {
                     let labels = [("issuer", issuer), ("outcome", outcome.label()), ("code", outcome.code())];
                     ConstCounter::new(count).encode(checks.encode_family(&labels)?)?;
                 }
+            }
+        }
+
+        let help = "Checks in shadow whose identity headers differ from the plain claims";
+        let mut changed = encoder.encode_descriptor("identity_changed", help, None, MetricType::Counter)?;
+        for (issuer, counters) in &self.by_issuer {
+            let count = sum(counters.iter().map(|counters| Some(&counters.changed_identities)));
+            if count > 0 {
+                ConstCounter::new(count).encode(changed.encode_family(&[("issuer", issuer.as_str())])?)?;
             }
         }
 

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 use crate::check::outcome::{Decision, Outcome};
 use crate::check::redaction::redacted;
 use crate::config::DecisionLogSettings;
+use crate::domain::identity::ChangedHeader;
 use crate::domain::issuer::IssuerName;
 use crate::domain::request::Request;
+use crate::domain::verdict::Grant;
 
 #[derive(Debug, Clone)]
 pub(crate) struct DecisionLog {
@@ -65,6 +67,26 @@ impl DecisionLog {
             suppressed = (suppressed > 0).then_some(suppressed),
             "decision"
         );
+    }
+
+    /// Writes a line for each header of a grant that carries another value than the plain claim, as far as the second's lines go.
+    pub(crate) fn log_changed_identity(&self, grant: &Grant<'_>) {
+        for ChangedHeader { name, plain, mapped } in grant.identity().changed() {
+            let Some(suppressed) = self.limit.admit(self.settings.max_per_second) else { return };
+            tracing::info!(
+                issuer = grant.issuer().map(IssuerName::as_str),
+                header = name,
+                plain = plain.map(|plain| self.header_value(plain)),
+                mapped = mapped.map(|mapped| self.header_value(mapped)),
+                suppressed = (suppressed > 0).then_some(suppressed),
+                "identity differs from the plain claim"
+            );
+        }
+    }
+
+    /// As a subject; what may be a token is redacted.
+    fn header_value(&self, value: &str) -> String {
+        if self.settings.subject_in_clear { redacted(value.as_bytes()) } else { self.subject(value) }
     }
 
     /// The subject in clear, or its SHA-256 in hex: lines of one subject can be joined without naming it.

@@ -78,9 +78,9 @@ impl Explanation {
                 };
             })?;
         self.note(TokenStep::Time, format!("at {}", at.rfc3339()));
-        let grant = Grant::to(&verified, &authorizer.identity)?;
-        let set: Vec<_> =
-            grant.headers().set.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let of_token = verified.identity(&authorizer.identity);
+        let grant = Grant::to(&verified, &authorizer.identity, of_token)?;
+        let set: Vec<_> = grant.identity().set().map(|(name, value)| format!("{name}: {value}")).collect();
         self.note(TokenStep::Claims, set.join(", "));
         if issuer.bound_tokens == BoundTokens::Ignore {
             self.note(TokenStep::Binding, "not checked: bound_tokens is ignore".to_owned());

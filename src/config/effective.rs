@@ -17,7 +17,7 @@ use super::{
 use crate::domain::claim::Claim;
 use crate::domain::denial::Wording;
 use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart, TextClaim};
-use crate::domain::issuer::{Audiences, BoundTokens, Issuer, Tenants};
+use crate::domain::issuer::{Audiences, BoundTokens, Issuer, IssuerName, Tenants};
 use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::number::Number;
 use crate::domain::policy::{Access, ClaimDemand, Ignored, Requirement, Rule, Wanted};
@@ -206,13 +206,43 @@ fn token_source_value(source: &TokenSource) -> Value {
 }
 
 fn identity_value(identity: &Identity) -> Value {
-    let metadata: Vec<_> = identity.metadata().iter().map(|claim| claim.as_str()).collect();
     json!({
         "headers": headers_value(identity.headers()),
         "issuer_header": identity.issuer_header(),
         "shared_subjects": identity.subjects_are_shared,
-        "metadata": metadata,
+        "metadata": metadata_value(identity.metadata()),
     })
+}
+
+/// What an issuer has of its own.
+fn own_identity_value(identity: &Identity, issuer: &IssuerName) -> Value {
+    let mut own = Map::new();
+    if identity.headers_of_issuer(issuer).next().is_some() {
+        own.insert("headers".to_owned(), headers_value(identity.headers_of_issuer(issuer)));
+    }
+    if identity.metadata_of_issuer(issuer).next().is_some() {
+        own.insert("metadata".to_owned(), metadata_value(identity.metadata_of_issuer(issuer)));
+    }
+    own.into()
+}
+
+/// A list where each claim is as it is in the token, under its own name.
+fn metadata_value<'i>(metadata: impl Iterator<Item = (&'i str, &'i MappedClaim)>) -> Value {
+    let as_it_is = |mapped: &'i MappedClaim| match mapped {
+        MappedClaim::Json(PayloadPart::Claim(claim), JsonForm::Plain) => Some(claim.as_str()),
+        MappedClaim::Json(..) | MappedClaim::Text { .. } => None,
+    };
+    let metadata: Vec<_> = metadata.collect();
+    if metadata.iter().all(|(key, mapped)| as_it_is(mapped) == Some(key)) {
+        return metadata.into_iter().map(|(key, _)| key).collect();
+    }
+    let value = |mapped| match (as_it_is(mapped), mapped_claim_value(mapped)) {
+        (Some(claim), _) => claim.into(),
+        // In a header a bare name is the claim's text.
+        (None, Value::String(claim)) => json!({"claim": claim, "as": "text"}),
+        (None, value) => value,
+    };
+    metadata.into_iter().map(|(key, mapped)| (key.to_owned(), value(mapped))).collect::<Map<_, _>>().into()
 }
 
 fn headers_value<'i>(headers: impl Iterator<Item = (&'i str, &'i MappedClaim)>) -> Value {
@@ -282,6 +312,7 @@ fn issuer_json(config: &IssuerConfig, identity: &Identity) -> Json {
     } = issuer;
     let names = |claims: &[Claim]| claims.iter().map(|claim| claim.as_str().to_owned()).collect::<Vec<_>>();
     let (keys, access) = keys_json(keys);
+    let own_identity = own_identity_value(identity, name);
     let (allow_http, ca) = access.map_or((false, None), |access| (access.allow_http, access.ca.as_ref()));
     let written = json!({
         "name": name.as_str(),
@@ -302,19 +333,20 @@ fn issuer_json(config: &IssuerConfig, identity: &Identity) -> Json {
             BoundTokens::Verify => "verify",
             BoundTokens::Ignore => "ignore",
         },
-        "identity": {"headers": headers_value(identity.headers_of_issuer(name))},
+        "identity": own_identity,
         "max_lifetime": max_lifetime.map(duration_value),
         "allow_http": allow_http,
         "ca": ca.map(|Certificates { file, pem: _ }| file),
         "refresh": refresh_value(refresh),
     });
+    let has_own_identity = written.get("identity").is_some_and(|own| *own != json!({}));
     let mut written = with(written.into(), "keys", keys);
     if let Json::Object(members) = &mut written {
         // Beside an empty list of audiences the claims are a fault, and so are tenants of an issuer without any.
         members.retain(|(member, _)| match member.as_str() {
             "audience_claims" => *audiences != Audiences::NotChecked,
             "tenants" => tenants.is_some(),
-            "identity" => identity.headers_of_issuer(name).next().is_some(),
+            "identity" => has_own_identity,
             _ => true,
         });
     }

@@ -47,17 +47,20 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
         let check_flags = check_flags(root);
         let tokens = root.at("tokens").table(tokens::read);
         let http = ports::http(&root.at("http"), &tokens);
-        let (issuers, own_headers) = issuers::read(&root.at("issuers"), &tokens.from);
+        let (issuers, own_identity) = issuers::read(&root.at("issuers"), &tokens.from);
         let names: Vec<_> = issuers.iter().map(|config| config.issuer.name.clone()).collect();
         let server = root.at("server").table(ports::server);
         let admin_listen = root.at("admin").table(ports::admin_listen);
         let key_store = key_store(&root.at("key_store"));
-        let identity =
-            root.at("identity").table(|identity| identity::read(identity, &tokens.from, &names, own_headers));
+        let mut identity = root
+            .at("identity")
+            .table(|identity| identity::read(identity, &tokens.from, &names, &own_identity));
         let paths = root.at("paths").table(|paths| Ignored {
             case: paths.at("ignore_case").bool(true),
             trailing_slash: paths.at("ignore_trailing_slash").bool(true),
         });
+        let rules = rules::read(&root.at("rules"), &names, paths);
+        identity.compares_with_plain = check_flags.shadow || rules.iter().any(|rule| rule.shadow);
         Config {
             server,
             http,
@@ -65,7 +68,7 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
             key_store,
             identity,
             paths,
-            rules: rules::read(&root.at("rules"), &names, paths),
+            rules,
             check_flags,
             tokens,
             issuers,

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claim::Claim;
+use crate::domain::identity::{IdentityMaps, MappedClaim};
 use crate::domain::issuer::{Audience, Audiences, BoundTokens, IssuerId};
 use crate::domain::json::Json;
 use crate::domain::policy::Wanted;
@@ -55,7 +56,8 @@ fn one_app_id_is_a_whole_configuration() {
     );
     assert_eq!(config.tokens.max_length, 8192);
     let user = vec![("x-passage-user-id".into(), claim("sub").into())];
-    assert_eq!(config.identity, Identity::new(user, vec![claim("iss"), claim("sub")]));
+    let metadata = ["iss", "sub"].map(|name| (name.into(), MappedClaim::json_of(claim(name)))).into();
+    assert_eq!(config.identity, Identity::new(&IdentityMaps { headers: user, metadata }, &[], None));
     assert_eq!(config.check_flags, CheckFlags { shadow: false, allow_preflight: false });
     assert!(config.tokens.forward && config.rules.is_empty());
     assert_eq!(config.tokens.max_cached, 100_000);
@@ -223,6 +225,10 @@ fn what_takes_effect_is_itself_a_configuration() {
         "identity: {headers: {x-id: {first: [external_id, sub], cut_prefix: 'auth0|'}, x-b: {claim: email, cut_prefix: a}}, issuer_header: X-Issuer, shared_subjects: true}\n\
          issuers: [{name: a, issuer: a, audiences: [], keys: {discovery: 'https://a.example'}, identity: {headers: {x-id: sub, x-own: {claim: groups, as: json}}}}, \
          {name: b, issuer: b, audiences: [], keys: {discovery: 'https://b.example'}}]".to_owned(),
+        format!("{APP}identity: {{metadata: {{user: sub, sub: sub, g: {{claim: groups, as: text}}, h: {{claim: groups, as: base64}}, i: {{first: [a, b]}}, all: {{claim: '', as: json}}}}}}"),
+        "issuers: [{name: a, issuer: a, audiences: [], keys: {discovery: 'https://a.example'}, identity: {metadata: [uid]}}, \
+         {name: b, issuer: b, audiences: [], keys: {discovery: 'https://b.example'}, identity: {metadata: {sub: {claim: sub, cut_prefix: b}, iss: iss}}}]"
+            .to_owned(),
         format!("{APP}identity: {{headers: {{}}}}\nkey_store: /\ntokens: {{cache: {{max_entries: 0}}}}"),
         format!(
             "{APP}server: {{listen: 'unix:/a', unix_mode: '0600', tls: {{cert: /, key: /, client_ca: /}}, max_connection_age: 0s, max_message: 512KiB}}\n\

@@ -102,10 +102,10 @@ impl<'a> Object<'a> {
         text
     }
 
-    /// The object as a value, its members sorted by name; `None` as for [`Json::of`], with [`MAX_DEPTH`].
-    pub(crate) fn to_json(&self) -> Option<Json> {
+    /// The object as a value, its members sorted by name; `None` as for [`Json::of`], which each member is read by.
+    pub(crate) fn to_json(&self, max_depth: usize) -> Option<Json> {
         let member = |(name, value): &(Cow<'a, str>, &'a RawValue)| {
-            Some((name.clone().into_owned(), Json::of(value, MAX_DEPTH)?))
+            Some((name.clone().into_owned(), Json::of(value, max_depth)?))
         };
         self.members.iter().map(member).collect::<Option<_>>().map(Json::Object)
     }

@@ -1,15 +1,12 @@
 //! The result of a check as a value: a [`Grant`] or a [`Denial`]. Only the protocols render it.
 
-use std::borrow::Cow;
-
 use crate::domain::claims::{self, Subject};
 use crate::domain::denial::Denial;
-use crate::domain::identity::{Headers, Identity};
+use crate::domain::identity::{ForwardedIdentity, Identity};
 use crate::domain::issuer::IssuerName;
-use crate::domain::json::Json;
 use crate::domain::token::Withheld;
 use crate::domain::token_fault::{TokenFault, TokenStep};
-use crate::domain::verify::Verified;
+use crate::domain::verify::{TokenIdentity, Verified};
 
 #[derive(Debug)]
 pub(crate) enum Verdict<'c> {
@@ -20,40 +17,45 @@ pub(crate) enum Verdict<'c> {
 
 /// An allowed request, with all that the answer needs. Only a [`Verified`] token brings an identity in: an unchecked
 /// identity has no type to travel in. Names are borrowed from the configuration.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Grant<'c> {
     issuer: Option<&'c IssuerName>,
     subject: Option<Subject>,
-    headers: Headers<'c>,
-    metadata: Vec<(&'c str, Json)>,
+    identity: ForwardedIdentity<'c>,
     withheld: Withheld,
     shadow: Option<Denial>,
 }
 
 impl<'c> Grant<'c> {
-    /// Allows a request with a verified token, under the token's identity.
+    /// Allows a request with a verified token, under the identity that [`Verified::identity`] or the token cache has of it.
     ///
     /// # Errors
-    /// [`Denial::ClaimInvalid`] for a claim that has no single form in a header, or is too deep for the metadata; then
-    /// [`Denial::ProofMissing`].
-    pub(crate) fn to(verified: &Verified<'_, 'c>, identity: &'c Identity) -> Result<Self, TokenFault> {
-        let fault = |denial| TokenStep::Claims.fault(denial);
-        let headers = identity.headers_of(verified.claims(), &verified.issuer().name).map_err(fault)?;
-        let metadata = identity.metadata_of(verified.claims()).map_err(fault)?;
+    /// That of the identity; then [`Denial::ProofMissing`].
+    pub(crate) fn to(
+        verified: &Verified<'_, 'c>,
+        identity: &'c Identity,
+        of_token: TokenIdentity,
+    ) -> Result<Self, TokenFault> {
+        let values = of_token.map_err(|denial| TokenStep::Claims.fault(denial))?;
         claims::binding(verified.claims(), verified.issuer())?;
         Ok(Self {
             issuer: Some(&verified.issuer().name),
             subject: Some(verified.subject().clone()),
-            headers,
-            metadata,
-            ..Self::default()
+            identity: ForwardedIdentity::of_token(identity, values),
+            ..Self::anonymous(identity)
         })
     }
 
     /// Allows a request without a token: every identity header is removed.
     #[must_use]
     pub(crate) fn anonymous(identity: &'c Identity) -> Self {
-        Self { headers: identity.anonymous(), ..Self::default() }
+        Self {
+            issuer: None,
+            subject: None,
+            identity: ForwardedIdentity::anonymous(identity),
+            withheld: Withheld::default(),
+            shadow: None,
+        }
     }
 
     /// Allows what would be denied, for a shadow rollout, without an identity. Issuer and subject go to the log only.
@@ -69,9 +71,8 @@ impl<'c> Grant<'c> {
 
     /// The same, with further spellings of identity headers removed that the request has.
     #[must_use]
-    pub(crate) fn removing(mut self, seen: Vec<String>) -> Self {
-        self.headers.remove.extend(seen.into_iter().map(Cow::Owned));
-        self
+    pub(crate) fn removing(self, seen: Vec<String>) -> Self {
+        Self { identity: self.identity.removing(seen), ..self }
     }
 
     /// The same, with these parts of the request withheld from the upstream.
@@ -92,15 +93,10 @@ impl<'c> Grant<'c> {
         self.subject.as_ref()
     }
 
+    /// The identity headers to set and to remove, and the claims for the proxy's metadata.
     #[must_use]
-    pub(crate) const fn headers(&self) -> &Headers<'c> {
-        &self.headers
-    }
-
-    /// Claims for the proxy's dynamic metadata.
-    #[must_use]
-    pub(crate) fn metadata(&self) -> &[(&'c str, Json)] {
-        &self.metadata
+    pub(crate) const fn identity(&self) -> &ForwardedIdentity<'c> {
+        &self.identity
     }
 
     #[must_use]

@@ -2,12 +2,14 @@
 //! [`TokenStep`].
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claim::Claim;
 use crate::domain::claims::{self, Subject};
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
+use crate::domain::identity::{Identity, IdentityValues};
 use crate::domain::issuer::{Audiences, Issuer, Issuers};
 use crate::domain::json::{Member, Object};
 use crate::domain::key_set::{Generation, KeySet, VerifyingKey};
@@ -152,69 +154,84 @@ impl<'a, 'i> Verified<'a, 'i> {
     }
 }
 
-/// The claims that are read after the signature was verified: for the time, the identity and the rules.
+/// The claims that are read of a cached token: for the time and the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ClaimsNeeded {
-    All,
-    Named(Vec<String>),
-}
+pub(crate) struct ClaimsNeeded(Vec<String>);
 
 impl ClaimsNeeded {
-    /// Those of the identity (`None`: all) and of the rules, and those that [`claims::judge_again`] reads; of the audience only
-    /// if rules ask for it.
+    /// Those of the rules, and those that [`claims::judge_again`] reads; of the audience only if rules ask for it.
     #[must_use]
     pub(crate) fn of<'c>(
         issuers: &'c Issuers,
-        identity: Option<impl Iterator<Item = &'c Claim>>,
         rules: impl Iterator<Item = &'c Claim>,
         audiences: bool,
     ) -> Self {
-        let Some(identity) = identity else { return Self::All };
         let always = claims::JUDGED_AGAIN.into_iter();
         let of_issuers = issuers.all().iter().flat_map(|issuer| {
             let audience_claims = issuer.audience_claims.iter().filter(|_| audiences);
             issuer.subject.iter().chain(audience_claims)
         });
-        let claims = identity.chain(rules).chain(of_issuers).map(Claim::member);
+        let claims = rules.chain(of_issuers).map(Claim::member);
         let mut names: Vec<_> = always.chain(claims).map(str::to_owned).collect();
         names.sort_unstable();
         names.dedup();
-        Self::Named(names)
+        Self(names)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 }
 
-/// What the token cache keeps of a verified token: enough to judge its claims again, but neither the token nor its
-/// signature. Made only by [`Verified::to_cached`].
+/// What the token cache keeps of a verified token: its identity, and enough to judge its claims again, but neither the token
+/// nor its signature. Made only by [`Verified::to_cached`].
 #[derive(Clone)]
 pub(crate) struct CachedToken {
     verified_by: Generation,
     issuer_position: u32,
     claims: Box<str>,
+    identity: TokenIdentity,
 }
 
-/// Longer claims are not kept: memory per cached token is bounded.
-const MAX_CACHED_CLAIMS_BYTES: usize = 1024;
+/// What the configuration's headers and metadata carry of a verified token, or why they can carry nothing.
+pub(crate) type TokenIdentity = Result<Arc<IdentityValues>, Denial>;
+
+/// A token of which more would have to be kept is not: memory per cached token is bounded.
+const MAX_CACHED_BYTES: usize = 1536;
 
 impl Verified<'_, '_> {
-    /// The entry for the token cache; `None` if the needed claims are over [`MAX_CACHED_CLAIMS_BYTES`].
+    /// What the headers and the metadata carry of the token.
+    pub(crate) fn identity(&self, identity: &Identity) -> TokenIdentity {
+        identity.values_of(&self.claims, &self.issuer.name).map(Arc::new)
+    }
+
+    /// The entry for the token cache; `None` if claims and identity take more than [`MAX_CACHED_BYTES`].
     #[must_use]
     pub(crate) fn to_cached(
         &self,
         keys: &KeySet,
         issuers: &Issuers,
         claims_needed: &ClaimsNeeded,
+        identity: TokenIdentity,
     ) -> Option<CachedToken> {
-        let claims = match claims_needed {
-            ClaimsNeeded::All => self.claims.subset_as_json(self.claims.names()),
-            ClaimsNeeded::Named(names) => self.claims.subset_as_json(names.iter().map(String::as_str)),
-        };
+        let claims = self.claims.subset_as_json(claims_needed.names());
+        let size = claims.len() + identity.as_deref().map_or(0, IdentityValues::size);
         let issuer_position = issuers.position(self.issuer)?;
-        let fits = claims.len() <= MAX_CACHED_CLAIMS_BYTES;
-        fits.then(|| CachedToken { verified_by: keys.generation(), issuer_position, claims: claims.into() })
+        (size <= MAX_CACHED_BYTES).then(|| CachedToken {
+            verified_by: keys.generation(),
+            issuer_position,
+            claims: claims.into(),
+            identity,
+        })
     }
 }
 
 impl CachedToken {
+    /// What [`Verified::identity`] gave.
+    pub(crate) fn identity(&self) -> TokenIdentity {
+        self.identity.clone()
+    }
+
     /// The issuer whose key verified the token.
     #[must_use]
     pub(crate) fn issuer<'i>(&self, issuers: &'i Issuers) -> Option<&'i Issuer> {

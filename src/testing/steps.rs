@@ -82,10 +82,12 @@ impl CheckSteps {
         let wording = Wording { realm: "bench".to_owned(), reasons: true };
         let (cache, answers) = (TokenCache::new(100), Answers::new(&wording, identity));
         let digest = cache.digest_of(Token::new(token.as_bytes())).expect("a cache");
-        let claims_needed = ClaimsNeeded::of(issuers, identity.claims(), std::iter::empty(), false);
+        let claims_needed = ClaimsNeeded::of(issuers, std::iter::empty(), false);
         let grant = verified(token, issuers, &keys, now, |verified| {
-            cache.put(digest, verified.to_cached(&keys, issuers, &claims_needed).expect("a small token"));
-            Grant::to(verified, identity).expect("an identity")
+            let of_token = verified.identity(identity);
+            let cached = verified.to_cached(&keys, issuers, &claims_needed, of_token.clone());
+            cache.put(digest, cached.expect("a small token"));
+            Grant::to(verified, identity, of_token).expect("an identity")
         });
         let granted = Verdict::Allow(grant);
         let (message, token) = (message.to_vec(), token.to_owned());
@@ -107,7 +109,8 @@ impl CheckSteps {
                     .judge_again(issuer, self.keys.generation(), std::iter::empty(), self.now)
                     .expect("its key")
                     .expect("its time");
-                Grant::to(&verified, self.identity).expect("an identity").headers().set.len()
+                let grant = Grant::to(&verified, self.identity, cached.identity());
+                grant.expect("an identity").identity().set().count()
             }
             Step::Read => {
                 let segments = token.split(8192).expect("a token");
@@ -115,7 +118,8 @@ impl CheckSteps {
                 usize::from(addressed.expect("an issuer").has_candidate(&self.keys))
             }
             Step::Verify => verified(&self.token, self.issuers, &self.keys, self.now, |verified| {
-                Grant::to(verified, self.identity).expect("an identity").headers().set.len()
+                let grant = Grant::to(verified, self.identity, verified.identity(self.identity));
+                grant.expect("an identity").identity().set().count()
             }),
             Step::Grant => self.answers.of(&self.granted).len(),
             Step::Deny => self.answers.of(&Verdict::Deny(Denial::SignatureInvalid)).len(),

@@ -9,7 +9,7 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 
 use crate::domain::denial::{Challenge, Denial, Wording};
-use crate::domain::identity::{Headers, Identity};
+use crate::domain::identity::Identity;
 use crate::domain::json::Json;
 use crate::domain::request::Request;
 use crate::domain::token::Withheld;
@@ -88,15 +88,15 @@ impl Answers {
     }
 
     fn encode_grant(&self, grant: &Grant<'_>) -> Bytes {
-        let claims = grant.metadata().iter().map(|(claim, value)| ((*claim).to_owned(), protobuf(value)));
+        let identity = grant.identity();
+        let claims = identity.metadata().map(|(key, value)| (key.to_owned(), protobuf(value)));
         let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
         let fields = claims.chain(shadow).collect();
-        let Headers { set, remove, aliases: _ } = grant.headers();
         let Withheld { headers: tokens, cookie, query } = grant.withheld();
         let mut headers: Vec<_> =
-            set.iter().map(|(name, value)| header((*name).to_owned(), value.clone())).collect();
-        let mut headers_to_remove: Vec<_> =
-            remove.iter().map(|name| (**name).to_owned()).chain(tokens.iter().cloned()).collect();
+            identity.set().map(|(name, value)| header(name.to_owned(), value.to_owned())).collect();
+        let removed = identity.removed_beside_aliases().map(str::to_owned);
+        let mut headers_to_remove: Vec<_> = removed.chain(tokens.iter().cloned()).collect();
         match cookie.as_deref().map(utf8_cookies) {
             None => {}
             Some(rest) if rest.is_empty() => headers_to_remove.push("cookie".to_owned()),

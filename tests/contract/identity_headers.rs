@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use passage_authz::testing::{jwks, tampered};
+use passage_authz::testing::tampered;
 use serde_json::{Value, json};
 
 use crate::support::fixtures::{USER, bearer, good, http_port, inline, key};
@@ -334,87 +334,4 @@ async fn claims_as_json_and_the_whole_payload() {
     }
     let (_, metrics) = get(service.admin, "/metrics").await;
     assert_eq!(series(&metrics, "passage_authz_token_cache_total")["{result=\"hit\"}"], 1.0);
-}
-
-/// One header, filled in each issuer's own way: the person keeps the ID that services know.
-#[tokio::test]
-async fn each_issuer_has_its_own_claims_behind_a_header() {
-    let keys = jwks(&[&key()]);
-    let text = format!(
-        "issuers:\n\
-         - {{name: passage, passage: {{app_id: app1}}, keys: {{inline: {keys}}}}}\n\
-         - {{name: auth0, issuer: auth0, audiences: [], keys: {{inline: {keys}}}, \
-            identity: {{headers: {{x-passage-user-id: {{first: [external_id, old_id]}}, x-plan: plan}}}}}}\n\
-         - {{name: okta, issuer: okta, audiences: [], keys: {{inline: {keys}}}, \
-            identity: {{headers: {{x-passage-user-id: {{claim: sub, cut_prefix: 'okta|'}}}}}}}}\n\
-         identity: {{headers: {{x-passage-user-id: sub, x-mail: email}}, issuer_header: x-issuer}}\n\
-         rules: [{{name: open, match: {{paths: [/open]}}, access: public}}]\n"
-    );
-    let service = Service::ready(&text).await;
-    for (iss, claims, user, plan, issuer) in [
-        (
-            "app1",
-            json!({"sub": "old-7", "external_id": "old-8", "plan": "gold"}),
-            Some("old-7"),
-            None,
-            "passage",
-        ),
-        (
-            "auth0",
-            json!({"sub": "auth0|x", "external_id": "old-7", "plan": "gold"}),
-            Some("old-7"),
-            Some("gold"),
-            "auth0",
-        ),
-        (
-            "auth0",
-            json!({"sub": "auth0|x", "external_id": "", "old_id": "old-9"}),
-            Some("old-9"),
-            None,
-            "auth0",
-        ),
-        (
-            "auth0",
-            json!({"sub": "auth0|x", "external_id": 7, "old_id": "old-9"}),
-            Some("old-9"),
-            None,
-            "auth0",
-        ),
-        // A name that another issuer gave to somebody else is nobody's here.
-        ("auth0", json!({"sub": "old-7"}), None, None, "auth0"),
-        ("okta", json!({"sub": "okta|old-7", "plan": "gold"}), Some("old-7"), None, "okta"),
-        ("okta", json!({"sub": "old-7"}), Some("old-7"), None, "okta"),
-        ("okta", json!({"sub": "okta|"}), None, None, "okta"),
-        ("okta", json!({"sub": "okta| old-7"}), Some("claim_invalid"), None, "okta"),
-    ] {
-        let token = key().mint(iss, |_, all| {
-            all["email"] = json!("ann@example.com");
-            all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
-        });
-        for round in ["verified", "remembered"] {
-            let answer = service.bearer(&token).await;
-            let case = format!("{iss} {claims} {round}");
-            if user == Some("claim_invalid") {
-                assert_eq!(answer.code(), "claim_invalid", "{case}");
-                continue;
-            }
-            assert_eq!(answer.http, 200, "{case}");
-            for (name, want) in [
-                ("x-passage-user-id", user),
-                ("x-plan", plan),
-                ("x-mail", Some("ann@example.com")),
-                ("x-issuer", Some(issuer)),
-            ] {
-                assert_eq!(answer.header(name), want, "{case} {name}");
-                assert_eq!(answer.remove.contains(&name.to_owned()), want.is_none(), "{case} {name}");
-            }
-        }
-    }
-    // Forged, on a rule that looks at no token.
-    let request =
-        header_map_request("GET", "a.example", "/open", &[("x-issuer", "passage"), ("x-plan", "gold")]);
-    let answer = service.send(request).await;
-    for name in ["x-passage-user-id", "x-plan", "x-mail", "x-issuer"] {
-        assert!(answer.remove.contains(&name.to_owned()), "{name}");
-    }
 }

@@ -8,6 +8,7 @@ mod bound_tokens;
 mod cache;
 mod fragments;
 mod http;
+mod identity_across_issuers;
 mod identity_headers;
 mod issuers;
 mod key_fetches;

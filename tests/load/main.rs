@@ -8,6 +8,7 @@ mod bodies;
 mod hostile;
 mod overload;
 mod unknown_kids;
+mod users;
 
 /// Held by the test that measures: a quiet value is taken while the other tests are quiet, too.
 static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -101,7 +101,7 @@ async fn several_identity_headers_and_claims_that_envoy_can_use() {
     assert_eq!((status, &body["code"]), (401, &json!("claim_invalid")));
 }
 
-/// A person who moves from the one issuer to the other stays the same user; nobody becomes that user by the name they chose.
+/// A person who moves from the one issuer to the other stays the same user; no other user becomes that user by a name of their choice.
 #[tokio::test]
 async fn the_same_person_by_two_issuers() {
     let keys = jwks(&[&key()]);

@@ -216,11 +216,21 @@ impl Answer {
 impl From<CheckResponse> for Answer {
     fn from(response: CheckResponse) -> Self {
         use envoy_types::pb::google::protobuf::value::Kind;
+        let is_string = |value: &envoy_types::pb::google::protobuf::Value| {
+            matches!(value.kind, Some(Kind::StringValue(_)))
+        };
         let metadata = response.dynamic_metadata.unwrap_or_default().fields;
         let mut metadata: Vec<_> = metadata
             .into_iter()
             .map(|(claim, value)| match value.kind {
                 Some(Kind::StringValue(text)) => (claim, text),
+                Some(Kind::ListValue(list)) if list.values.iter().all(is_string) => {
+                    let texts = list.values.into_iter().map(|value| match value.kind {
+                        Some(Kind::StringValue(text)) => Value::from(text),
+                        _ => Value::Null,
+                    });
+                    (claim, Value::from_iter(texts).to_string())
+                }
                 other => (claim, format!("{other:?}")),
             })
             .collect();

@@ -8,7 +8,9 @@ use super::super::warnings;
 use super::shapes::{choice, http_token};
 use crate::domain::claim::Claim;
 use crate::domain::identity::claim_map::{self, ClaimMap};
-use crate::domain::identity::{HeaderMap, Identity, JsonForm, MappedClaim, PayloadPart, TextClaim, folded};
+use crate::domain::identity::{
+    FieldMap, Identity, IdentityMaps, JsonForm, MAX_MARKS, MappedClaim, PayloadPart, TextClaim, folded,
+};
 use crate::domain::issuer::IssuerName;
 use crate::domain::token::{TokenPlace, TokenSource};
 
@@ -35,12 +37,17 @@ pub(super) fn read(
     identity: &mut Table<'_>,
     sources: &[TokenSource],
     issuers: &[IssuerName],
-    of_issuers: Vec<(IssuerName, HeaderMap)>,
+    of_issuers: &[(IssuerName, IdentityMaps)],
 ) -> Identity {
     let place = identity.at("headers");
-    let mut all = headers(&place, sources);
+    let mut common = maps(identity, sources);
     if !place.is_written() {
-        all.extend(Claim::new("sub").map(|sub| (Identity::DEFAULT_HEADER.to_owned(), sub.into())));
+        let sub = Claim::new("sub").map(|sub| (Identity::DEFAULT_HEADER.to_owned(), sub.into()));
+        common.headers.extend(sub);
+    }
+    if !identity.at("metadata").is_written() {
+        let claims = ["iss", "sub"].into_iter().filter_map(Claim::new);
+        common.metadata.extend(claims.map(|claim| (claim.as_str().to_owned(), MappedClaim::json_of(claim))));
     }
     let issuer_place = identity.at("issuer_header");
     let issuer_header = if issuer_place.is_set() {
@@ -50,7 +57,8 @@ pub(super) fn read(
         None
     };
     // Each issuer's own names were held against each other already.
-    let own = of_issuers.iter().flat_map(|(_, own)| own).chain(&all).map(|(name, _)| name);
+    let own =
+        of_issuers.iter().flat_map(|(_, own)| &own.headers).chain(&common.headers).map(|(name, _)| name);
     let mut names: Vec<&String> = Vec::new();
     for name in own.chain(&issuer_header) {
         match names.iter().find(|other| folded(other) == folded(name)) {
@@ -62,12 +70,8 @@ pub(super) fn read(
             None => names.push(name),
         }
     }
-    let metadata = match identity.at("metadata").list("a list of claims") {
-        Some(items) => items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new)).collect(),
-        None => ["iss", "sub"].into_iter().filter_map(Claim::new).collect(),
-    };
     let subjects_are_shared = identity.at("shared_subjects").bool(false);
-    let mut identity = Identity::for_issuers(all, of_issuers, issuer_header, metadata);
+    let mut identity = Identity::new(&common, of_issuers, issuer_header.as_ref());
     identity.subjects_are_shared = subjects_are_shared;
     // An upstream that is told the issuer can tell them apart.
     if !subjects_are_shared && identity.issuer_header().is_none() {
@@ -78,9 +82,33 @@ pub(super) fn read(
     identity
 }
 
-/// `headers`, of all issuers or of one.
-pub(super) fn headers(place: &Place<'_>, sources: &[TokenSource]) -> HeaderMap {
-    let mut headers: HeaderMap = Vec::new();
+/// `headers` and `metadata`, of all issuers or of one.
+pub(super) fn maps(identity: &mut Table<'_>, sources: &[TokenSource]) -> IdentityMaps {
+    IdentityMaps {
+        headers: headers(&identity.at("headers"), sources),
+        metadata: metadata(&identity.at("metadata")),
+    }
+}
+
+/// Claims as they are, or a map of keys.
+fn metadata(place: &Place<'_>) -> FieldMap {
+    if place.is_map() {
+        let entries = place.entries().into_iter().inspect(|(key, value)| {
+            if key.is_empty() {
+                value.fault("has no name", "a key for the metadata");
+            }
+        });
+        return entries
+            .filter_map(|(key, value)| Some((key.to_owned(), mapped_claim(&value, Bare::Json)?)))
+            .collect();
+    }
+    let items = place.list("a list of claims, or a map of keys to claims").unwrap_or_default();
+    let claims = items.iter().filter_map(|item| item.parsed(CLAIM, Claim::new));
+    claims.map(|claim| (claim.as_str().to_owned(), MappedClaim::json_of(claim))).collect()
+}
+
+fn headers(place: &Place<'_>, sources: &[TokenSource]) -> FieldMap {
+    let mut headers: FieldMap = Vec::new();
     for (key, claim) in place.entries() {
         let name = header_name(&claim, key, sources);
         if let Some(name) = &name
@@ -91,15 +119,27 @@ pub(super) fn headers(place: &Place<'_>, sources: &[TokenSource]) -> HeaderMap {
                 "names that differ in more than case and marks such as - and _",
             );
         }
-        headers.extend(name.zip(mapped_claim(&claim)));
+        headers.extend(name.zip(mapped_claim(&claim, Bare::Text)));
     }
     headers
 }
 
-/// A claim, which is forwarded as a text, or a map that says in which form.
-fn mapped_claim(place: &Place<'_>) -> Option<MappedClaim> {
+/// The form of a claim beside which none is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bare {
+    /// In a header.
+    Text,
+    /// In the metadata, which has types of its own.
+    Json,
+}
+
+/// A claim, or a map that says in which form it is forwarded.
+fn mapped_claim(place: &Place<'_>, bare: Bare) -> Option<MappedClaim> {
     if !place.is_map() {
         let claim = place.parsed(CLAIM, Claim::new)?;
+        if bare == Bare::Json {
+            return Some(MappedClaim::json_of(claim));
+        }
         warnings::text_of_list(place, claim.as_str());
         return Some(claim.into());
     }
@@ -115,6 +155,11 @@ fn mapped_claim(place: &Place<'_>) -> Option<MappedClaim> {
         let form = match choice(&form, &["text", "json", "base64"]) {
             Some("json") => Some(JsonForm::Plain),
             Some("base64") => Some(JsonForm::Base64),
+            None if bare == Bare::Json
+                && ![&first, &cut_place, &map_place].iter().any(|place| place.is_written()) =>
+            {
+                Some(JsonForm::Plain)
+            }
             _ => None,
         };
         let map = claim_map(&map_place);
@@ -213,7 +258,7 @@ fn header_name(place: &Place<'_>, name: &str, sources: &[TokenSource]) -> Option
         TokenPlace::Header(header) | TokenPlace::Credentials { header, .. } => folded(header) == folded_name,
         TokenPlace::Cookie(_) | TokenPlace::Chunks(_) | TokenPlace::Query(_) => false,
     });
-    if !is_name || marks > Identity::MAX_MARKS || is_source || is_reserved {
+    if !is_name || marks > MAX_MARKS || is_source || is_reserved {
         place.fault("cannot be an identity header", accepted);
         return None;
     }

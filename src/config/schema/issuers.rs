@@ -13,7 +13,7 @@ use super::key_sources::{self, certificates, fetchable};
 use super::shapes::{HOUR, MILLISECOND, SECOND, choice};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claim::Claim;
-use crate::domain::identity::HeaderMap;
+use crate::domain::identity::IdentityMaps;
 use crate::domain::issuer::{
     Audience, Audiences, BoundTokens, Issuer, IssuerId, IssuerName, PassageApp, TENANT, Tenants,
 };
@@ -24,11 +24,11 @@ use crate::domain::token::TokenSource;
 pub(super) fn read(
     place: &Place<'_>,
     sources: &[TokenSource],
-) -> (Vec<IssuerConfig>, Vec<(IssuerName, HeaderMap)>) {
+) -> (Vec<IssuerConfig>, Vec<(IssuerName, IdentityMaps)>) {
     let accepted = "a list of at least one issuer";
     place.required(accepted);
-    let mut own_headers = Vec::new();
-    let Some(items) = place.list(accepted) else { return (Vec::new(), own_headers) };
+    let mut own_maps = Vec::new();
+    let Some(items) = place.list(accepted) else { return (Vec::new(), own_maps) };
     if items.is_empty() {
         place.fault("is empty, so no token could be accepted", accepted);
     }
@@ -36,13 +36,12 @@ pub(super) fn read(
     for item in &items {
         let read = item.table(|table| {
             let identity = table.at("identity");
-            let headers = identity
-                .is_set()
-                .then(|| identity.table(|identity| identity::headers(&identity.at("headers"), sources)));
-            (issuer(table), headers)
+            let maps =
+                identity.is_set().then(|| identity.table(|identity| identity::maps(identity, sources)));
+            (issuer(table), maps)
         });
-        let (Some(next), headers) = read else { continue };
-        own_headers.extend(headers.map(|headers| (next.issuer.name.clone(), headers)));
+        let (Some(next), maps) = read else { continue };
+        own_maps.extend(maps.map(|maps| (next.issuer.name.clone(), maps)));
         for earlier in &issuers {
             if earlier.issuer.name == next.issuer.name {
                 item.fault(
@@ -57,7 +56,7 @@ pub(super) fn read(
         }
         issuers.push(next);
     }
-    (issuers, own_headers)
+    (issuers, own_maps)
 }
 
 fn issuer(table: &mut Table<'_>) -> Option<IssuerConfig> {

@@ -325,7 +325,12 @@ fn refuses() {
             other("identity: {headers: {x_passage_user_id: sub}}"),
             "x-passage-user-id folds into one spelling with x_passage_user_id",
         ),
-        (other("identity: {metadata: [sub]}"), "identity.metadata: is not a known key"),
+        (other("identity: {metadata: sub}"), "identity.metadata: \"sub\" is not accepted"),
+        (other("identity: {issuer_header: x-i}"), "identity.issuer_header: is not a known key"),
+        (beside("identity: {metadata: {u: {claim: '', as: text}}}"), "u.claim: is all claims, which are no text"),
+        (beside("identity: {metadata: {u: {first: [a], as: json}}}"), "metadata.u.first: is of a text"),
+        (beside("identity: {metadata: {u: ''}}"), "metadata.u: \"\" is not accepted"),
+        (beside("identity: {metadata: {'': sub}}"), "metadata.: has no name"),
         (
             beside("identity: {headers: {x-a: {claim: a, as: xml}}}"),
             "headers.x-a.as: \"xml\" is not accepted; accepted: text or json or base64",

@@ -10,7 +10,7 @@ const MAX_LINES: usize = 1_000_000;
 
 /// A table from a file. All texts lie behind each other in one allocation: a million lines take some tens of bytes each.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ClaimMap {
+pub(crate) struct ClaimMap {
     file: PathBuf,
     text: String,
     /// In the order of their keys.
@@ -149,8 +149,8 @@ impl ClaimMap {
         &self.file
     }
 
-    /// The value for a claim's value. One without a line is itself; but one that is the value of another line is nobody's: the
-    /// table gives that ID to somebody else.
+    /// The value for a claim's value. One without a line is itself, unless it is the value of another line: that
+    /// ID belongs to another user, so there is none.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         let order = |found: &str| (first_bytes(found), found).cmp(&(first_bytes(key), key));
         let found = self.lines.binary_search_by(|line| order(line.key(&self.text)));

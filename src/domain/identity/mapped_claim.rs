@@ -1,4 +1,4 @@
-//! What an identity header carries: a claim or the whole payload, in one of three forms.
+//! What an identity header or a key of the metadata carries: a claim or the whole payload, in one of three forms.
 
 use std::sync::Arc;
 
@@ -10,9 +10,13 @@ use crate::domain::denial::Denial;
 use crate::domain::identity::claim_map::ClaimMap;
 use crate::domain::json::{Json, MAX_DEPTH, Member, Object};
 
+/// How many arrays and objects a value in the metadata may nest. Each level is two messages to protobuf, whose C++
+/// parser stops at a depth of 100.
+const MAX_METADATA_DEPTH: usize = 16;
+
 /// A part of a verified token, and how a header writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MappedClaim {
+pub(crate) enum MappedClaim {
     /// A text, without this prefix if it begins with it, and then what the map has for it.
     Text { from: TextClaim, cut_prefix: Option<String>, map: Option<Arc<ClaimMap>> },
     /// Any JSON value.
@@ -21,7 +25,7 @@ pub enum MappedClaim {
 
 /// Where a text comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TextClaim {
+pub(crate) enum TextClaim {
     /// The claim as a text: see [`Claim::header_value`].
     One(Claim),
     /// The first of these that is a string with content. Never empty.
@@ -42,7 +46,7 @@ impl TextClaim {
 
 /// A part of a token's payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PayloadPart {
+pub(crate) enum PayloadPart {
     Claim(Claim),
     /// All claims, as one object.
     Whole,
@@ -50,7 +54,7 @@ pub enum PayloadPart {
 
 /// How JSON is written into a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JsonForm {
+pub(crate) enum JsonForm {
     /// JSON without spaces, with escapes for all that is not ASCII: proxies and frameworks differ in how they read other bytes.
     Plain,
     /// The same text in base64url without padding (RFC 4648 section 5).
@@ -64,14 +68,34 @@ impl From<Claim> for MappedClaim {
 }
 
 impl MappedClaim {
-    /// The claims that are read; `None` if all are.
-    pub(crate) const fn claims(&self) -> Option<&[Claim]> {
+    /// The claim as a JSON value.
+    pub(crate) const fn json_of(claim: Claim) -> Self {
+        Self::Json(PayloadPart::Claim(claim), JsonForm::Plain)
+    }
+
+    /// The claim that a header would carry if nothing were cut, mapped or chosen: of several, the last one, which is read where
+    /// the others are missing. `None` for JSON.
+    pub(super) fn plain_claim(&self) -> Option<&Claim> {
         match self {
-            Self::Text { from: TextClaim::One(claim), .. } | Self::Json(PayloadPart::Claim(claim), _) => {
-                Some(std::slice::from_ref(claim))
+            Self::Text { from: TextClaim::One(claim), .. } => Some(claim),
+            Self::Text { from: TextClaim::FirstOf(claims), .. } => claims.last(),
+            Self::Json(..) => None,
+        }
+    }
+
+    /// The value for the metadata; `None` leaves the key out: the claim is missing or null, or a text that a header would leave
+    /// out.
+    ///
+    /// # Errors
+    /// [`Denial::ClaimInvalid`] for a text that has no single form in a header, and for JSON that is deeper than
+    /// [`MAX_METADATA_DEPTH`]: the proxy could not parse the answer.
+    pub(super) fn json(&self, claims: &Object<'_>) -> Result<Option<Json>, Denial> {
+        match self {
+            Self::Json(PayloadPart::Claim(claim), JsonForm::Plain) => claim.value(claims, MAX_METADATA_DEPTH),
+            Self::Json(PayloadPart::Whole, JsonForm::Plain) => {
+                claims.to_json(MAX_METADATA_DEPTH - 1).map(Some).ok_or(Denial::ClaimInvalid)
             }
-            Self::Text { from: TextClaim::FirstOf(claims), .. } => Some(claims.as_slice()),
-            Self::Json(PayloadPart::Whole, _) => None,
+            Self::Json(_, JsonForm::Base64) | Self::Text { .. } => Ok(self.text(claims)?.map(Json::String)),
         }
     }
 
@@ -79,7 +103,7 @@ impl MappedClaim {
     ///
     /// # Errors
     /// [`Denial::ClaimInvalid`] for a text that has no single form in a header.
-    pub(super) fn value(&self, claims: &Object<'_>) -> Result<Option<String>, Denial> {
+    pub(super) fn text(&self, claims: &Object<'_>) -> Result<Option<String>, Denial> {
         let (value, form) = match self {
             Self::Text { from, cut_prefix, map } => {
                 let Some(text) = from.value(claims)? else { return Ok(None) };
@@ -97,7 +121,7 @@ impl MappedClaim {
             }
             Self::Json(PayloadPart::Claim(claim), form) => (claim.value(claims, MAX_DEPTH)?, form),
             Self::Json(PayloadPart::Whole, form) => {
-                (Some(claims.to_json().ok_or(Denial::ClaimInvalid)?), form)
+                (Some(claims.to_json(MAX_DEPTH).ok_or(Denial::ClaimInvalid)?), form)
             }
         };
         let is_empty = |value: &Json| matches!(value, Json::String(text) if text.is_empty());
@@ -134,15 +158,37 @@ mod tests {
                 ),
             ),
         ] {
-            let plain = MappedClaim::Json(part.clone(), JsonForm::Plain).value(&claims).unwrap();
+            let plain = MappedClaim::Json(part.clone(), JsonForm::Plain).text(&claims).unwrap();
             assert_eq!(plain.as_deref(), want, "{part:?}");
-            let encoded = MappedClaim::Json(part.clone(), JsonForm::Base64).value(&claims).unwrap();
+            let encoded = MappedClaim::Json(part.clone(), JsonForm::Base64).text(&claims).unwrap();
             let decoded =
                 encoded.map(|text| String::from_utf8(URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap());
             assert_eq!(decoded.as_deref(), want, "{part:?}");
         }
-        let text = |name: &str| MappedClaim::from(Claim::new(name).unwrap()).value(&claims);
+        let text = |name: &str| MappedClaim::from(Claim::new(name).unwrap()).text(&claims);
         assert_eq!(text("sub"), Ok(Some("u".to_owned())));
         assert_eq!(text("groups"), Err(Denial::ClaimInvalid));
+    }
+    #[test]
+    fn metadata_is_no_deeper_than_a_proxy_reads() {
+        let claim = MappedClaim::json_of(Claim::new("d").unwrap());
+        let whole = MappedClaim::Json(PayloadPart::Whole, JsonForm::Plain);
+        for (depth, of_claim, of_whole) in [
+            (0, true, true),
+            (MAX_METADATA_DEPTH - 1, true, true),
+            (MAX_METADATA_DEPTH, true, false),
+            (MAX_METADATA_DEPTH + 1, false, false),
+            (120, false, false),
+        ] {
+            for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+                let text = format!("{{\"d\":{}1{}}}", open.repeat(depth), close.repeat(depth));
+                let claims = Object::parse(text.as_bytes()).unwrap();
+                for (mapped, fits) in [(&claim, of_claim), (&whole, of_whole)] {
+                    let value = mapped.json(&claims).map(|value| value.is_some());
+                    let want = if fits { Ok(true) } else { Err(Denial::ClaimInvalid) };
+                    assert_eq!(value, want, "{depth} {open} {mapped:?}");
+                }
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use strum::VariantArray as _;
 
 use super::*;
-use crate::domain::identity::Identity;
+use crate::domain::identity::{Identity, IdentityMaps};
 use crate::domain::issuer::{Audience, Audiences, BoundTokens, IssuerId, IssuerName, PassageApp};
 use crate::domain::token::Token;
 use crate::domain::verdict::Grant;
@@ -183,7 +183,8 @@ fn the_checks_are_made_in_the_order_of_the_steps() {
         (SigningKey::shared("k1", Algorithm::Rs256), SigningKey::shared("k1", Algorithm::Es256));
     let [own, without_its_key] = [&key, &other].map(|key| set(&jwks(&[key]), Algorithm::ALL));
     let issuers = Issuers::new(vec![issuer(&[Algorithm::Rs256])]);
-    let identity = Identity::new(vec![("x-role".to_owned(), Claim::new("role").unwrap().into())], Vec::new());
+    let headers = vec![("x-role".to_owned(), Claim::new("role").unwrap().into())];
+    let identity = Identity::new(&IdentityMaps { headers, ..IdentityMaps::default() }, &[], None);
     for (at, &first) in TokenStep::VARIANTS.iter().enumerate() {
         for &second in &TokenStep::VARIANTS[at..] {
             let fails_at = |step| step == first || step == second;
@@ -213,7 +214,7 @@ fn the_checks_are_made_in_the_order_of_the_steps() {
             let failed = (|| -> Result<(), TokenFault> {
                 let segments = Token::new(text.as_bytes()).split(max_bytes)?;
                 let verified = verify(Unverified::peek(&segments)?.address(&issuers)?, keys, NOW)?;
-                Grant::to(&verified, &identity).map(drop)
+                Grant::to(&verified, &identity, verified.identity(&identity)).map(drop)
             })();
             assert_eq!(failed.map_err(|fault| fault.step), Err(first), "{first:?} and {second:?}");
         }
