@@ -284,7 +284,7 @@ impl Authorizer {
         // The identity first: an unusable claim is reported whatever the rule requires.
         let grant = Grant::to(token, &self.identity, identity).map_err(|fault| refusal(fault.denial))?;
         selection.judge(token).map_err(|(rule, denial)| Refusal { unmet: Some(rule), ..refusal(denial) })?;
-        if grant.identity().is_changed() && self.is_in_shadow(selection) {
+        if self.is_in_shadow(selection) && grant.identity().changed().next().is_some() {
             self.observers.counts.count_changed_identity(&token.issuer().name);
         }
         Ok(grant)

@@ -3,21 +3,22 @@
 
 use crate::domain::denial::Denial;
 use crate::domain::issuer::IssuerName;
-use crate::domain::json::Object;
+use crate::domain::json::{Json, Object};
 
 pub(crate) mod claim_map;
 mod fields;
 mod forwarded;
 mod mapped_claim;
+mod packed;
 mod spelling;
 
 pub(crate) use fields::FieldMap;
-pub(crate) use forwarded::{ChangedHeader, ForwardedIdentity, IdentityValues};
+pub(crate) use forwarded::{ChangedHeader, ForwardedIdentity, IdentityValues, MetadataValue};
 pub(crate) use mapped_claim::{JsonForm, MappedClaim, PayloadPart, TextClaim};
 pub(crate) use spelling::{MAX_MARKS, folded};
 
 use fields::{Carried, Fields};
-use forwarded::HeaderChange;
+use packed::{Packed, pack};
 use spelling::{aliases, fold_alike, is_token_byte};
 
 /// The identity headers and the claims for the proxy's metadata.
@@ -141,32 +142,44 @@ impl Identity {
         claims: &Object<'_>,
         issuer: &IssuerName,
     ) -> Result<IdentityValues, Denial> {
-        let (mut headers, mut changes) = (Vec::new(), Vec::new());
+        let (mut packed, mut plain_claims, mut differs) = (Vec::new(), Vec::new(), false);
         for (at, carried) in self.headers.of(issuer).iter().enumerate() {
             let value = match carried {
                 Some(Carried::Claim(mapped)) => mapped.text(claims)?,
                 Some(Carried::IssuerName) => Some(issuer.as_str().to_owned()),
                 None => None,
             };
-            let value = value.map(String::into_boxed_str);
-            if self.compares_with_plain
-                && let Some(Carried::Claim(mapped)) = carried
-                && let Some(plain) = self.headers.common_at(at).unwrap_or(mapped).plain_claim()
-            {
-                let plain = plain.header_value(claims).unwrap_or_default().map(String::into_boxed_str);
-                changes.extend((plain != value).then_some(HeaderChange { header: at, plain }));
+            pack(value.as_deref().map_or(Packed::None, Packed::Text), &mut packed);
+            let plain = match carried {
+                Some(Carried::Claim(mapped)) if self.compares_with_plain => {
+                    let claim = self.headers.common_at(at).unwrap_or(mapped).plain_claim();
+                    claim.map(|claim| claim.header_value(claims).unwrap_or_default())
+                }
+                Some(_) | None => None,
+            };
+            match plain {
+                Some(plain) if plain != value => {
+                    differs = true;
+                    pack(plain.as_deref().map_or(Packed::None, Packed::Text), &mut plain_claims);
+                }
+                Some(_) | None => pack(Packed::Same, &mut plain_claims),
             }
-            headers.push(value);
         }
-        let metadata = self.metadata.of(issuer).iter().map(|carried| match carried {
-            Some(Carried::Claim(mapped)) => mapped.json(claims),
-            Some(Carried::IssuerName) | None => Ok(None),
-        });
-        Ok(IdentityValues {
-            headers: headers.into(),
-            metadata: metadata.collect::<Result<_, _>>()?,
-            changes: changes.into(),
-        })
+        for carried in self.metadata.of(issuer) {
+            let value = match carried {
+                Some(Carried::Claim(mapped)) => mapped.json(claims)?,
+                Some(Carried::IssuerName) | None => None,
+            };
+            match value {
+                None => pack(Packed::None, &mut packed),
+                Some(Json::String(text)) => pack(Packed::Text(&text), &mut packed),
+                Some(value) => pack(Packed::Json(&value.to_string()), &mut packed),
+            }
+        }
+        if differs {
+            packed.append(&mut plain_claims);
+        }
+        Ok(IdentityValues(packed.into()))
     }
 
     /// The names of the request that an upstream may read as an identity header and that are neither such a header itself
@@ -205,7 +218,6 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::sync::Arc;
 
     use proptest::prelude::*;
 
@@ -338,7 +350,7 @@ mod tests {
             }).collect();
             let seen = identity.seen(forged.iter().map(String::as_bytes)).unwrap();
             let values = identity.values_of(&claims, &IssuerName::new("issuer")).unwrap();
-            let of_token = ForwardedIdentity::of_token(&identity, Arc::new(values));
+            let of_token = ForwardedIdentity::of_token(&identity, values);
             for forwarded in [of_token, ForwardedIdentity::anonymous(&identity)] {
                 let forwarded = forwarded.removing(seen.clone());
                 let set = forwarded.set().map(|(name, _)| name);

@@ -2,7 +2,6 @@
 //! [`TokenStep`].
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claim::Claim;
@@ -194,15 +193,15 @@ pub(crate) struct CachedToken {
 }
 
 /// What the configuration's headers and metadata carry of a verified token, or why they can carry nothing.
-pub(crate) type TokenIdentity = Result<Arc<IdentityValues>, Denial>;
+pub(crate) type TokenIdentity = Result<IdentityValues, Denial>;
 
 /// A token of which more would have to be kept is not: memory per cached token is bounded.
-const MAX_CACHED_BYTES: usize = 1536;
+const MAX_CACHED_BYTES: usize = 1280;
 
 impl Verified<'_, '_> {
     /// What the headers and the metadata carry of the token.
     pub(crate) fn identity(&self, identity: &Identity) -> TokenIdentity {
-        identity.values_of(&self.claims, &self.issuer.name).map(Arc::new)
+        identity.values_of(&self.claims, &self.issuer.name)
     }
 
     /// The entry for the token cache; `None` if claims and identity take more than [`MAX_CACHED_BYTES`].
@@ -215,7 +214,7 @@ impl Verified<'_, '_> {
         identity: TokenIdentity,
     ) -> Option<CachedToken> {
         let claims = self.claims.subset_as_json(claims_needed.names());
-        let size = claims.len() + identity.as_deref().map_or(0, IdentityValues::size);
+        let size = claims.len() + identity.as_ref().map_or(0, IdentityValues::size);
         let issuer_position = issuers.position(self.issuer)?;
         (size <= MAX_CACHED_BYTES).then(|| CachedToken {
             verified_by: keys.generation(),

@@ -9,7 +9,7 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 
 use crate::domain::denial::{Challenge, Denial, Wording};
-use crate::domain::identity::Identity;
+use crate::domain::identity::{Identity, MetadataValue};
 use crate::domain::json::Json;
 use crate::domain::request::Request;
 use crate::domain::token::Withheld;
@@ -89,7 +89,13 @@ impl Answers {
 
     fn encode_grant(&self, grant: &Grant<'_>) -> Bytes {
         let identity = grant.identity();
-        let claims = identity.metadata().map(|(key, value)| (key.to_owned(), protobuf(value)));
+        let claims = identity.metadata().map(|(key, value)| {
+            let value = match value {
+                MetadataValue::Text(text) => Value { kind: Some(Kind::StringValue(text.to_owned())) },
+                MetadataValue::Json(value) => protobuf(&value),
+            };
+            (key.to_owned(), value)
+        });
         let shadow = grant.shadow().map(|denial| ("shadow".to_owned(), protobuf(&denial.code().into())));
         let fields = claims.chain(shadow).collect();
         let Withheld { headers: tokens, cookie, query } = grant.withheld();

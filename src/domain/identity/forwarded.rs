@@ -3,24 +3,23 @@
 use std::sync::Arc;
 
 use crate::domain::identity::Identity;
-use crate::domain::json::Json;
+use crate::domain::identity::packed::{Packed, unpack};
+use crate::domain::json::{Json, MAX_DEPTH};
 
 /// What the headers and the metadata carry of one verified token, in the order of the configuration's fields. It depends on
 /// the token and the configuration alone, so the token cache keeps it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct IdentityValues {
-    /// `None` removes the header.
-    pub(super) headers: Box<[Option<Box<str>>]>,
-    pub(super) metadata: Box<[Option<Json>]>,
-    /// The headers whose value is not the plain claim: see [`Identity::compares_with_plain`].
-    pub(super) changes: Box<[HeaderChange]>,
-}
-
-/// A header that a map gives another value than the plain claim would.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HeaderChange {
-    pub(super) header: usize,
-    pub(super) plain: Option<Box<str>>,
+pub(crate) struct IdentityValues(
+    /// The headers, `None` for one that is removed, and the metadata; then, if a header's value is not the plain claim, the plain
+    /// claim of each: see [`Identity::compares_with_plain`].
+    pub(super) Arc<[u8]>,
+);
+
+/// A value of the metadata.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum MetadataValue<'a> {
+    Text(&'a str),
+    Json(Json),
 }
 
 /// One changed header, for the log.
@@ -32,12 +31,9 @@ pub(crate) struct ChangedHeader<'a> {
 }
 
 impl IdentityValues {
-    /// About how many bytes of memory the values take.
+    /// How many bytes the values take.
     pub(crate) fn size(&self) -> usize {
-        let headers = self.headers.iter().flatten().map(|value| value.len());
-        let metadata = self.metadata.iter().flatten().map(Json::size);
-        let changes = self.changes.iter().filter_map(|change| change.plain.as_deref()).map(str::len);
-        headers.chain(metadata).chain(changes).sum()
+        self.0.len()
     }
 }
 
@@ -46,7 +42,7 @@ impl IdentityValues {
 pub(crate) struct ForwardedIdentity<'c> {
     identity: &'c Identity,
     /// `None`: the request is anonymous.
-    values: Option<Arc<IdentityValues>>,
+    values: Option<IdentityValues>,
     /// Spellings of identity headers with other marks than `-` and `_` that the request has.
     seen: Vec<String>,
 }
@@ -57,7 +53,7 @@ impl<'c> ForwardedIdentity<'c> {
         Self { identity, values: None, seen: Vec::new() }
     }
 
-    pub(crate) const fn of_token(identity: &'c Identity, values: Arc<IdentityValues>) -> Self {
+    pub(crate) const fn of_token(identity: &'c Identity, values: IdentityValues) -> Self {
         Self { identity, values: Some(values), seen: Vec::new() }
     }
 
@@ -82,29 +78,41 @@ impl<'c> ForwardedIdentity<'c> {
     }
 
     /// The claims for the proxy's metadata, each under its key.
-    pub(crate) fn metadata(&self) -> impl Iterator<Item = (&'c str, &Json)> {
-        let values = self.values.iter().flat_map(|values| &values.metadata);
-        self.identity.metadata_names().zip(values).filter_map(|(name, value)| Some((name, value.as_ref()?)))
-    }
-
-    /// Whether a header's value is not the plain claim.
-    pub(crate) fn is_changed(&self) -> bool {
-        self.values.as_ref().is_some_and(|values| !values.changes.is_empty())
+    pub(crate) fn metadata(&self) -> impl Iterator<Item = (&'c str, MetadataValue<'_>)> {
+        let values = self.values().skip(self.identity.header_names().count());
+        self.identity.metadata_names().zip(values).filter_map(|(key, value)| {
+            let value = match value {
+                Packed::Text(text) => MetadataValue::Text(text),
+                Packed::Json(text) => MetadataValue::Json(Json::parse(text.as_bytes(), MAX_DEPTH)?),
+                Packed::None | Packed::Same => return None,
+            };
+            Some((key, value))
+        })
     }
 
     /// The headers whose value is not the plain claim.
     pub(crate) fn changed(&self) -> impl Iterator<Item = ChangedHeader<'_>> {
-        let changes = self.values.iter().flat_map(|values| &values.changes);
-        changes.filter_map(|HeaderChange { header, plain }| {
-            let (name, mapped) = self.headers().nth(*header)?;
-            Some(ChangedHeader { name, plain: plain.as_deref(), mapped })
+        let before = self.identity.header_names().count() + self.identity.metadata_names().count();
+        self.headers().zip(self.values().skip(before)).filter_map(|((name, mapped), plain)| {
+            let plain = match plain {
+                Packed::Same => return None,
+                Packed::Text(text) | Packed::Json(text) => Some(text),
+                Packed::None => None,
+            };
+            Some(ChangedHeader { name, plain, mapped })
         })
     }
 
     /// Every identity header, with its value.
     fn headers(&self) -> impl Iterator<Item = (&'c str, Option<&str>)> {
-        let values = self.values.as_ref().map(|values| &values.headers);
-        let value = move |at| values.and_then(|values| values.get(at)).and_then(Option::as_deref);
-        self.identity.header_names().enumerate().map(move |(at, name)| (name, value(at)))
+        let values = self.values().map(|value| match value {
+            Packed::Text(text) => Some(text),
+            Packed::None | Packed::Json(_) | Packed::Same => None,
+        });
+        self.identity.header_names().zip(values.chain(std::iter::repeat(None)))
+    }
+
+    fn values(&self) -> impl Iterator<Item = Packed<'_>> {
+        unpack(self.values.as_ref().map_or(&[], |values| &values.0))
     }
 }

@@ -93,20 +93,6 @@ impl Json {
         ascii
     }
 
-    /// About how many bytes of memory the value takes.
-    pub(crate) fn size(&self) -> usize {
-        size_of::<Self>()
-            + match self {
-                Self::Null | Self::Bool(_) => 0,
-                Self::Number(number) => number.as_str().len(),
-                Self::String(text) => text.len(),
-                Self::Array(items) => items.iter().map(Self::size).sum(),
-                Self::Object(members) => {
-                    members.iter().map(|(name, value)| size_of::<String>() + name.len() + value.size()).sum()
-                }
-            }
-    }
-
     pub(crate) const fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
