@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::{Domain, Socket as Socket2, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -75,7 +76,11 @@ impl Listener {
         let named = |error| BindError { key, address: listen.to_string(), error };
         match listen {
             Listen::Tcp(address) => {
-                let socket = TcpListener::bind(address).await.map_err(named)?;
+                let socket = match any_address(address) {
+                    Some(port) => bind_any(port),
+                    None => TcpListener::bind(address).await,
+                };
+                let socket = socket.map_err(named)?;
                 let address = Address::Tcp(socket.local_addr().map_err(named)?);
                 Ok(Self { socket: Socket::Tcp(socket), address })
             }
@@ -122,10 +127,50 @@ pub struct Peer(Option<SocketAddr>);
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(address) => address.fmt(f),
+            // An IPv4 client of a port that has both comes as ::ffff:192.0.2.1 (RFC 4291 section 2.5.5.2).
+            Some(address) => SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f),
             None => f.write_str("unix"),
         }
     }
+}
+
+/// The port of `[::]:PORT`, which stands for every address of the host, IPv4 too.
+fn any_address(address: &str) -> Option<u16> {
+    match address.parse() {
+        Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => Some(address.port()),
+        _ => None,
+    }
+}
+
+/// Connections that may wait to be accepted, as tokio has it.
+const BACKLOG: i32 = 1024;
+
+/// Binds a port of all addresses: with IPv6 and IPv4 on one socket, whatever the host's `net.ipv6.bindv6only` says, and with IPv4
+/// alone on a kernel without IPv6.
+fn bind_any(port: u16) -> io::Result<TcpListener> {
+    let socket = match Socket2::new(Domain::IPV6, Type::STREAM, None) {
+        Ok(socket) => {
+            socket.set_only_v6(false)?;
+            prepared(&socket, (Ipv6Addr::UNSPECIFIED, port).into())?;
+            socket
+        }
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
+            let socket = Socket2::new(Domain::IPV4, Type::STREAM, None)?;
+            prepared(&socket, (Ipv4Addr::UNSPECIFIED, port).into())?;
+            socket
+        }
+        Err(error) => return Err(error),
+    };
+    TcpListener::from_std(socket.into())
+}
+
+/// Makes a listener of a socket, as tokio does.
+fn prepared(socket: &Socket2, address: SocketAddr) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    // A restart must not wait until old connections have left TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)
 }
 
 /// The file of a Unix socket. Dropping it removes the file, if the file is still this socket's.
@@ -261,6 +306,29 @@ mod tests {
     async fn unix(path: &Path) -> Result<Listener, String> {
         let listen = Listen::Unix(path.to_owned());
         Listener::bind("server.listen", &listen, 0o620).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn one_port_answers_over_both_versions_of_ip() {
+        let listen = Listen::Tcp("[::]:0".to_owned());
+        let listener = Listener::bind("admin.listen", &listen, 0).await.unwrap();
+        let port = listener.address().tcp().unwrap().port();
+        for (host, shown) in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")] {
+            let client = TcpStream::connect((host, port)).await.unwrap();
+            let (_, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer.to_string(), format!("{shown}{}", client.local_addr().unwrap().port()));
+        }
+        let taken = Listen::Tcp(format!("[::]:{port}"));
+        assert!(Listener::bind("admin.listen", &taken, 0).await.is_err());
+        for (address, port) in [
+            ("[::]:1", Some(1)),
+            ("[0::0]:1", Some(1)),
+            ("[::1]:1", None),
+            ("0.0.0.0:1", None),
+            ("a:1", None),
+        ] {
+            assert_eq!(any_address(address), port, "{address}");
+        }
     }
 
     #[tokio::test]

@@ -32,7 +32,7 @@ async fn a_bad_configuration_ends_with_2_and_every_reason() {
     assert_eq!(
         said,
         format!(
-            "passage-authz: {path}:1: server.listen: \"nowhere\" is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051, or unix:/path/to.sock\n\
+            "passage-authz: {path}:1: server.listen: \"nowhere\" is not accepted; accepted: host:port, such as '[::]:50051' or 127.0.0.1:50051, or unix:/path/to.sock\n\
              passage-authz: {path}:4: issuers[0].passage.app_id: is missing; accepted: the app's ID: letters, digits, dashes and underscores\n\
              passage-authz: {path}:4: issuers[0].passage.app_idd: is not a known key; accepted: one of app_id, base_url\n"
         )
@@ -173,17 +173,22 @@ async fn the_environment_alone_serves() {
     let issuer = FakeIssuer::with_keys(&[&key()]).await;
     let mut command = binary();
     command.arg("serve").env("PASSAGE_APP_ID", "app1").env("PASSAGE_BASE_URL", issuer.url());
-    let free = |port| std::net::TcpListener::bind(("0.0.0.0", port)).is_ok();
+    let free = |port| std::net::TcpListener::bind(("::", port)).is_ok();
     if !free(50051) || !free(9090) {
         // Another process has a default port: that it is tried is all that can be seen.
         let (code, said) = run(&mut command).await;
-        assert!(code == Some(1) && said.contains("cannot listen on 0.0.0.0:"), "{said}");
+        assert!(code == Some(1) && said.contains("cannot listen on [::]:"), "{said}");
         return;
     }
     let mut process = command.spawn().unwrap();
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
     let line = log.next_line().await.unwrap().unwrap();
-    assert!(line.contains("0.0.0.0:50051") && line.contains("0.0.0.0:9090"), "{line}");
+    assert!(line.contains("[::]:50051") && line.contains("[::]:9090"), "{line}");
+    for host in ["127.0.0.1", "[::1]"] {
+        let answer = reqwest::get(format!("http://{host}:9090/livez")).await.unwrap();
+        assert_eq!(answer.status(), 200, "{host}");
+        AuthorizationClient::connect(format!("http://{host}:50051")).await.unwrap();
+    }
     process.kill().await.unwrap();
 }
 

@@ -105,7 +105,7 @@ async fn each_lets_a_good_token_through_and_nothing_else() {
         let text = moved(&fs::read_to_string(deploy().join(&name)).unwrap(), &folder);
 
         let mut config = needs(&text);
-        let listen = config["server"]["listen"].as_str().unwrap_or("0.0.0.0:50051");
+        let listen = config["server"]["listen"].as_str().unwrap_or("[::]:50051");
         if !listen.starts_with("unix:") {
             config["server"]["listen"] = json!("127.0.0.1:0");
         }

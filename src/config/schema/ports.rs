@@ -34,7 +34,7 @@ fn size(place: &Place<'_>, range: RangeInclusive<usize>, default: usize) -> usiz
 
 fn listen(place: &Place<'_>) -> Listen {
     if !place.starts_with("unix:") {
-        return Listen::Tcp(address(place, "0.0.0.0:50051", ", or unix:/path/to.sock"));
+        return Listen::Tcp(address(place, "[::]:50051", ", or unix:/path/to.sock"));
     }
     let path = place.parsed("host:port, or unix:/path/to.sock", |text| {
         let path = text.strip_prefix("unix:")?;
@@ -122,12 +122,12 @@ fn proxy_secret_file(place: &Place<'_>) -> Option<PathBuf> {
 }
 
 pub(super) fn admin_listen(admin: &mut Table<'_>) -> String {
-    address(&admin.at("listen"), "0.0.0.0:9090", "")
+    address(&admin.at("listen"), "[::]:9090", "")
 }
 
 /// `host:port`; `alternative` ends the list of what is accepted.
 fn address(place: &Place<'_>, default: &str, alternative: &str) -> String {
-    let accepted = format!("host:port, such as 0.0.0.0:50051 or [::1]:50051{alternative}");
+    let accepted = format!("host:port, such as '[::]:50051' or 127.0.0.1:50051{alternative}");
     let read = |text: &str| {
         let (host, port) = text.rsplit_once(':')?;
         // An IPv6 address stands in brackets: its own colons would hide where the port begins.
