@@ -47,7 +47,7 @@ pub struct Config {
     /// Never empty; no two share a name or an `iss`.
     pub issuers: Vec<IssuerConfig>,
     /// The folder that keeps the last good key sets across restarts.
-    pub key_store: Option<PathBuf>,
+    pub key_store: Option<KeyStore>,
     /// Which claims the upstream and the proxy's metadata receive.
     pub identity: Identity,
     /// What an upstream may ignore in a path.
@@ -71,6 +71,15 @@ pub struct Config {
 pub(crate) struct FileRead {
     pub(crate) path: PathBuf,
     pub(crate) version: Option<FileVersion>,
+}
+
+/// Where the last good key sets are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyStore {
+    /// The folder.
+    pub path: PathBuf,
+    /// Whether sets are read from there and never written.
+    pub read_only: bool,
 }
 
 /// The gRPC port.

@@ -1,6 +1,5 @@
 //! From a configuration to what works by it: an authorizer, and a refresher for each issuer's keys.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::check::authorizer::Authorizer;
@@ -9,7 +8,7 @@ use crate::check::decision_log::DecisionLog;
 use crate::check::observers::Observers;
 use crate::check::spans::Spans;
 use crate::check::token_cache::TokenCache;
-use crate::config::{Config, FileRead, Http, IssuerConfig, KeySource, Server};
+use crate::config::{Config, FileRead, Http, IssuerConfig, KeySource, KeyStore, Server};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::policy::Policy;
@@ -100,7 +99,7 @@ pub struct BuildError {
 #[derive(Debug, Clone)]
 pub(crate) struct IssuerConfigs {
     configs: Vec<IssuerConfig>,
-    key_store: Option<PathBuf>,
+    key_store: Option<KeyStore>,
 }
 
 impl IssuerConfigs {
@@ -172,7 +171,7 @@ impl Engine {
         };
         let mut refreshers = Vec::new();
         for config in issuers.configs.iter().filter(|config| !keeps_refresher(&config.issuer.name)) {
-            let refresher = refresher(config, issuers.key_store.as_deref(), &keys)?;
+            let refresher = refresher(config, issuers.key_store.as_ref(), &keys)?;
             refreshers.push((config.issuer.name.clone(), refresher));
         }
         let policy = Policy::new(rules, paths);
@@ -211,7 +210,7 @@ fn slot_settings(config: &IssuerConfig) -> SlotSettings {
 
 fn refresher(
     config: &IssuerConfig,
-    key_store: Option<&Path>,
+    key_store: Option<&KeyStore>,
     sets: &KeySets,
 ) -> Result<Refresher, BuildError> {
     let IssuerConfig { issuer, keys, refresh } = config;
@@ -219,7 +218,12 @@ fn refresher(
     let source = fetcher(keys, refresh.timeout)
         .map_err(|error| BuildError { issuer: name.as_str().to_owned(), error })?;
     let publisher = sets.publisher(name).expect("the key sets were made for these issuers");
-    let folder = key_store.filter(|_| source.can_change());
-    let last_good = folder.map(|folder| LastGood::new(folder, name, keys.binding()));
-    Ok(Refresher::new(publisher, source, last_good, issuer.algorithms.clone(), refresh.clone()))
+    let store = key_store.filter(|_| source.can_change());
+    let last_good = store.map(|store| LastGood::new(&store.path, name, keys.binding()));
+    let mut refresher =
+        Refresher::new(publisher, source, last_good, issuer.algorithms.clone(), refresh.clone());
+    if store.is_some_and(|store| store.read_only) {
+        refresher.only_read();
+    }
+    Ok(refresher)
 }

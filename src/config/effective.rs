@@ -12,7 +12,8 @@ use super::duration::format_duration;
 use super::size::format_size;
 use super::{
     Certificates, CheckFlags, ClientCertificate, ClientIdentity, Config, DecisionLogSettings, Http,
-    IssuerConfig, KeySource, Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess, discovery_url,
+    IssuerConfig, KeySource, KeyStore, Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess,
+    discovery_url,
 };
 use crate::domain::claim::Claim;
 use crate::domain::denial::Wording;
@@ -56,7 +57,7 @@ impl Config {
             "admin": {"listen": admin_listen},
             "tokens": tokens_value(tokens),
             "issuers": null,
-            "key_store": key_store,
+            "key_store": key_store.as_ref().map(key_store_value),
             "identity": identity_value(identity),
             "paths": {"ignore_case": case, "ignore_trailing_slash": trailing_slash},
             "rules": null,
@@ -115,6 +116,10 @@ fn serialize_number<S: Serializer>(number: &Number, serializer: S) -> Result<S::
         }
         _ => Tagged(written, Some("!!float".to_owned())).serialize(serializer),
     }
+}
+
+fn key_store_value(KeyStore { path, read_only }: &KeyStore) -> Value {
+    if *read_only { json!({"path": path, "read_only": true}) } else { json!(path) }
 }
 
 fn server_value(server: &Server) -> Value {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::Node;
 use super::place::{Place, Report, Table};
-use super::{CheckFlags, Config, ConfigError, DecisionLogSettings, Environment, warnings};
+use super::{CheckFlags, Config, ConfigError, DecisionLogSettings, Environment, KeyStore, warnings};
 use crate::domain::denial::Wording;
 use crate::domain::policy::Ignored;
 
@@ -100,14 +100,25 @@ fn check_flags(root: &mut Table<'_>) -> CheckFlags {
     }
 }
 
-fn key_store(place: &Place<'_>) -> Option<PathBuf> {
+/// A folder, or `{path: FOLDER, read_only: true}`.
+fn key_store(place: &Place<'_>) -> Option<KeyStore> {
     if !place.is_set() {
         return None;
     }
-    let accepted = "a folder that exists";
-    let folder: PathBuf = place.parsed(accepted, |text| Path::new(text).is_dir().then(|| text.into()))?;
-    warnings::key_store(place, &folder);
-    Some(folder)
+    let folder = |place: &Place<'_>| -> Option<PathBuf> {
+        let accepted = "a folder that exists";
+        place.required(accepted);
+        let folder: PathBuf = place.parsed(accepted, |text| Path::new(text).is_dir().then(|| text.into()))?;
+        warnings::key_store(place, &folder);
+        Some(folder)
+    };
+    if !place.is_map() {
+        return Some(KeyStore { path: folder(place)?, read_only: false });
+    }
+    place.table(|store| {
+        let (path, read_only) = (folder(&store.at("path")), store.at("read_only").bool(false));
+        Some(KeyStore { path: path?, read_only })
+    })
 }
 
 fn wording(deny: &mut Table<'_>) -> Wording {

@@ -47,9 +47,9 @@ fn one_app_id_is_a_whole_configuration() {
     assert_eq!(issuer.refresh.max_stale, Duration::from_secs(24 * 3600));
     assert_eq!(issuer.refresh.unknown_kid_cooldown, Duration::from_secs(10));
     assert_eq!(issuer.refresh.wait, Duration::from_millis(150));
-    assert_eq!(config.server.listen, Listen::Tcp("0.0.0.0:50051".into()));
+    assert_eq!(config.server.listen, Listen::Tcp("[::]:50051".into()));
     assert_eq!(config.server.drain_timeout, Duration::from_secs(20));
-    assert_eq!(config.admin_listen, "0.0.0.0:9090");
+    assert_eq!(config.admin_listen, "[::]:9090");
     assert_eq!(
         config.tokens.from,
         [TokenSource::bearer(), TokenPlace::Cookie("psg_auth_token".into()).into()]
@@ -121,7 +121,7 @@ fn the_ports_and_the_log() {
     let Server { listen, unix_mode, tls, max_connection_age, max_connections, max_message, drain_timeout } =
         config.server;
     assert_eq!(max_message, 1 << 20);
-    assert_eq!((listen, unix_mode), (Listen::Tcp("0.0.0.0:50051".into()), 0o660));
+    assert_eq!((listen, unix_mode), (Listen::Tcp("[::]:50051".into()), 0o660));
     assert_eq!((tls, max_connection_age), (None, Some(Duration::from_secs(600))));
     assert_eq!((max_connections, drain_timeout, config.http), (20_000, Duration::from_secs(20), None));
     let log = DecisionLogSettings { denied: 1.0, allowed: 0.0, max_per_second: 100, subject_in_clear: false };
@@ -229,6 +229,7 @@ fn what_takes_effect_is_itself_a_configuration() {
         "issuers: [{name: a, issuer: a, audiences: [], keys: {discovery: 'https://a.example'}, identity: {metadata: [uid]}}, \
          {name: b, issuer: b, audiences: [], keys: {discovery: 'https://b.example'}, identity: {metadata: {sub: {claim: sub, cut_prefix: b}, iss: iss}}}]"
             .to_owned(),
+        format!("{APP}key_store: {{path: /, read_only: true}}"),
         format!("{APP}identity: {{headers: {{}}}}\nkey_store: /\ntokens: {{cache: {{max_entries: 0}}}}"),
         format!(
             "{APP}server: {{listen: 'unix:/a', unix_mode: '0600', tls: {{cert: /, key: /, client_ca: /}}, max_connection_age: 0s, max_message: 512KiB}}\n\

@@ -2,6 +2,7 @@
 //! change, and for unknown key ids no more often than the cool-down allows. The last good set stays in force when a
 //! fetch fails.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +42,8 @@ pub(crate) struct Refresher {
     last_good: Option<LastGood>,
     file_io: FileIo,
     writes_last_good: bool,
+    /// Why the last write to the disk failed, as far as it was logged. A write outlives the fetch that it follows.
+    write_fault: Arc<Mutex<Option<String>>>,
     algorithms: Vec<Algorithm>,
     refresh: Refresh,
     /// Of the last set that a fetch brought; `None` while the set in force comes from disk or from before a reload.
@@ -79,6 +82,7 @@ impl Refresher {
             last_good,
             file_io: FileIo::new(),
             writes_last_good: true,
+            write_fault: Arc::default(),
             algorithms,
             refresh,
             document: None,
@@ -88,7 +92,7 @@ impl Refresher {
         }
     }
 
-    /// Reads the last good set from disk and never writes it: the `verify` command must not change `key_store`.
+    /// Reads the last good set from disk and never writes it: for a store that is read-only, and for the `verify` command.
     pub(crate) fn only_read(&mut self) {
         self.writes_last_good = false;
     }
@@ -265,6 +269,7 @@ impl Refresher {
         let confirmed = self.failures == 0;
         let enabled = self.writes_last_good;
         let issuer = self.publisher.issuer().clone();
+        let last_fault = Arc::clone(&self.write_fault);
         async move {
             let (Some(last_good), Some(document), Some(fetched_at)) = (last_good, document, fetched_at)
             else {
@@ -274,8 +279,15 @@ impl Refresher {
                 return;
             }
             let written = file_io.run(move || last_good.write(&document, fetched_at)).await;
-            if let Err(error) = written.map_err(LastGoodError::from).flatten() {
-                tracing::warn!(%issuer, %error, "keys cannot be kept on disk");
+            let fault = written.map_err(LastGoodError::from).flatten().err().map(|error| error.to_string());
+            let mut last_fault = last_fault.lock().unwrap_or_else(PoisonError::into_inner);
+            // Each refresh writes: a disk that stays full or read-only is said once.
+            if *last_fault != fault {
+                match &fault {
+                    Some(error) => tracing::warn!(%issuer, error, "keys cannot be kept on disk"),
+                    None => tracing::info!(%issuer, "keys are kept on disk again"),
+                }
+                *last_fault = fault;
             }
         }
     }

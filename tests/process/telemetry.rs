@@ -111,6 +111,39 @@ async fn an_outage_is_two_lines_of_log_however_long() {
     assert_eq!(log.matches("keys can be fetched again").count(), 1, "{log}");
 }
 
+/// Each refresh writes the keys to disk. A disk that cannot be written to is said once, and so is its end; a store that is
+/// read-only by configuration is not written to.
+#[tokio::test]
+async fn a_key_store_that_cannot_be_written_is_said_once() {
+    let issuer = FakeIssuer::with_keys(&[&key()]).await;
+    for (read_only, warnings) in [(false, 1), (true, 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        // No file can be renamed over a folder.
+        let taken = folder.path().join("passage.jwks.json");
+        std::fs::create_dir(&taken).unwrap();
+        let config = format!(
+            "key_store: {{path: '{}', read_only: {read_only}}}\n{}",
+            folder.path().display(),
+            passage_with(&issuer, ", refresh: {interval: 100ms}")
+        );
+        let running = Running::start(&config, "info").await;
+        running.until_ready().await;
+        let before = issuer.fetches();
+        wait_until("ten refreshes", || async { issuer.fetches() >= before + 10 }).await;
+        std::fs::remove_dir(&taken).unwrap();
+        let before = issuer.fetches();
+        wait_until("more refreshes", || async { issuer.fetches() >= before + 3 }).await;
+        if !read_only {
+            wait_until("the file", || async { taken.is_file() }).await;
+        }
+        running.signal("-TERM").await;
+        let (_, log) = running.end().await;
+        assert_eq!(taken.exists(), !read_only);
+        assert_eq!(log.matches("keys cannot be kept on disk").count(), warnings, "{log}");
+        assert_eq!(log.matches("keys are kept on disk again").count(), warnings, "{log}");
+    }
+}
+
 /// A collector that keeps what it is sent over HTTP.
 async fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -33,7 +33,7 @@ issuers:
         [
             "authz.yaml:1: mode: \"enforced\" is not accepted; accepted: enforce or shadow",
             "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, paths, rules, deny, decision_log",
-            "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051, or unix:/path/to.sock",
+            "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as '[::]:50051' or 127.0.0.1:50051, or unix:/path/to.sock",
             "authz.yaml:5: server.drain_timeout: 20 is not accepted; accepted: a duration from 0s to 1h, written like 250ms, 10s, 5m or 24h",
             "authz.yaml:7: tokens.max_length: 1 is not accepted; accepted: a whole number from 64 to 65536 bytes",
             "authz.yaml:10: issuers[0].passage.app_id: \"a/b\" is not accepted; accepted: the app's ID: letters, digits, dashes and underscores",
@@ -176,6 +176,11 @@ fn refuses() {
             "issuers: [{name: a, issuer: a, audiences: [], keys: {inline: {keys: []}, bearer_file: /etc/passwd}}]".into(),
             "keys.bearer_file: has no meaning without a fetch",
         ),
+        (
+            beside("key_store: {read_only: true}"),
+            "key_store.path: is missing; accepted: a folder that exists",
+        ),
+        (beside("key_store: {path: /, read_only: 1}"), "key_store.read_only: 1 is not accepted"),
         (
             beside("key_store: /no/such/folder"),
             "key_store: \"/no/such/folder\" is not accepted; accepted: a folder that exists",
@@ -383,7 +388,7 @@ fn refuses_ports_and_the_log() {
         ("server: {listen: 'unix:/run/'}", "\"unix:/run/\" is not accepted"),
         (
             "server: {listen: /run/a.sock}",
-            "server.listen: \"/run/a.sock\" is not accepted; accepted: host:port, such as 0.0.0.0:50051 or [::1]:50051, or unix:/",
+            "server.listen: \"/run/a.sock\" is not accepted; accepted: host:port, such as '[::]:50051' or 127.0.0.1:50051, or unix:/",
         ),
         ("server: {unix_mode: 660}", "server.unix_mode: 660 is not accepted"),
         ("server: {unix_mode: '0999'}", "server.unix_mode: \"0999\" is not accepted"),
