@@ -28,7 +28,15 @@ if ! test -x "$tools/bin/kube-apiserver" || ! test -x "$tools/bin/kube-controlle
 fi
 
 pids=()
-end() { for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done; wait; rm -rf "$work"; }
+# The last one first: an API server whose etcd is gone takes minutes to end.
+end() {
+  local at
+  for ((at = ${#pids[@]} - 1; at >= 0; at--)); do
+    kill "${pids[at]}" 2> /dev/null || true
+    wait "${pids[at]}" 2> /dev/null || true
+  done
+  rm -rf "$work"
+}
 trap end EXIT
 port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 clients=$(port) peers=$(port) secure=$(port) controllers=$(port)

@@ -76,7 +76,7 @@ fn faults_of_pod(pod: &Value) -> Vec<String> {
     };
     let context = &pod["securityContext"];
     demand("runAsNonRoot", context["runAsNonRoot"] == true);
-    demand("a numeric user that is not root", context["runAsUser"].as_u64().is_some_and(|user| user > 0));
+    demand("no root user", context["runAsUser"].as_u64() != Some(0));
     demand("seccomp", context["seccompProfile"]["type"] == "RuntimeDefault");
     demand("no token", pod["automountServiceAccountToken"] == false);
     demand("no links", pod["enableServiceLinks"] == false);
@@ -119,8 +119,26 @@ fn every_object_keeps_to_the_conventions() {
         }
         let deployment = one(&objects, "Deployment");
         let template = &deployment["spec"]["template"];
+        // OpenShift chooses the user.
+        let has_user = template["spec"]["securityContext"]["runAsUser"].is_u64();
+        assert_eq!(has_user, scenario != "openshift", "{scenario}");
         assert_eq!(faults_of_pod(&template["spec"]), [""; 0], "{scenario}");
         assert_eq!(faults_of_pod(&one(&objects, "Pod")["spec"]), [""; 0], "{scenario}");
+        for job in of_kind(&objects, "Job") {
+            let pod = &job["spec"]["template"]["spec"];
+            assert_eq!(faults_of_pod(pod), [""; 0], "{scenario}");
+            // The very mounts of the service, but for the configuration, which is the new one.
+            let service = &template["spec"];
+            assert_eq!(pod["containers"][0]["volumeMounts"], service["containers"][0]["volumeMounts"]);
+            let [of_job, of_service] =
+                [pod, service].map(|pod| pod["volumes"].as_array().unwrap().split_first().unwrap());
+            assert_eq!(of_job.1, of_service.1, "{scenario}");
+            let copy = &of_job.0["configMap"]["name"];
+            let maps = of_kind(&objects, "ConfigMap");
+            let map = |name: &Value| maps.iter().find(|map| map["metadata"]["name"] == *name).unwrap();
+            assert_eq!(map(copy)["data"], map(&of_service.0["configMap"]["name"])["data"], "{scenario}");
+            assert_eq!(map(copy)["metadata"]["annotations"]["helm.sh/hook"], "pre-install,pre-upgrade");
+        }
         assert_eq!(one(&objects, "ServiceAccount")["automountServiceAccountToken"], false, "{scenario}");
 
         // A selector can never change, so it holds nothing that does; what it selects is this pod, and not the test's.
@@ -156,9 +174,15 @@ fn every_object_keeps_to_the_conventions() {
         assert!(container["args"].as_array().unwrap().contains(&json!(argument)), "{scenario}");
 
         // The drain is shorter than the time until the pod is killed.
-        let config = configuration(&objects);
+        let config = if scenario == "existing" {
+            assert_eq!(template["spec"]["volumes"][0]["configMap"]["name"], "authz-config");
+            json!({"server": {"drain_timeout": "30s", "max_connection_age": "10m"}})
+        } else {
+            configuration(&objects)
+        };
         let drain = match config["server"]["drain_timeout"].as_str().unwrap() {
             "20s" => 20,
+            "30s" => 30,
             "1m" => 60,
             other => panic!("{other}"),
         };
@@ -167,10 +191,26 @@ fn every_object_keeps_to_the_conventions() {
         assert!(grace > sleep + drain, "{scenario}: {grace}");
         assert_ne!(config["server"]["max_connection_age"], "0s", "{scenario}: replicas share load");
 
-        let scaled = !of_kind(&objects, "HorizontalPodAutoscaler").is_empty();
+        let scaled = !of_kind(&objects, "HorizontalPodAutoscaler").is_empty() || scenario == "existing";
         assert_eq!(deployment["spec"]["replicas"].is_null(), scaled, "{scenario}");
         let single = deployment["spec"]["replicas"] == 1;
         assert_eq!(of_kind(&objects, "PodDisruptionBudget").is_empty(), single, "{scenario}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_there_already_is_mounted() {
+    for (key, source) in [("existingConfigMap", "/configMap/name"), ("existingSecret", "/secret/secretName")]
+    {
+        let values = json!({key: "mine", "configCheck": {"enabled": true}});
+        let answers = ask(&[values]);
+        let objects = answers[0].objects();
+        assert_eq!(of_kind(&objects, "ConfigMap").len(), 0, "{key}");
+        for kind in ["Deployment", "Job"] {
+            let volumes = one(&objects, kind)["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+            assert_eq!((volumes.len(), &volumes[0]["name"]), (1, &json!("config")), "{key} {kind}");
+            assert_eq!(volumes[0].pointer(source), Some(&json!("mine")), "{key} {kind}");
+        }
     }
 }
 
@@ -181,7 +221,7 @@ fn a_pod_that_is_not_restricted_is_seen() {
     let pod = &one(&objects, "Deployment")["spec"]["template"]["spec"];
     for (pointer, value, fault) in [
         ("/securityContext/runAsNonRoot", json!(false), "runAsNonRoot"),
-        ("/securityContext/runAsUser", json!(0), "a numeric user that is not root"),
+        ("/securityContext/runAsUser", json!(0), "no root user"),
         ("/securityContext/seccompProfile/type", json!("Unconfined"), "seccomp"),
         ("/automountServiceAccountToken", json!(true), "no token"),
         ("/containers/0/securityContext/readOnlyRootFilesystem", json!(false), "read-only root"),
@@ -211,6 +251,9 @@ async fn the_service_accepts_every_configuration() {
     let here = folder.path().to_str().unwrap();
     for (scenario, answer) in rendered() {
         let objects = answer.objects();
+        if scenario == "existing" {
+            continue;
+        }
         let maps = of_kind(&objects, "ConfigMap");
         let text = maps.iter().find_map(|map| map["data"]["authz.yaml"].as_str()).unwrap();
         // What a pod has and this machine has not: the mounts.
@@ -234,7 +277,8 @@ fn probes_speak_what_the_port_speaks() {
             let asked = asked.as_array().unwrap();
             assert!(asked.iter().any(|arg| arg.as_str().unwrap().starts_with("--admin=")), "{asked:?}");
         } else {
-            assert_eq!(probes.map(|probe| &probe["grpc"]["port"]), [&json!(50051); 3], "{scenario}");
+            let port = json!(if scenario == "existing" { 50052 } else { 50051 });
+            assert_eq!(probes.map(|probe| &probe["grpc"]["port"]), [&port; 3], "{scenario}");
             let services = probes.map(|probe| probe["grpc"]["service"].as_str());
             assert_eq!(services, [Some("liveness"), None, Some("liveness")], "{scenario}");
         }

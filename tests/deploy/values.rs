@@ -46,8 +46,9 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
         ("passage.appId", json!("with space"), "/passage/appId"),
         ("passage.appId", json!(7), "/passage/appId"),
         ("fullnameOverride", json!("My_Name"), "/fullnameOverride"),
-        ("config", Value::Null, "config"),
-        ("podLabels", Value::Null, "podLabels"),
+        ("service.ipFamilies", json!(["ipv6"]), "/service/ipFamilies/0"),
+        ("service.type", json!("ExternalName"), "/service/type"),
+        ("hostUsers", json!("no"), "/hostUsers"),
         ("keyStore.volume", json!({"emptyDir": {}, "hostPath": {}}), "/keyStore/volume"),
         ("global.imagePullSecrets", json!([""]), "/global/imagePullSecrets/0"),
         ("config.server.listen", json!("50051"), "/config/server/listen"),
@@ -195,7 +196,16 @@ fn what_cannot_work_is_refused_with_its_remedy() {
             "take 65: checks would be cut off",
         ),
         (with("networkPolicy.enabled", json!(true)), "networkPolicy.callers is empty"),
-        (with("envoyGateway.enabled", json!(true)), "envoyGateway.targetRefs is empty"),
+        (
+            with("envoyGateway.enabled", json!(true)),
+            "envoyGateway.targetRefs and envoyGateway.targetSelectors are empty",
+        ),
+        (with("existingSecret", json!("a")), "the configuration is in a, and passage.appId"),
+        (
+            json!({"existingConfigMap": "a", "config": {"rules": [{"name": "a"}]}}),
+            "the configuration is in a, and passage.appId, config.issuers and config.rules would have no effect",
+        ),
+        (json!({"existingConfigMap": "a", "existingSecret": "b"}), "both name the configuration"),
         (istio(json!({"provider": "Passage_Authz"})), "is no DNS label"),
         (istio(json!({"provider": "a".repeat(64)})), "is no DNS label"),
         (
@@ -251,6 +261,136 @@ fn what_lies_next_to_a_refusal_is_rendered() {
     ];
     for (values, answer) in values.iter().zip(ask(&values)) {
         assert!(answer.templates().contains_key("deployment.yaml"), "{values}");
+    }
+}
+
+/// Every path of a map.
+fn paths(value: &Value, above: &str, found: &mut Vec<String>) {
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
+        paths(value, &path, found);
+        found.push(path);
+    }
+}
+
+/// What null may make impossible, in the chart's own words.
+const NEEDED: [&str; 6] = [
+    "no issuer is configured",
+    "resources.requests.cpu, which is not set",
+    "autoscaling has nothing to go by",
+    "networkPolicy.callers is empty",
+    "would select passage-authz itself",
+    "envoyGateway.targetRefs and envoyGateway.targetSelectors are empty",
+];
+
+/// Whatever key null removes, the chart is rendered, with everything switched on as well, or says what it needs.
+#[test]
+fn null_takes_any_key_out() {
+    let mut keys = Vec::new();
+    paths(&serde_saphyr::from_str(&read("values.yaml")).unwrap(), "", &mut keys);
+    assert!(keys.len() > 150, "{}", keys.len());
+    let on = json!({
+        "autoscaling": {"enabled": true},
+        "istio": {"enabled": true, "selector": {"matchLabels": {"app": "orders"}}},
+        "keyStore": {"enabled": true},
+        "metrics": {"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}},
+        "networkPolicy": {"enabled": true, "callers": [{"podSelector": {}}]},
+    });
+    let targets = json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "orders"}]);
+    let gateway = json!({"envoyGateway": {"enabled": true, "targetRefs": targets}});
+    let cases: Vec<_> = [json!({}), on, gateway]
+        .iter()
+        .flat_map(|more| {
+            keys.iter().map(move |key| {
+                let mut values = json!({"passage": {"appId": APP}});
+                merge(&mut values, more.clone());
+                merge(&mut values, key.rsplit('.').fold(Value::Null, |value, key| json!({key: value})));
+                (key, values)
+            })
+        })
+        .collect();
+    let values: Vec<_> = cases.iter().map(|(_, values)| values.clone()).collect();
+    for ((key, values), answer) in cases.iter().zip(ask(&values)) {
+        if let Some(refused) = answer.refused() {
+            assert!(NEEDED.iter().any(|words| refused.contains(words)), "{key}: null: {refused}");
+            continue;
+        }
+        assert!(
+            answer.lint.errors.is_empty() && answer.lint.messages.is_empty(),
+            "{key}: {values}: {:?}",
+            answer.lint
+        );
+        assert!(answer.objects().len() > 3, "{key}");
+        for (template, text) in answer.templates() {
+            let bad = text.lines().find(|line| {
+                ["<nil>", "%!", "no value"].iter().any(|mark| line.contains(mark))
+                    || line.trim_end().ends_with(": null")
+            });
+            assert_eq!(bad, None, "{key}: {template}");
+        }
+    }
+}
+
+/// What stands for a removed key is what values.yaml has for it, or empty.
+#[test]
+fn defaults_of_the_templates_are_those_of_the_values() {
+    let text = read("templates/_defaults.tpl");
+    let text = text.split_once("defaults.values\" -}}\n").unwrap().1.split_once("{{- end -}}").unwrap().0;
+    let defaults: Value = serde_saphyr::from_str(text).unwrap();
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    let mut keys = Vec::new();
+    paths(&defaults, "", &mut keys);
+    assert!(keys.len() > 80, "{}", keys.len());
+    for key in keys {
+        let at = format!("/{}", key.replace('.', "/"));
+        let (default, value) = (defaults.pointer(&at).unwrap(), values.pointer(&at));
+        let is_empty = default.as_str() == Some("") || *default == json!({}) || *default == json!([]);
+        assert!(value.is_some(), "{key} is no key of values.yaml");
+        assert!(is_empty || default.is_object() || Some(default) == value, "{key}: {default}, {value:?}");
+    }
+}
+
+#[test]
+fn an_image_is_named_as_container_engines_read_it() {
+    let table = [
+        (json!({}), "ghcr.io/passage-authz/passage-authz"),
+        (json!({"image": {"registry": "reg.example"}}), "reg.example/passage-authz/passage-authz"),
+        (json!({"image": {"registry": ""}}), "passage-authz/passage-authz"),
+        (json!({"image": {"registry": null}}), "passage-authz/passage-authz"),
+        (json!({"image": {"repository": "reg.example/team/authz"}}), "reg.example/team/authz"),
+        (json!({"image": {"repository": "localhost/authz"}}), "localhost/authz"),
+        (json!({"image": {"repository": "registry:5000/authz"}}), "registry:5000/authz"),
+        (json!({"image": {"repository": "team/my.authz"}}), "ghcr.io/team/my.authz"),
+        (json!({"image": {"repository": "authz"}}), "ghcr.io/authz"),
+        (json!({"image": {"registry": "a.example/b", "repository": "authz"}}), "a.example/b/authz"),
+        (
+            json!({"global": {"imageRegistry": "mirror.example"}, "image": {"repository": "reg.example/team/authz"}}),
+            "mirror.example/team/authz",
+        ),
+        (
+            json!({"global": {"imageRegistry": "mirror.example"}, "image": {"registry": ""}}),
+            "mirror.example/passage-authz/passage-authz",
+        ),
+    ];
+    let values: Vec<_> = table
+        .iter()
+        .map(|(more, _)| {
+            let mut values = json!({"passage": {"appId": APP}});
+            merge(&mut values, more.clone());
+            values
+        })
+        .collect();
+    for ((more, want), answer) in table.iter().zip(ask(&values)) {
+        let objects = answer.objects();
+        for kind in ["Deployment", "Pod"] {
+            let object = objects.iter().find(|object| object["kind"] == kind).unwrap();
+            let pod = if kind == "Pod" { &object["spec"] } else { &object["spec"]["template"]["spec"] };
+            assert_eq!(
+                pod["containers"][0]["image"],
+                format!("{want}:{}", env!("CARGO_PKG_VERSION")),
+                "{more}"
+            );
+        }
     }
 }
 

@@ -64,6 +64,10 @@ impl Answer {
             .collect()
     }
 
+    pub(crate) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
     pub(crate) fn refusal(&self) -> &str {
         self.refused.as_deref().expect("refused, but it was rendered")
     }

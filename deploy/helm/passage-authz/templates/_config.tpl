@@ -15,7 +15,8 @@
 {{- $_ := set $config "server" (set ($config.server | default dict) "tls" $tls) -}}
 {{- end -}}
 {{- if .Values.keyStore.enabled -}}
-{{- $_ := set $config "key_store" "/var/lib/passage-authz" -}}
+{{- $path := "/var/lib/passage-authz" -}}
+{{- $_ := set $config "key_store" (.Values.keyStore.readOnly | ternary (dict "path" $path "read_only" true) $path) -}}
 {{- end -}}
 {{- toYaml $config -}}
 {{- end -}}

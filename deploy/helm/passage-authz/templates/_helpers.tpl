@@ -51,6 +51,24 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: test
 {{- end -}}
 
+{{/* (list $ annotations...): metadata.annotations, those that are common to all resources first */}}
+{{- define "passage-authz.annotations" -}}
+{{- $all := dict -}}
+{{- range rest . -}}{{- $all = mergeOverwrite $all (deepCopy (. | default dict)) -}}{{- end -}}
+{{- $all = mergeOverwrite (deepCopy (first .).Values.commonAnnotations) $all -}}
+{{- with $all -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of the ConfigMap with the configuration; empty if it is in a Secret. */}}
+{{- define "passage-authz.configMap" -}}
+{{- if not .Values.existingSecret -}}
+{{- .Values.existingConfigMap | default (include "passage-authz.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "passage-authz.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "passage-authz.fullname" .) .Values.serviceAccount.name -}}
@@ -61,7 +79,15 @@ app.kubernetes.io/component: test
 
 {{- define "passage-authz.image" -}}
 {{- $image := .Values.image -}}
-{{- $name := printf "%s/%s" (.Values.global.imageRegistry | default $image.registry) $image.repository -}}
+{{- $registry := .Values.global.imageRegistry | default $image.registry -}}
+{{- $repository := $image.repository -}}
+{{- /* As container engines read it: the first part is a registry if it has a dot or a port, or is localhost. */ -}}
+{{- if regexMatch "^([^/]*[.:][^/]*|localhost)/" $repository -}}
+{{- $own := $repository | splitList "/" | first -}}
+{{- $repository = trimPrefix (printf "%s/" $own) $repository -}}
+{{- $registry = .Values.global.imageRegistry | default $own -}}
+{{- end -}}
+{{- $name := list $registry $repository | compact | join "/" -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $name $image.digest -}}
 {{- else -}}
@@ -84,24 +110,24 @@ imagePullSecrets:
 {{- printf "%s.%s.svc.%s" (include "passage-authz.fullname" .) .Release.Namespace .Values.clusterDomain -}}
 {{- end -}}
 
-{{/* (list $config "server" "0.0.0.0:50051"): the port of a `listen` */}}
+{{/* (list $config "server" "[::]:50051"): the port of a `listen` */}}
 {{- define "passage-authz.port" -}}
 {{- $section := get (index . 0) (index . 1) | default dict -}}
 {{- $section.listen | default (index . 2) | splitList ":" | last -}}
 {{- end -}}
 
 {{- define "passage-authz.grpcPort" -}}
-{{- include "passage-authz.port" (list .Values.config "server" "0.0.0.0:50051") -}}
+{{- include "passage-authz.port" (list .Values.config "server" "[::]:50051") -}}
 {{- end -}}
 
 {{- define "passage-authz.adminPort" -}}
-{{- include "passage-authz.port" (list .Values.config "admin" "0.0.0.0:9090") -}}
+{{- include "passage-authz.port" (list .Values.config "admin" "[::]:9090") -}}
 {{- end -}}
 
 {{/* Empty without an HTTP port. */}}
 {{- define "passage-authz.httpPort" -}}
 {{- if .Values.config.http -}}
-{{- include "passage-authz.port" (list .Values.config "http" "0.0.0.0:8080") -}}
+{{- include "passage-authz.port" (list .Values.config "http" "[::]:8080") -}}
 {{- end -}}
 {{- end -}}
 
@@ -126,9 +152,11 @@ imagePullSecrets:
 {{- if or .Values.tls.existingSecret $server.tls -}}true{{- end -}}
 {{- end -}}
 
-{{/* Fewest replicas there will be. */}}
+{{/* Fewest replicas there will be. What another autoscaler does is not known: two, as its user would want. */}}
 {{- define "passage-authz.replicas" -}}
-{{- if .Values.autoscaling.enabled -}}{{- .Values.autoscaling.minReplicas -}}{{- else -}}{{- .Values.replicaCount -}}{{- end -}}
+{{- if .Values.autoscaling.enabled -}}{{- .Values.autoscaling.minReplicas -}}
+{{- else if kindIs "invalid" .Values.replicaCount -}}2
+{{- else -}}{{- .Values.replicaCount -}}{{- end -}}
 {{- end -}}
 
 {{/* (list $ switch api): whether a kind that not every cluster knows is rendered */}}
@@ -140,4 +168,57 @@ imagePullSecrets:
 {{- define "passage-authz.hasBudget" -}}
 {{- $switch := toString .Values.podDisruptionBudget.enabled -}}
 {{- if or (eq $switch "true") (and (eq $switch "auto") (gt (include "passage-authz.replicas" . | int) 1)) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The mounts of the service's container. */}}
+{{- define "passage-authz.mounts" -}}
+# By subPath, so that a pod keeps the file it started with: a change reaches new pods, one by one, and never all at once.
+- name: config
+  mountPath: /etc/passage-authz/config/authz.yaml
+  subPath: authz.yaml
+  readOnly: true
+{{- if .Values.tls.existingSecret }}
+- name: tls
+  mountPath: /etc/passage-authz/tls
+  readOnly: true
+{{- end }}
+{{- if .Values.keyStore.enabled }}
+- name: key-store
+  mountPath: /var/lib/passage-authz
+  {{- if .Values.keyStore.readOnly }}
+  readOnly: true
+  {{- end }}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{/* (list $ configMap): the volumes of these mounts, with the configuration of this ConfigMap, or of existingSecret if it is empty. */}}
+{{- define "passage-authz.volumes" -}}
+{{- $configMap := index . 1 -}}
+{{- with index . 0 -}}
+- name: config
+  {{- with $configMap }}
+  configMap:
+    name: {{ . }}
+  {{- else }}
+  secret:
+    secretName: {{ .Values.existingSecret }}
+    defaultMode: 0440
+  {{- end }}
+{{- with .Values.tls.existingSecret }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- if .Values.keyStore.enabled }}
+- name: key-store
+  {{- toYaml (.Values.keyStore.volume | default (dict "emptyDir" (dict "sizeLimit" "16Mi"))) | nindent 2 }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
 {{- end -}}

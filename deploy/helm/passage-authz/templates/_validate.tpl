@@ -8,8 +8,8 @@
 {{- end -}}
 {{- end -}}
 {{- if .Values.istio.enabled -}}{{- include "passage-authz.validate.istio" . -}}{{- end -}}
-{{- if and .Values.envoyGateway.enabled (not .Values.envoyGateway.targetRefs) -}}
-{{- fail "envoyGateway.targetRefs is empty: name what is protected, such as [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: orders}]" -}}
+{{- if and .Values.envoyGateway.enabled (not (or .Values.envoyGateway.targetRefs .Values.envoyGateway.targetSelectors)) -}}
+{{- fail "envoyGateway.targetRefs and envoyGateway.targetSelectors are empty: name what is protected, such as [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: orders}]" -}}
 {{- end -}}
 {{- end -}}
 
@@ -17,7 +17,14 @@
 {{- $config := .Values.config -}}
 {{- $server := $config.server | default dict -}}
 {{- $admin := $config.admin | default dict -}}
-{{- if not (or .Values.passage.appId $config.issuers) -}}
+{{- $existing := list .Values.existingConfigMap .Values.existingSecret | compact -}}
+{{- if gt (len $existing) 1 -}}
+{{- fail "existingConfigMap and existingSecret both name the configuration: set one of the two" -}}
+{{- end -}}
+{{- if and $existing (or .Values.passage.appId $config.issuers $config.rules) -}}
+{{- fail (printf "the configuration is in %s, and passage.appId, config.issuers and config.rules would have no effect: leave them out" (first $existing)) -}}
+{{- end -}}
+{{- if not (or .Values.passage.appId $config.issuers $existing) -}}
 {{- fail "no issuer is configured, so no token could be accepted: set passage.appId, or config.issuers" -}}
 {{- end -}}
 {{- if and .Values.passage.baseUrl (not .Values.passage.appId) -}}
@@ -29,11 +36,11 @@
 {{- end -}}
 {{- end -}}
 {{- if hasPrefix "unix:" ($server.listen | default "") -}}
-{{- fail "config.server.listen is a Unix socket, which no other pod can reach: set host:port, such as 0.0.0.0:50051" -}}
+{{- fail "config.server.listen is a Unix socket, which no other pod can reach: set host:port, such as [::]:50051" -}}
 {{- end -}}
 {{- range $name, $listen := dict "server" $server.listen "admin" $admin.listen "http" (($config.http | default dict).listen) -}}
 {{- if regexMatch "^(127\\.|localhost:|\\[::1\\])" ($listen | default "") -}}
-{{- fail (printf "config.%s.listen is a loopback address, which neither probes nor other pods can reach: set 0.0.0.0:PORT, or [::]:PORT" $name) -}}
+{{- fail (printf "config.%s.listen is a loopback address, which neither probes nor other pods can reach: set [::]:PORT" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- $ports := list (.Values.service.port | toString) (include "passage-authz.adminPort" .) -}}
