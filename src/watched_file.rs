@@ -98,9 +98,7 @@ impl WatchedFiles {
             }
         }
     }
-}
 
-impl WatchedFiles {
     async fn poll(&self) -> Option<Vec<Option<FileVersion>>> {
         let paths = self.paths.clone();
         self.file_io.run(move || versions(&paths)).await.ok()
