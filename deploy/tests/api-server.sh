@@ -53,7 +53,7 @@ etcd --data-dir "$work/etcd" --listen-client-urls "http://127.0.0.1:$clients" --
 "$tools/bin/kube-apiserver" --etcd-servers "http://127.0.0.1:$clients" --bind-address 127.0.0.1 --secure-port "$secure" \
   --cert-dir "$work/certificates" --service-account-issuer "$server" --service-account-key-file "$work/accounts.key" \
   --service-account-signing-key-file "$work/accounts.key" --token-auth-file "$work/tokens.csv" --authorization-mode RBAC \
-  --service-cluster-ip-range 10.0.0.0/24 > "$work/server.log" 2>&1 & pids+=($!)
+  --service-cluster-ip-range 10.0.0.0/24,fd00:1::/112 > "$work/server.log" 2>&1 & pids+=($!)
 export KUBECONFIG=$work/kubeconfig
 cat > "$KUBECONFIG" <<YAML
 apiVersion: v1
@@ -66,10 +66,13 @@ YAML
 for _ in $(seq 300); do test "$("${curl[@]}" "$server/readyz")" = ok && break; sleep 0.2; done
 "$tools/bin/kube-controller-manager" --kubeconfig "$KUBECONFIG" --leader-elect=false --bind-address 127.0.0.1 --secure-port "$controllers" \
   --service-account-private-key-file "$work/accounts.key" > "$work/controllers.log" 2>&1 & pids+=($!)
-for name in security shop; do
+for name in security shop monitoring; do
   "${curl[@]}" -o /dev/null --fail-with-body "$server/api/v1/namespaces" \
     -d "{\"metadata\": {\"name\": \"$name\", \"labels\": {\"pod-security.kubernetes.io/enforce\": \"restricted\"}}}"
 done
+
+"${curl[@]}" -o /dev/null --fail-with-body "$server/apis/node.k8s.io/v1/runtimeclasses" \
+  -d '{"metadata": {"name": "gvisor"}, "handler": "runsc"}'
 
 helm() { "$tools/bin/helm" --namespace security "$@" > "$work/said" 2>&1; }
 right() { helm "$@" || { tail -n 5 "$work/said" >&2; fail "helm $*"; }; }
@@ -108,19 +111,27 @@ chart=$repository/deploy/helm/passage-authz
 seen=0
 for values in "$chart"/ci/*-values.yaml; do
   name=$(basename "$values" -values.yaml)
-  right install "$name" "$chart" -f "$values"
+  # No kubelet runs the Job of configCheck, so hooks are left out here.
+  right install "$name" "$chart" -f "$values" --no-hooks
   ! grep -i warn "$work/said" || fail "$name: a warning"
   until_there "$name"
   # It waits for a pod that no kubelet runs: that the pod is admitted is what can be seen here.
   ! helm test "$name" --timeout 2s || fail "$name: no kubelet runs this pod"
   grep -q 'Pod in progress' "$work/said" || { cat "$work/said" >&2; fail "$name: the pod of helm test"; }
-  right upgrade "$name" "$chart" -f "$values" --set config.mode=shadow
-  right upgrade "$name" "$chart" -f "$values" --set image.tag=0.1.1,replicaCount=3
-  right rollback "$name" 1
-  right uninstall "$name"
+  right upgrade "$name" "$chart" -f "$values" --no-hooks --set config.mode=shadow
+  right upgrade "$name" "$chart" -f "$values" --no-hooks --set image.tag=0.1.1,replicaCount=3
+  right rollback "$name" 1 --no-hooks
+  right uninstall "$name" --no-hooks
   seen=$((seen + 1))
 done
 test "$seen" -ge 8 || fail "only $seen scenarios"
+
+say 'the Job that checks the configuration'
+! helm install checked "$chart" -f "$chart/ci/minimal-values.yaml" --set configCheck.enabled=true --timeout 10s || fail 'no kubelet runs this pod'
+"${curl[@]}" "$server/api/v1/namespaces/security/pods?labelSelector=batch.kubernetes.io/job-name=checked-passage-authz-check" > "$work/job"
+python3 -c 'import json, sys; assert len(json.load(sys.stdin)["items"]) == 1' < "$work/job" || fail 'the pod of the Job is not admitted'
+echo 'its pod is admitted, before anything else of the release is there'
+right uninstall checked --no-hooks
 
 say 'what is wrong is seen'
 right install careless "$chart" -f "$chart/ci/minimal-values.yaml" --set securityContext.allowPrivilegeEscalation=true
