@@ -240,11 +240,19 @@ async fn a_table_of_users_that_changes_is_read_again() {
     replace("new-1,old-9\nnew-1,old-7\n");
     wait_until("a failed reload", failed).await;
     assert_eq!(user("new-1").await, some("old-7"));
+    // Written in place, it is empty for a while.
+    std::fs::write(table.path(), "").unwrap();
+    let refused_again = || async {
+        let (_, text) = get(running.admin, "/metrics").await;
+        text.lines().any(|line| line == "passage_authz_config_reloads_total{result=\"failed\"} 2")
+    };
+    wait_until("a second failed reload", refused_again).await;
+    assert_eq!(user("old-7").await, None, "another user's, as before");
     replace("new-1,old-9\n");
     wait_until("a good table again", || async { user("new-1").await == some("old-9") }).await;
     assert!(load.stop().await > 0);
     running.signal("-TERM").await;
     let (_, log) = running.end().await;
     assert!(log.contains("lines 1 and 2 have the same key"), "{log}");
-    assert_eq!(log.matches("the old one goes on").count(), 1, "once, not each second: {log}");
+    assert_eq!(log.matches("the old one goes on").count(), 2, "once each, not each second: {log}");
 }

@@ -486,12 +486,14 @@ fn tables_that_cannot_be_used() {
         (b"id-1,\"a\nb\"\n", "line 1 has a value that no header can carry"),
         (b"id-1,1\nid-2,2\nid-1,3\n", "lines 1 and 3 have the same key"),
         (b"id-1,1\nid-\xff,2\n", "line 2 is not UTF-8"),
+        (b"", "it has no lines"),
+        (b"\n\n", "it has no lines"),
     ] {
         std::fs::write(file.path(), content).unwrap();
         let said = parse(&text).unwrap_err().to_string();
         assert!(said.contains(want) && !said.contains("id-"), "{said}");
     }
-    for content in [&b""[..], b"\xef\xbb\xbfid-1,1\r\n\"id,2\",\"2\"\"\"\r\n", b"id-1,1"] {
+    for content in [&b"\xef\xbb\xbfid-1,1\r\n\"id,2\",\"2\"\"\"\r\n"[..], b"id-1,1"] {
         std::fs::write(file.path(), content).unwrap();
         assert!(parse(&text).is_ok(), "{content:?}");
     }
