@@ -63,6 +63,17 @@ impl WatchedFiles {
         Self { paths, in_use, last_poll: None, file_io }
     }
 
+    /// Polls these files as well, which had these versions when they were read. One that is polled already is left as it is.
+    pub(crate) fn add(&mut self, files: impl IntoIterator<Item = (PathBuf, Option<FileVersion>)>) {
+        for (path, version) in files {
+            if !self.paths.contains(&path) {
+                self.paths.push(path);
+                self.in_use.push(version);
+                self.last_poll = None;
+            }
+        }
+    }
+
     /// The versions in use are the ones of now, as in [`Self::new`]. A poll that fails changes nothing.
     pub(crate) async fn use_present(&mut self) {
         if let Some(polled) = self.poll().await {
@@ -97,6 +108,11 @@ impl WatchedFiles {
                 return;
             }
         }
+    }
+
+    /// Whether all files still have the versions in use, as far as can be seen.
+    pub(crate) async fn is_as_in_use(&self) -> bool {
+        self.poll().await.is_some_and(|polled| polled == self.in_use)
     }
 
     async fn poll(&self) -> Option<Vec<Option<FileVersion>>> {

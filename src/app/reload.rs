@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::engine::{Carried, Engine, Fixed, IssuerConfigs, Predecessor};
@@ -25,6 +25,14 @@ const NEW_ISSUERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the configuration and the files that it names may take to be read: a table of a million users takes a second or two,
 /// and more where checks use all cores.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// When a refused configuration is tried again, though no file of it has changed: what it lacks may be none of its files. Each time
+/// after twice as long.
+const FIRST_RETRY: Duration = Duration::from_secs(60);
+const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+
+/// Why it is read then.
+const RETRIED: &str = "the last one was refused";
 
 /// Where the configuration is read again.
 #[derive(Debug, Clone)]
@@ -50,6 +58,46 @@ impl ConfigSource {
 pub(crate) fn log_warnings(warnings: &[Warning]) {
     for Warning { file, line, key, problem, advice } in warnings {
         tracing::warn!(file, line, key, warning = problem, advice, "a warning of the configuration");
+    }
+}
+
+/// A new configuration that is not put in force.
+struct Refusal {
+    reasons: Vec<String>,
+    /// The files that it names, as far as they were read.
+    files: Vec<FileRead>,
+}
+
+impl Refusal {
+    fn of(reason: String, files: Vec<FileRead>) -> Self {
+        Self { reasons: vec![reason], files }
+    }
+}
+
+/// The reasons of the last refusal, and when the configuration is tried again.
+struct Retry {
+    reasons: Vec<String>,
+    delay: Duration,
+    due: Instant,
+}
+
+impl Retry {
+    /// After a refusal that follows this one.
+    fn after(before: Option<Self>, reasons: Vec<String>) -> Self {
+        let delay = before.filter(|before| before.reasons == reasons).map(|before| before.delay * 2);
+        let delay = delay.unwrap_or(FIRST_RETRY).min(LONGEST_RETRY);
+        Self { reasons, delay, due: Instant::now() + delay }
+    }
+
+    fn later(self) -> Self {
+        Self { due: Instant::now() + self.delay, ..self }
+    }
+}
+
+async fn due(retry: Option<&Retry>) {
+    match retry {
+        Some(retry) => sleep_until(retry.due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -134,6 +182,7 @@ impl Reloader {
             .ok();
         let own_path = self.source.as_ref().and_then(|source| source.file.clone());
         let mut watched = self.watched(self.source.as_ref().and_then(|source| source.read));
+        let mut retry: Option<Retry> = None;
         loop {
             let why = tokio::select! {
                 () = stop.cancelled() => break,
@@ -152,13 +201,41 @@ impl Reloader {
                     }
                     "the file changed"
                 }
+                () = due(retry.as_ref()) => {
+                    // A file that changes just now may be half written. It is read when it has settled.
+                    if watched.is_as_in_use().await {
+                        RETRIED
+                    } else {
+                        retry = retry.map(Retry::later);
+                        continue;
+                    }
+                }
             };
             // A new issuer that is slow to answer must not hold up the end.
-            tokio::select! {
+            let reloaded = tokio::select! {
                 () = stop.cancelled() => break,
-                reloaded = self.reload(why) => if reloaded {
+                reloaded = self.reload(why) => reloaded,
+            };
+            match reloaded {
+                Ok(()) => {
                     watched = self.watched(own_path.as_ref().and_then(|own| watched.in_use(own)));
-                },
+                    retry = None;
+                }
+                Err(Refusal { reasons, files }) => {
+                    watched.add(files.into_iter().map(|file| (file.path, file.version)));
+                    let is_known = retry.as_ref().is_some_and(|retry| retry.reasons == reasons);
+                    if why != RETRIED || !is_known {
+                        self.live.refuse();
+                        for error in &reasons {
+                            tracing::error!(
+                                why,
+                                error,
+                                "the new configuration is refused, the old one goes on"
+                            );
+                        }
+                    }
+                    retry = Some(Retry::after(retry, reasons));
+                }
             }
         }
         self.running.end().await;
@@ -172,45 +249,46 @@ impl Reloader {
         WatchedFiles::read_before(files.collect(), self.disk.clone())
     }
 
-    /// Whether the new configuration is in force.
-    async fn reload(&mut self, why: &'static str) -> bool {
-        let Some(source) = self.source.clone() else { return false };
-        match self.read(source).await {
-            Ok((engine, warnings)) => {
-                self.swap(engine).await;
-                log_warnings(&warnings);
-                tracing::info!(why, "configuration reloaded");
-                true
-            }
-            Err(reasons) => {
-                self.live.refuse();
-                for error in reasons {
-                    tracing::error!(why, error, "the new configuration is refused, the old one goes on");
-                }
-                false
-            }
-        }
+    /// Puts the new configuration in force, if there is one that can be used.
+    async fn reload(&mut self, why: &'static str) -> Result<(), Refusal> {
+        let Some(source) = self.source.clone() else { return Ok(()) };
+        let (engine, warnings) = self.read(source).await?;
+        self.swap(engine).await;
+        log_warnings(&warnings);
+        tracing::info!(why, "configuration reloaded");
+        Ok(())
     }
 
     /// Reads and builds everything before anything is replaced.
-    async fn read(&self, source: ConfigSource) -> Result<(Engine, Vec<Warning>), Vec<String>> {
+    async fn read(&self, source: ConfigSource) -> Result<(Engine, Vec<Warning>), Refusal> {
         let ConfigSource { file, environment, read: _ } = source;
         let load = move || Config::load(file.as_deref(), &environment);
         let loaded = self.disk.run_within(READ_TIMEOUT, load).await;
-        let mut config = loaded
-            .map_err(|error| vec![error.to_string()])?
-            .map_err(|ConfigError(faults)| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let mut config = loaded.map_err(|error| Refusal::of(error.to_string(), Vec::new()))?.map_err(
+            |ConfigError { faults, files }| Refusal {
+                reasons: faults.iter().map(ToString::to_string).collect(),
+                files,
+            },
+        )?;
+        let files = config.files.clone();
         let warnings = std::mem::take(&mut config.warnings);
         let before = self.live.current();
+        if let Some(map) = config.identity.cut_off_since(&before.authorizer.identity) {
+            let file = map.file().display();
+            let reason = format!(
+                "{file} has no line break at its end and had one before: it may be cut off in its last line"
+            );
+            return Err(Refusal::of(reason, files));
+        }
         let observers = &before.authorizer.observers;
         let predecessor =
             Predecessor { issuers: &self.issuers, keys: &before.authorizer.keys, counts: &observers.counts };
         let carried = Carried { spans: observers.spans.clone(), predecessor: Some(predecessor) };
-        let engine =
-            Engine::build(config, self.clock.clone(), carried).map_err(|error| vec![error.to_string()])?;
+        let engine = Engine::build(config, self.clock.clone(), carried)
+            .map_err(|error| Refusal::of(error.to_string(), files.clone()))?;
         match engine.fixed.differences(&self.fixed).as_slice() {
             [] => Ok((engine, warnings)),
-            keys => Err(vec![format!("a change of {} needs a restart", keys.join(", "))]),
+            keys => Err(Refusal::of(format!("a change of {} needs a restart", keys.join(", ")), files)),
         }
     }
 
@@ -239,5 +317,64 @@ async fn next_hangup(hangups: &mut Option<Signal>) {
     match hangups {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(more: &str) -> String {
+        let keys = "{keys: [{kty: EC, crv: P-256, x: f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU, y: \
+                    x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0}]}";
+        format!(
+            "issuers: [{{name: a, issuer: a, audiences: [], algorithms: [ES256], keys: {{inline: {keys}}}}}]\n{more}\n"
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_configuration_is_tried_again_though_none_of_its_files_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, store) = (folder.path().join("authz.yaml"), folder.path().join("keys"));
+        std::fs::write(&file, config("")).unwrap();
+        let source = ConfigSource::new(Some(file.clone()), Environment::default());
+        let clock = Clock::default();
+        let started = Config::load(Some(&file), &Environment::default()).unwrap();
+        let engine = Engine::build(started, clock.clone(), Carried::default()).unwrap();
+        let (live, reloader) = Reloader::start(engine, clock, Some(source));
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(reloader.run(stop.clone()));
+        let reach = async |want: (u64, u64), within: Duration| {
+            let reached = async {
+                while live.reloads() != want {
+                    sleep(Duration::from_millis(100)).await;
+                }
+            };
+            timeout(within, reached)
+                .await
+                .unwrap_or_else(|_| panic!("{:?} are not {want:?}", live.reloads()));
+        };
+        std::fs::write(&file, config(&format!("key_store: '{}'", store.display()))).unwrap();
+        reach((0, 1), Duration::from_secs(5)).await;
+        // Tried several times by now, and neither logged nor counted again.
+        sleep(FIRST_RETRY * 20).await;
+        assert_eq!(live.reloads(), (0, 1));
+        std::fs::create_dir(&store).unwrap();
+        reach((1, 1), LONGEST_RETRY).await;
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_comes_later_each_time() {
+        let refused = |before: Option<Retry>| Retry::after(before, vec!["why".to_owned()]);
+        let mut retry = refused(None);
+        let mut delays = vec![retry.delay.as_secs() / 60];
+        for _ in 0..7 {
+            retry = refused(Some(retry));
+            delays.push(retry.delay.as_secs() / 60);
+        }
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(Retry::after(Some(retry), vec!["another".to_owned()]).delay, FIRST_RETRY);
     }
 }

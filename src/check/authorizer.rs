@@ -61,7 +61,8 @@ impl Authorizer {
                 let rule = unmet.unwrap_or_else(|| selection.strictest());
                 let decided = self.unless_shadow(&selection, decided);
                 let forwarded = if self.tokens.forward { forwarded } else { Forwarded::NoToken };
-                (rule.name.as_str(), decided.and_then(|grant| self.with_removals(grant, request, forwarded)))
+                let decided = decided.and_then(|grant| self.with_removals(grant, request, forwarded));
+                (rule.name.as_str(), decided.inspect(|grant| self.count_change(grant, &selection)))
             }
             Err(denial) => ("", Err(denial.into())),
         };
@@ -224,10 +225,14 @@ impl Authorizer {
         // Before the digest, which reads every byte.
         let token = token.bounded(self.tokens.max_length)?;
         let digest = self.cache.digest_of(token);
-        if let Some(cached) = digest.and_then(|digest| self.cache.get(&digest))
+        if let Some(digest) = digest
+            && let Some(cached) = self.cache.get(&digest)
             && let Some(decided) = self.check_cached(&cached, selection)
         {
             self.observers.counts.count_cache_hit();
+            if !cached.has_logged_change() && self.logs_change(&decided, selection) {
+                self.cache.put(digest, cached.with_logged_change(true));
+            }
             return decided;
         }
         self.observers.counts.count_cache_miss();
@@ -245,17 +250,33 @@ impl Authorizer {
             .verify(&keys, selection.audiences(issuer), self.clock.now())
             .map_err(|fault| refusal(fault.denial))?;
         let identity = verified.identity(&self.identity);
-        if let Some(digest) = digest
-            && let Some(cached) =
-                verified.to_cached(&keys, &self.issuers, &self.claims_needed, identity.clone())
+        let cached = digest.and_then(|digest| {
+            let cached = verified.to_cached(&keys, &self.issuers, &self.claims_needed, identity.clone());
+            Some((digest, cached?))
+        });
+        let decided = self.grant(&verified, identity, selection);
+        let has_logged_change = self.logs_change(&decided, selection);
+        if let Some((digest, cached)) = cached {
+            self.cache.put(digest, cached.with_logged_change(has_logged_change));
+        }
+        decided
+    }
+
+    /// In a shadow rollout, counts a grant of which a header differs from the plain claim.
+    fn count_change(&self, grant: &Grant<'_>, selection: &Selection<'_>) {
+        if let Some(issuer) = grant.issuer()
+            && self.is_in_shadow(selection)
+            && grant.identity().changed().next().is_some()
         {
-            self.cache.put(digest, cached);
+            self.observers.counts.count_changed_identity(issuer);
         }
-        let grant = self.grant(&verified, identity, selection)?;
-        if self.is_in_shadow(selection) {
-            self.observers.decisions.log_changed_identity(&grant);
-        }
-        Ok(grant)
+    }
+
+    /// In a shadow rollout, logs the headers of a grant that differ from the plain claims. Returns whether that is done: once for each
+    /// token that is cached.
+    fn logs_change(&self, decided: &Decided<'_>, selection: &Selection<'_>) -> bool {
+        let grant = decided.as_ref().ok().filter(|_| self.is_in_shadow(selection));
+        grant.is_some_and(|grant| self.observers.decisions.log_changed_identity(grant))
     }
 
     /// Checks a token that was verified before: its times and what the rules ask, not its signature. `None` if the key
@@ -284,9 +305,6 @@ impl Authorizer {
         // The identity first: an unusable claim is reported whatever the rule requires.
         let grant = Grant::to(token, &self.identity, identity).map_err(|fault| refusal(fault.denial))?;
         selection.judge(token).map_err(|(rule, denial)| Refusal { unmet: Some(rule), ..refusal(denial) })?;
-        if self.is_in_shadow(selection) && grant.identity().changed().next().is_some() {
-            self.observers.counts.count_changed_identity(&token.issuer().name);
-        }
         Ok(grant)
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::check::outcome::{Decision, Outcome};
 use crate::check::redaction::redacted;
 use crate::config::DecisionLogSettings;
-use crate::domain::identity::ChangedHeader;
+use crate::domain::identity::{ChangedHeader, HeaderValue};
 use crate::domain::issuer::IssuerName;
 use crate::domain::request::Request;
 use crate::domain::verdict::Grant;
@@ -19,7 +19,9 @@ use crate::domain::verdict::Grant;
 #[derive(Debug, Clone)]
 pub(crate) struct DecisionLog {
     settings: DecisionLogSettings,
-    limit: Arc<LineLimit>,
+    decisions: Arc<LineLimit>,
+    /// Of its own, so that the lines of a rollout in shadow leave no denial out.
+    changed_identities: Arc<LineLimit>,
 }
 
 /// The lines of the current second.
@@ -35,9 +37,8 @@ struct LineLimit {
 impl DecisionLog {
     #[must_use]
     pub(crate) fn new(settings: DecisionLogSettings) -> Self {
-        let (second, lines, suppressed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
-        let limit = Arc::new(LineLimit { epoch: Instant::now(), second, lines, suppressed });
-        Self { settings, limit }
+        let [decisions, changed_identities] = [(); 2].map(|()| Arc::new(LineLimit::new()));
+        Self { settings, decisions, changed_identities }
     }
 
     /// Writes a line, if the decision is in the share to log and the second's lines are not used up.
@@ -50,7 +51,7 @@ impl DecisionLog {
         if fastrand::f64() >= share {
             return;
         }
-        let Some(suppressed) = self.limit.admit(self.settings.max_per_second) else { return };
+        let Some(suppressed) = self.decisions.admit(self.settings.max_per_second) else { return };
         let request_id = request.and_then(|request| request.header("x-request-id").next());
         tracing::info!(
             outcome = decision.outcome.label(),
@@ -70,40 +71,56 @@ impl DecisionLog {
     }
 
     /// Writes a line for each header of a grant that carries another value than the plain claim, as far as the second's lines go.
-    pub(crate) fn log_changed_identity(&self, grant: &Grant<'_>) {
+    /// Returns whether there was such a header and every line was written.
+    pub(crate) fn log_changed_identity(&self, grant: &Grant<'_>) -> bool {
+        let mut is_logged = false;
         for ChangedHeader { name, plain, mapped } in grant.identity().changed() {
-            let Some(suppressed) = self.limit.admit(self.settings.max_per_second) else { return };
+            let Some(suppressed) = self.changed_identities.admit(self.settings.max_per_second) else {
+                return false;
+            };
+            is_logged = true;
             tracing::info!(
                 issuer = grant.issuer().map(IssuerName::as_str),
                 header = name,
                 plain = plain.map(|plain| self.header_value(plain)),
-                mapped = mapped.map(|mapped| self.header_value(mapped)),
+                mapped = mapped.map(|mapped| match mapped {
+                    HeaderValue::Text(text) => self.header_value(text),
+                    HeaderValue::Json(text) => sha256(text),
+                }),
                 suppressed = (suppressed > 0).then_some(suppressed),
                 "identity differs from the plain claim"
             );
         }
+        is_logged
     }
 
     /// As a subject; what may be a token is redacted.
     fn header_value(&self, value: &str) -> String {
-        if self.settings.subject_in_clear { redacted(value.as_bytes()) } else { self.subject(value) }
+        if self.settings.subject_in_clear { redacted(value.as_bytes()) } else { sha256(value) }
     }
 
-    /// The subject in clear, or its SHA-256 in hex: lines of one subject can be joined without naming it.
+    /// The subject in clear, or its SHA-256 in hex.
     fn subject(&self, subject: &str) -> String {
-        if self.settings.subject_in_clear {
-            return subject.to_owned();
-        }
-        let mut hex = String::with_capacity(64);
-        for byte in digest::digest(&digest::SHA256, subject.as_bytes()).as_ref() {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        hex
+        if self.settings.subject_in_clear { subject.to_owned() } else { sha256(subject) }
     }
 }
 
+/// In hex. Lines of one user can be joined without naming the user.
+fn sha256(text: &str) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in digest::digest(&digest::SHA256, text.as_bytes()).as_ref() {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
 impl LineLimit {
+    fn new() -> Self {
+        let (second, lines, suppressed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
+        Self { epoch: Instant::now(), second, lines, suppressed }
+    }
+
     /// Takes one line of the current second; returns how many were suppressed before it. `None` if none is left.
     fn admit(&self, max_per_second: u32) -> Option<u64> {
         let now = self.epoch.elapsed().as_secs();
@@ -137,13 +154,25 @@ mod tests {
     async fn lines_per_second_are_limited_and_the_suppressed_ones_counted() {
         let log =
             DecisionLogSettings { denied: 1.0, allowed: 0.0, max_per_second: 2, subject_in_clear: false };
-        let limit = DecisionLog::new(log).limit;
+        let limit = DecisionLog::new(log).decisions;
         assert_eq!(
             [limit.admit(2), limit.admit(2), limit.admit(2), limit.admit(2)],
             [Some(0), Some(0), None, None]
         );
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
         assert_eq!([limit.admit(2), limit.admit(2), limit.admit(2)], [Some(2), Some(0), None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changed_identities_take_no_line_of_the_decisions() {
+        let log = DecisionLog::new(DecisionLogSettings {
+            denied: 1.0,
+            allowed: 0.0,
+            max_per_second: 1,
+            subject_in_clear: false,
+        });
+        assert_eq!([log.changed_identities.admit(1), log.changed_identities.admit(1)], [Some(0), None]);
+        assert_eq!([log.decisions.admit(1), log.decisions.admit(1)], [Some(0), None]);
     }
 
     #[test]

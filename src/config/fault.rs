@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::FileRead;
+
 /// One thing wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -59,13 +61,24 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Every fault of a configuration that cannot be used; never empty.
+/// Why a configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError(pub Vec<Fault>);
+pub struct ConfigError {
+    /// Every fault; never empty.
+    pub faults: Vec<Fault>,
+    /// The files that were read for values in it: a change of one may mend it.
+    pub(crate) files: Vec<FileRead>,
+}
+
+impl From<Vec<Fault>> for ConfigError {
+    fn from(faults: Vec<Fault>) -> Self {
+        Self { faults, files: Vec::new() }
+    }
+}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, fault) in self.faults.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }

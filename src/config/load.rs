@@ -16,7 +16,7 @@ impl Config {
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text, &name),
-            Err(error) => Err(ConfigError(vec![Fault {
+            Err(error) => Err(ConfigError::from(vec![Fault {
                 file: Some(name),
                 line: None,
                 key: String::new(),

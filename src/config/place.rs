@@ -4,14 +4,17 @@
 //! fault with its line and path, and reading goes on with the default.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::FileRead;
 use super::document::{Node, Origin, YamlValue};
 use super::duration::{format_duration, parse_duration};
 use super::fault::{Fault, Warning};
+use crate::domain::identity::claim_map::ClaimMap;
 use crate::domain::json::Json;
 use crate::watched_file::FileVersion;
 
@@ -22,6 +25,8 @@ pub(super) struct Report {
     pub(super) faults: RefCell<Vec<Fault>>,
     pub(super) warnings: RefCell<Vec<Warning>>,
     pub(super) files: RefCell<Vec<FileRead>>,
+    /// The tables that were read, or why one cannot be.
+    pub(super) claim_maps: RefCell<HashMap<PathBuf, Result<Arc<ClaimMap>, String>>>,
 }
 
 impl Report {
@@ -178,6 +183,21 @@ impl<'n> Place<'n> {
     pub(super) fn reads(&self, path: &Path) {
         let file = FileRead { path: path.to_owned(), version: FileVersion::of(path) };
         self.report.files.borrow_mut().push(file);
+    }
+
+    /// The table in this file. It is read once for all places that name it, since it may change between two readings.
+    pub(super) fn claim_map(
+        &self,
+        path: &Path,
+        read: impl FnOnce() -> Result<ClaimMap, String>,
+    ) -> Result<Arc<ClaimMap>, String> {
+        if let Some(known) = self.report.claim_maps.borrow().get(path) {
+            return known.clone();
+        }
+        self.reads(path);
+        let map = read().map(Arc::new);
+        self.report.claim_maps.borrow_mut().insert(path.to_owned(), map.clone());
+        map
     }
 
     /// A text that is not blank.

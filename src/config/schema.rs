@@ -28,7 +28,7 @@ pub(super) fn from_yaml(text: &str, name: &str) -> Result<Config, ConfigError> {
         Ok(root) => read(&root, report),
         Err((line, message)) => {
             report.add(line, "", message, "one YAML document with a map at its top");
-            Err(ConfigError(report.faults.into_inner()))
+            Err(report.faults.into_inner().into())
         }
     }
 }
@@ -37,7 +37,7 @@ pub(super) fn from_environment(environment: &Environment) -> Result<Config, Conf
     let report = Report::default();
     let root = variables::document(environment, &report);
     if !report.faults.borrow().is_empty() {
-        return Err(ConfigError(report.faults.into_inner()));
+        return Err(report.faults.into_inner().into());
     }
     read(&root, report)
 }
@@ -78,14 +78,17 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
             files: Vec::new(),
         }
     });
-    let Report { file: _, faults, warnings, files } = report;
-    config.files = files.into_inner();
-    let mut faults = faults.into_inner();
+    let Report { file: _, faults, warnings, files, claim_maps: _ } = report;
+    let (mut faults, files) = (faults.into_inner(), files.into_inner());
     config.warnings = warnings.into_inner();
     // In the order of the file's lines, not of the readers above.
     faults.sort_by_key(|fault| fault.line);
     config.warnings.sort_by_key(|warning| warning.line);
-    if faults.is_empty() { Ok(config) } else { Err(ConfigError(faults)) }
+    if !faults.is_empty() {
+        return Err(ConfigError { faults, files });
+    }
+    config.files = files;
+    Ok(config)
 }
 
 fn check_flags(root: &mut Table<'_>) -> CheckFlags {

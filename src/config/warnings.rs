@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::place::Place;
+use crate::domain::identity::claim_map::ClaimMap;
 use crate::domain::issuer::IssuerName;
 use crate::domain::json::Json;
 use crate::domain::policy::{Access, CoveredBy, Ignored, Requirement, Rule, covered};
@@ -197,6 +198,17 @@ pub(super) fn text_of_list(place: &Place<'_>, claim: &str) {
                 "the items of {claim} are joined by commas: a token with a comma in an item, as LDAP's names have, is denied (claim_invalid)"
             ),
             format!("write {{claim: {claim:?}, as: json}}, and read JSON in the upstream"),
+        );
+    }
+}
+
+/// A table whose last line may lack a part.
+pub(super) fn last_line(place: &Place<'_>, map: &ClaimMap) {
+    if !map.ends_with_line_break() {
+        let file = map.file().display();
+        place.warn(
+            format!("{file} has no line break at its end, so it may be cut off in its last line"),
+            "end the last line like all others: a reload then refuses a file that is cut off in a line",
         );
     }
 }

@@ -13,10 +13,11 @@ mod packed;
 mod spelling;
 
 pub(crate) use fields::FieldMap;
-pub(crate) use forwarded::{ChangedHeader, ForwardedIdentity, IdentityValues, MetadataValue};
+pub(crate) use forwarded::{ChangedHeader, ForwardedIdentity, HeaderValue, IdentityValues, MetadataValue};
 pub(crate) use mapped_claim::{JsonForm, MappedClaim, PayloadPart, TextClaim};
 pub(crate) use spelling::{MAX_MARKS, folded};
 
+use claim_map::ClaimMap;
 use fields::{Carried, Fields};
 use packed::{Packed, pack};
 use spelling::{aliases, fold_alike, is_token_byte};
@@ -91,6 +92,22 @@ impl Identity {
         self.metadata.own(issuer)
     }
 
+    /// A table that has no line break at its end and had one before: it is likely to be cut off in its last line, whose value may then be
+    /// another user's.
+    pub(crate) fn cut_off_since<'s>(&'s self, before: &'s Self) -> Option<&'s ClaimMap> {
+        let was_whole = |map: &&ClaimMap| {
+            before.claim_maps().any(|before| before.file() == map.file() && before.ends_with_line_break())
+        };
+        self.claim_maps().filter(|map| !map.ends_with_line_break()).find(was_whole)
+    }
+
+    fn claim_maps(&self) -> impl Iterator<Item = &ClaimMap> {
+        self.headers.all().chain(self.metadata.all()).filter_map(|mapped| match mapped {
+            MappedClaim::Text { map, .. } => map.as_deref(),
+            MappedClaim::Json(..) => None,
+        })
+    }
+
     /// Every identity header.
     pub(crate) fn header_names(&self) -> impl Iterator<Item = &str> {
         self.headers.names().iter().map(String::as_str)
@@ -149,7 +166,9 @@ impl Identity {
                 Some(Carried::IssuerName) => Some(issuer.as_str().to_owned()),
                 None => None,
             };
-            pack(value.as_deref().map_or(Packed::None, Packed::Text), &mut packed);
+            let is_json = matches!(carried, Some(Carried::Claim(MappedClaim::Json(..))));
+            let kind = if is_json { Packed::Json } else { Packed::Text };
+            pack(value.as_deref().map_or(Packed::None, kind), &mut packed);
             let plain = match carried {
                 Some(Carried::Claim(mapped)) if self.compares_with_plain => {
                     let claim = self.headers.common_at(at).unwrap_or(mapped).plain_claim();

@@ -190,6 +190,8 @@ pub(crate) struct CachedToken {
     issuer_position: u32,
     claims: Box<str>,
     identity: TokenIdentity,
+    /// See [`CachedToken::has_logged_change`].
+    has_logged_change: bool,
 }
 
 /// What the configuration's headers and metadata carry of a verified token, or why they can carry nothing.
@@ -221,6 +223,7 @@ impl Verified<'_, '_> {
             issuer_position,
             claims: claims.into(),
             identity,
+            has_logged_change: false,
         })
     }
 }
@@ -229,6 +232,16 @@ impl CachedToken {
     /// What [`Verified::identity`] gave.
     pub(crate) fn identity(&self) -> TokenIdentity {
         self.identity.clone()
+    }
+
+    /// Whether a shadow rollout has logged that the identity is not the plain claim.
+    pub(crate) const fn has_logged_change(&self) -> bool {
+        self.has_logged_change
+    }
+
+    #[must_use]
+    pub(crate) fn with_logged_change(self, has_logged_change: bool) -> Self {
+        Self { has_logged_change, ..self }
     }
 
     /// The issuer whose key verified the token.

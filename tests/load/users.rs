@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::MEASURING;
 use crate::support::fixtures::{APP, bearer, good, key, serving};
-use crate::support::process::{Load, Running, file};
+use crate::support::process::{Load, Running, file, replace};
 use crate::support::{Answer, check_request, get, wait_until};
 
 const LINES: usize = 1_000_000;
@@ -26,11 +26,7 @@ async fn a_million_users_fit_in_memory_and_are_replaced_under_load() {
         text
     };
     let table = file(&lines("usr"));
-    let replace = |text: &str| {
-        let fresh = table.path().with_extension("new");
-        std::fs::write(&fresh, text).unwrap();
-        std::fs::rename(fresh, table.path()).unwrap();
-    };
+    let replace = |text: &str| replace(table.path(), text);
     let without = Running::serve(file(&serving("listen: '127.0.0.1:0'", "")).path(), "info").await;
     without.until_ready().await;
     let usual = without.peak();

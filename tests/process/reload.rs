@@ -11,7 +11,7 @@ use tokio::process::ChildStderr;
 use tokio::time::timeout;
 
 use crate::support::fixtures::{APP, bearer, good, key, serving};
-use crate::support::process::{Load, Running, binary, file};
+use crate::support::process::{Load, Running, binary, file, replace};
 use crate::support::{Answer, WAIT_LIMIT, check_request, get, wait_until};
 
 #[tokio::test]
@@ -24,21 +24,13 @@ async fn a_reload_under_load_loses_no_check_and_a_bad_file_changes_nothing() {
              issuers: [{{name: p, passage: {{app_id: app1, base_url: '{}'}}}}]\nrules: {rules}\n",
             issuer.url()
         );
-        // As an editor saves: a new file under the old name.
-        let fresh = config.path().with_extension("new");
-        std::fs::write(&fresh, text).unwrap();
-        std::fs::rename(fresh, config.path()).unwrap();
+        replace(config.path(), &text);
     };
     const ANY: &str = "127.0.0.1:0";
     write(ANY, "[]");
     let running = Running::serve(config.path(), "info").await;
-    let ready = || async { get(running.admin, "/readyz").await.0 == 200 };
-    wait_until("ready", ready).await;
-    let reloads = |result: &'static str| async move {
-        let (_, text) = get(running.admin, "/metrics").await;
-        let name = format!("passage_authz_config_reloads_total{{result=\"{result}\"}} ");
-        text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<u64>().unwrap()
-    };
+    running.until_ready().await;
+    let reloads = async |result: &str| running.reloads(result).await;
     let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
     let bearer = bearer(&good());
     let ask = |headers: &[(&str, &str)]| {
@@ -107,10 +99,7 @@ async fn a_reload_leaves_the_keys_of_other_issuers_and_the_checks_that_wait_for_
     wait_until("the fetch is under way", || async { issuer.fetches() == before + 1 }).await;
     write("[{name: all, match: {paths: [/none]}, access: deny}]");
     running.signal("-HUP").await;
-    wait_until("reloaded", || async {
-        get(running.admin, "/metrics").await.1.contains("passage_authz_config_reloads_total{result=\"ok\"} 1")
-    })
-    .await;
+    wait_until("reloaded", || async { running.reloads("ok").await == 1 }).await;
     assert!(!waiting.is_finished(), "the reload came while the check waited");
     assert_eq!(waiting.await.unwrap(), "allowed");
     assert_eq!(issuer.fetches(), before + 1, "a reload of rules fetches nothing");
@@ -224,35 +213,44 @@ async fn a_table_of_users_that_changes_is_read_again() {
     assert_eq!(user("auth0|new-2").await, some("new-2"));
     assert_eq!(user("old-7").await, None, "another user's");
 
-    // As Kubernetes and editors write: another file under the old name.
-    let replace = |text: &str| {
-        let fresh = table.path().with_extension("new");
-        std::fs::write(&fresh, text).unwrap();
-        std::fs::rename(fresh, table.path()).unwrap();
-    };
+    let replace = |text: &str| replace(table.path(), text);
     let load = Load::start(client.clone(), &bearer(&good()));
     replace("new-1,old-7\nnew-2,old-8\n");
     wait_until("the new table", || async { user("new-2").await == some("old-8") }).await;
-    let failed = || async {
-        let (_, text) = get(running.admin, "/metrics").await;
-        text.lines().any(|line| line == "passage_authz_config_reloads_total{result=\"failed\"} 1")
+    let refused = async |times: u64| {
+        wait_until("a refused reload", || async { running.reloads("failed").await == times }).await;
+        let users = [user("new-1").await, user("new-2").await, user("old-7").await];
+        assert_eq!(users, [some("old-7"), some("old-8"), None], "as before");
     };
     replace("new-1,old-9\nnew-1,old-7\n");
-    wait_until("a failed reload", failed).await;
-    assert_eq!(user("new-1").await, some("old-7"));
+    refused(1).await;
     // Written in place, it is empty for a while.
     std::fs::write(table.path(), "").unwrap();
-    let refused_again = || async {
-        let (_, text) = get(running.admin, "/metrics").await;
-        text.lines().any(|line| line == "passage_authz_config_reloads_total{result=\"failed\"} 2")
-    };
-    wait_until("a second failed reload", refused_again).await;
-    assert_eq!(user("old-7").await, None, "another user's, as before");
+    refused(2).await;
+    // Cut off in the last line, whose value is that of another user then.
+    replace("new-1,old-7\nnew-2,old-88\nnew-3,old-8");
+    refused(3).await;
     replace("new-1,old-9\n");
     wait_until("a good table again", || async { user("new-1").await == some("old-9") }).await;
     assert!(load.stop().await > 0);
     running.signal("-TERM").await;
     let (_, log) = running.end().await;
     assert!(log.contains("lines 1 and 2 have the same key"), "{log}");
-    assert_eq!(log.matches("the old one goes on").count(), 2, "once each, not each second: {log}");
+    assert!(log.contains("has no line break at its end and had one before"), "{log}");
+    assert_eq!(log.matches("the old one goes on").count(), 3, "once each, not each second: {log}");
+}
+
+/// What mends a refused configuration may be a file that only that configuration names.
+#[tokio::test]
+async fn a_file_that_only_a_refused_configuration_names_is_watched() {
+    let table = file("new-1,old-7\nnew-1,old-8\n");
+    let map = format!("identity: {{headers: {{x-user: {{claim: sub, map: '{}'}}}}}}", table.path().display());
+    let config = file(&serving("listen: '127.0.0.1:0'", ""));
+    let running = Running::serve(config.path(), "info").await;
+    running.until_ready().await;
+    replace(config.path(), &serving("listen: '127.0.0.1:0'", &map));
+    wait_until("the table is refused", || async { running.reloads("failed").await == 1 }).await;
+    replace(table.path(), "new-1,old-7\n");
+    wait_until("the table is read again", || async { running.reloads("ok").await == 1 }).await;
+    assert_eq!(running.reloads("failed").await, 1);
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use passage_authz::testing::{Behavior, FakeIssuer};
+use passage_authz::testing::{Behavior, FakeIssuer, jwks};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -94,6 +94,56 @@ async fn the_log_names_the_iss_that_is_not_configured() {
     assert_eq!(decisions.len(), rows.len() + 1, "one line each: {said}");
     for (event, want) in decisions.iter().zip(rows.map(|(_, want)| want).into_iter().chain([None])) {
         assert_eq!(event["iss"].as_str(), want, "{event}");
+    }
+}
+
+/// In a shadow rollout each token whose identity the maps change is named once, be it verified before or not. The lines have a limit
+/// of their own, and what may hold any claim is never shown in clear.
+#[tokio::test]
+async fn a_changed_identity_is_logged_once_for_each_token_that_is_cached() {
+    let own = "identity: {headers: {x-user: {claim: sub, cut_prefix: 'a|'}, x-all: {claim: '', as: json}}}";
+    let keys = jwks(&[&key()]);
+    let running = Running::start(
+        &format!(
+            "issuers: [{{name: mapped, issuer: mapped, audiences: [], keys: {{inline: {keys}}}, {own}}}]\n\
+             identity: {{headers: {{x-user: sub, x-all: sub}}}}\n\
+             rules: [{{name: trial, match: {{paths: [/trial]}}, require: {{claims: {{iss: mapped}}}}, shadow: true}}]\n\
+             decision_log: {{max_per_second: 6, subject: clear}}\n\
+             tokens: {{cache: {{max_entries: 1000}}}}\n"
+        ),
+        "info",
+    )
+    .await;
+    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let ask = async |path: &str, sub: &str| {
+        let bearer = bearer(&key().mint("mapped", |_, claims| claims["sub"] = json!(sub)));
+        let request = header_map_request("GET", "shop.example", path, &[("authorization", &bearer)]);
+        Answer::from(client.clone().check(request).await.unwrap().into_inner())
+    };
+    for (path, sub) in
+        [("/", "a|1"), ("/trial", "a|1"), ("/trial", "a|1"), ("/trial", "a|2"), ("/trial", "a|2")]
+    {
+        assert_eq!(ask(path, sub).await.code(), "allowed");
+    }
+    // The limit of changed identities is used up, or a second has passed: denials are logged all the same.
+    for _ in 0..2 {
+        assert_eq!(ask("/trial", "").await.code(), "allowed");
+    }
+    running.signal("-TERM").await;
+    let (_, said) = running.end().await;
+    let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let changed: Vec<_> = events
+        .iter()
+        .filter(|event| {
+            event["message"] == "identity differs from the plain claim" && event["header"] == "x-user"
+        })
+        .map(|event| (event["plain"].as_str().unwrap(), event["mapped"].as_str().unwrap()))
+        .collect();
+    assert_eq!(changed, [("a|1", "1"), ("a|2", "2")], "{said}");
+    assert_eq!(events.iter().filter(|event| event["header"] == "x-all").count(), 2, "{said}");
+    assert_eq!(events.iter().filter(|event| event["message"] == "decision").count(), 2, "{said}");
+    for shown in ["mapped\\\"", "{\\\"", "exp\\\""] {
+        assert!(!said.contains(shown), "a payload stands in the log: {said}");
     }
 }
 

@@ -28,6 +28,13 @@ pub(crate) fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
+/// Writes another file under the old name, as editors and Kubernetes do: no reader sees a part of it.
+pub(crate) fn replace(path: &Path, text: &str) {
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, text).unwrap();
+    std::fs::rename(fresh, path).unwrap();
+}
+
 /// A port that is free now, for a server that comes later or comes back.
 pub(crate) fn free_port() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -88,6 +95,14 @@ impl Running {
     /// Waits until it has keys.
     pub(crate) async fn until_ready(&self) {
         wait_until("ready", || async { get(self.admin, "/readyz").await.0 == 200 }).await;
+    }
+
+    /// How many reloads of the configuration have ended so: `ok` or `failed`.
+    pub(crate) async fn reloads(&self, result: &str) -> u64 {
+        let (_, metrics) = get(self.admin, "/metrics").await;
+        let name = format!("passage_authz_config_reloads_total{{result=\"{result}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        count.and_then(|count| count.parse().ok()).expect("a counter of reloads")
     }
 
     /// What it uses, in KiB: resident memory.

@@ -1,5 +1,7 @@
 //! `identity` as written: which claims travel in which headers, and which in the proxy's metadata.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -203,24 +205,16 @@ fn mapped_claim(place: &Place<'_>, bare: Bare) -> Option<MappedClaim> {
 fn claim_map(place: &Place<'_>) -> Option<Arc<ClaimMap>> {
     let accepted = "a readable CSV file of two columns: the claim's value, the header's value";
     let path = PathBuf::from(place.text(accepted)?);
-    place.reads(&path);
-    let mut file = match std::fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) => {
-            place.fault(format!("{} cannot be read: {error}", path.display()), accepted);
-            return None;
-        }
-    };
-    match read_claim_map(&mut file, path.clone()) {
-        Ok(map) => Some(Arc::new(map)),
-        Err(problem) => {
-            place.fault(format!("{}: {problem}", path.display()), accepted);
-            None
-        }
-    }
+    let map = place.claim_map(&path, || {
+        let file =
+            File::open(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        read_claim_map(file, path.clone()).map_err(|problem| format!("{}: {problem}", path.display()))
+    });
+    map.inspect(|map| warnings::last_line(place, map)).map_err(|problem| place.fault(problem, accepted)).ok()
 }
 
-fn read_claim_map(file: &mut std::fs::File, path: PathBuf) -> Result<ClaimMap, String> {
+fn read_claim_map(file: File, path: PathBuf) -> Result<ClaimMap, String> {
+    let file = LastByte { file, last: None };
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
     let (mut builder, mut record) = (claim_map::Builder::default(), csv::StringRecord::new());
     // An error of the crate would show the line, which holds users' IDs.
@@ -235,7 +229,22 @@ fn read_claim_map(file: &mut std::fs::File, path: PathBuf) -> Result<ClaimMap, S
             _ => return Err(format!("line {line} has {} columns", record.len())),
         }
     }
-    builder.build(path).map_err(|error| error.to_string())
+    let ends_with_line_break = matches!(reader.get_ref().last, Some(b'\n' | b'\r'));
+    builder.build(path, ends_with_line_break).map_err(|error| error.to_string())
+}
+
+/// A file, and the last byte that was read of it.
+struct LastByte {
+    file: File,
+    last: Option<u8>,
+}
+
+impl Read for LastByte {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.last = buffer.get(..read).and_then(<[u8]>::last).copied().or(self.last);
+        Ok(read)
+    }
 }
 
 fn csv_problem(error: &csv::Error) -> String {

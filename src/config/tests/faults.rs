@@ -6,7 +6,7 @@ use super::*;
 fn faults(text: &str) -> Vec<String> {
     parse(text)
         .err()
-        .map_or_else(Vec::new, |ConfigError(faults)| faults.iter().map(Fault::to_string).collect())
+        .map_or_else(Vec::new, |ConfigError { faults, .. }| faults.iter().map(Fault::to_string).collect())
 }
 
 #[test]
@@ -497,4 +497,18 @@ fn tables_that_cannot_be_used() {
         std::fs::write(file.path(), content).unwrap();
         assert!(parse(&text).is_ok(), "{content:?}");
     }
+}
+
+#[test]
+fn a_table_that_several_headers_name_is_read_once() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let map = format!("map: {}", file.path().display());
+    let text = format!("{APP}identity: {{headers: {{x-a: {{claim: a, {map}}}, x-b: {{claim: b, {map}}}}}}}");
+    std::fs::write(file.path(), "a,1\n").unwrap();
+    assert_eq!(parse(&text).unwrap().files.len(), 1);
+    std::fs::write(file.path(), "a\n").unwrap();
+    let refused = parse(&text).unwrap_err();
+    let keys: Vec<_> = refused.faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["identity.headers.x-a.map", "identity.headers.x-b.map"]);
+    assert_eq!(refused.files.len(), 1, "a new table mends it");
 }

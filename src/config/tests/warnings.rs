@@ -278,6 +278,26 @@ fn a_folder_where_others_may_write() {
 }
 
 #[test]
+fn a_table_that_may_be_cut_off_in_its_last_line() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!("{APP}identity: {{headers: {{x-a: {{claim: a, map: {}}}}}}}", file.path().display());
+    for (content, is_whole) in [
+        ("a,1\n", true),
+        ("a,1\r\n", true),
+        ("a,1\n\n", true),
+        ("a,1", false),
+        ("a,1\nb,2", false),
+        ("a,\"1\"", false),
+        ("a,\"1", false),
+    ] {
+        std::fs::write(file.path(), content).unwrap();
+        let said = warnings(&text);
+        assert_eq!(said.len(), usize::from(!is_whole), "{content:?} {said:?}");
+        assert!(said.iter().all(|said| said.contains("may be cut off in its last line")), "{said:?}");
+    }
+}
+
+#[test]
 fn a_variable_is_named() {
     let set = |text: &str| Some(text.to_owned());
     let issuer = set("https://login.example/{tenantid}");

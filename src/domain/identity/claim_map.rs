@@ -17,6 +17,8 @@ pub(crate) struct ClaimMap {
     lines: Vec<Line>,
     /// The places in `lines`, in the order of the values.
     by_value: Vec<u32>,
+    /// RFC 4180 section 2 does not ask for it, but where it is missing the file may be cut off.
+    ends_with_line_break: bool,
 }
 
 /// Where the key and the value of a line lie in the text, one behind the other.
@@ -94,7 +96,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`ClaimMapError::Empty`], [`ClaimMapError::Doubled`].
-    pub(crate) fn build(self, file: PathBuf) -> Result<ClaimMap, ClaimMapError> {
+    pub(crate) fn build(self, file: PathBuf, ends_with_line_break: bool) -> Result<ClaimMap, ClaimMapError> {
         let Self { mut text, mut lines } = self;
         if lines.is_empty() {
             return Err(ClaimMapError::Empty);
@@ -120,7 +122,7 @@ impl Builder {
             let [one, other] = [value(one), value(other)];
             (first_bytes(one), one).cmp(&(first_bytes(other), other))
         });
-        Ok(ClaimMap { file, text, lines, by_value })
+        Ok(ClaimMap { file, text, lines, by_value, ends_with_line_break })
     }
 }
 
@@ -155,6 +157,11 @@ impl ClaimMap {
         &self.file
     }
 
+    /// Whether the last line ends as all others do.
+    pub(crate) const fn ends_with_line_break(&self) -> bool {
+        self.ends_with_line_break
+    }
+
     /// The value for a claim's value. One without a line is itself, unless it is the value of another line: that
     /// ID belongs to another user, so there is none.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
@@ -178,7 +185,7 @@ mod tests {
         for (at, (key, value)) in (1..).zip(lines) {
             builder.add(at, key, value)?;
         }
-        builder.build("users.csv".into())
+        builder.build("users.csv".into(), true)
     }
 
     #[test]

@@ -84,6 +84,15 @@ impl Fields {
         self.claims_in(&self.of_any)
     }
 
+    /// What fields carry of any token.
+    pub(super) fn all(&self) -> impl Iterator<Item = &MappedClaim> {
+        let carried = self.of_any.iter().chain(self.of_issuers.values().flatten());
+        carried.filter_map(|carried| match carried {
+            Some(Carried::Claim(mapped)) => Some(mapped),
+            Some(Carried::IssuerName) | None => None,
+        })
+    }
+
     /// What fields carry of this issuer's tokens, where it is not the same as of any other's.
     pub(super) fn own(&self, issuer: &IssuerName) -> impl Iterator<Item = (&str, &MappedClaim)> {
         let own = self.of_issuers.get(issuer).map(Vec::as_slice).unwrap_or_default();

@@ -27,7 +27,22 @@ pub(crate) enum MetadataValue<'a> {
 pub(crate) struct ChangedHeader<'a> {
     pub name: &'a str,
     pub plain: Option<&'a str>,
-    pub mapped: Option<&'a str>,
+    pub mapped: Option<HeaderValue<'a>>,
+}
+
+/// A value of a header, and whether the configuration asks for a text or for JSON, in which any claim may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeaderValue<'a> {
+    Text(&'a str),
+    Json(&'a str),
+}
+
+impl<'a> HeaderValue<'a> {
+    const fn as_str(self) -> &'a str {
+        match self {
+            Self::Text(text) | Self::Json(text) => text,
+        }
+    }
 }
 
 impl IdentityValues {
@@ -63,7 +78,7 @@ impl<'c> ForwardedIdentity<'c> {
 
     /// The headers to set; each overwrites what the client sent.
     pub(crate) fn set(&self) -> impl Iterator<Item = (&'c str, &str)> {
-        self.headers().filter_map(|(name, value)| Some((name, value?)))
+        self.headers().filter_map(|(name, value)| Some((name, value?.as_str())))
     }
 
     /// The headers to remove beside the aliases: identity headers without a value, and other spellings that the request has.
@@ -104,10 +119,11 @@ impl<'c> ForwardedIdentity<'c> {
     }
 
     /// Every identity header, with its value.
-    fn headers(&self) -> impl Iterator<Item = (&'c str, Option<&str>)> {
+    fn headers(&self) -> impl Iterator<Item = (&'c str, Option<HeaderValue<'_>>)> {
         let values = self.values().map(|value| match value {
-            Packed::Text(text) => Some(text),
-            Packed::None | Packed::Json(_) | Packed::Same => None,
+            Packed::Text(text) => Some(HeaderValue::Text(text)),
+            Packed::Json(text) => Some(HeaderValue::Json(text)),
+            Packed::None | Packed::Same => None,
         });
         self.identity.header_names().zip(values.chain(std::iter::repeat(None)))
     }
