@@ -12,7 +12,7 @@ use crate::domain::identity::Identity;
 use crate::domain::issuer::{Issuer, is_loopback};
 use crate::domain::policy::{Ignored, Rule};
 use crate::domain::token::TokenSource;
-use crate::watched_file::FileVersion;
+use crate::watched_file::FileRead;
 
 mod document;
 mod duration;
@@ -64,13 +64,6 @@ pub struct Config {
     pub(crate) warnings: Vec<Warning>,
     /// The files that were read for values in it, beside its own: a change of one is a change of the configuration.
     pub(crate) files: Vec<FileRead>,
-}
-
-/// A file, and its version before it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FileRead {
-    pub(crate) path: PathBuf,
-    pub(crate) version: Option<FileVersion>,
 }
 
 /// Where the last good key sets are kept.

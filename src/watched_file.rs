@@ -38,6 +38,20 @@ impl FileVersion {
     }
 }
 
+/// A file, and its version before it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileRead {
+    pub(crate) path: PathBuf,
+    pub(crate) version: Option<FileVersion>,
+}
+
+impl FileRead {
+    /// Call it before the file is read. Blocks.
+    pub(crate) fn about_to_be(path: &Path) -> Self {
+        Self { path: path.to_owned(), version: FileVersion::of(path) }
+    }
+}
+
 /// Files that are polled for a change and read again together. A missing file is a version as well.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchedFiles {
@@ -58,14 +72,14 @@ impl WatchedFiles {
 
     /// The versions in use are those that the files had before they were read.
     #[must_use]
-    pub(crate) fn read_before(files: Vec<(PathBuf, Option<FileVersion>)>, file_io: FileIo) -> Self {
-        let (paths, in_use) = files.into_iter().unzip();
+    pub(crate) fn read_before(files: impl IntoIterator<Item = FileRead>, file_io: FileIo) -> Self {
+        let (paths, in_use) = files.into_iter().map(|file| (file.path, file.version)).unzip();
         Self { paths, in_use, last_poll: None, file_io }
     }
 
-    /// Polls these files as well, which had these versions when they were read. One that is polled already is left as it is.
-    pub(crate) fn add(&mut self, files: impl IntoIterator<Item = (PathBuf, Option<FileVersion>)>) {
-        for (path, version) in files {
+    /// Polls these files as well. One that is polled already is left as it is.
+    pub(crate) fn add(&mut self, files: impl IntoIterator<Item = FileRead>) {
+        for FileRead { path, version } in files {
             if !self.paths.contains(&path) {
                 self.paths.push(path);
                 self.in_use.push(version);

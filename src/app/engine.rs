@@ -8,7 +8,7 @@ use crate::check::decision_log::DecisionLog;
 use crate::check::observers::Observers;
 use crate::check::spans::Spans;
 use crate::check::token_cache::TokenCache;
-use crate::config::{Config, FileRead, Http, IssuerConfig, KeySource, KeyStore, Server};
+use crate::config::{Config, Http, IssuerConfig, KeySource, KeyStore, Server};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::policy::Policy;
@@ -18,6 +18,7 @@ use crate::keys::last_good::LastGood;
 use crate::keys::refresh::Refresher;
 use crate::keys::sets::{KeySets, SlotSettings};
 use crate::live::Current;
+use crate::watched_file::FileRead;
 use crate::wire::envoy::Answers;
 
 /// Everything that a reload replaces, and the settings that it cannot.

@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::engine::{Carried, Engine, Fixed, IssuerConfigs, Predecessor};
-use crate::config::{Config, ConfigError, Environment, FileRead, Warning};
+use crate::config::{Config, ConfigError, Environment, Warning};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
 use crate::keys::refresh::Refresher;
 use crate::live::Live;
-use crate::watched_file::{FileIo, FileVersion, WatchedFiles};
+use crate::watched_file::{FileIo, FileRead, FileVersion, WatchedFiles};
 
 /// How long a reload waits for the keys of new issuers before it swaps the configuration without them.
 const NEW_ISSUERS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -222,7 +222,7 @@ impl Reloader {
                     retry = None;
                 }
                 Err(Refusal { reasons, files }) => {
-                    watched.add(files.into_iter().map(|file| (file.path, file.version)));
+                    watched.add(files);
                     let is_known = retry.as_ref().is_some_and(|retry| retry.reasons == reasons);
                     if why != RETRIED || !is_known {
                         self.live.refuse();
@@ -244,9 +244,8 @@ impl Reloader {
     /// The configuration's own file, which had this version when it was read, and the files that were read with it.
     fn watched(&self, own_version: Option<FileVersion>) -> WatchedFiles {
         let own = self.source.as_ref().and_then(|source| source.file.clone());
-        let read = self.files.iter().map(|file| (file.path.clone(), file.version));
-        let files = own.map(|path| (path, own_version)).into_iter().chain(read);
-        WatchedFiles::read_before(files.collect(), self.disk.clone())
+        let own = own.map(|path| FileRead { path, version: own_version });
+        WatchedFiles::read_before(own.into_iter().chain(self.files.iter().cloned()), self.disk.clone())
     }
 
     /// Puts the new configuration in force, if there is one that can be used.

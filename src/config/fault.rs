@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::FileRead;
+use crate::watched_file::FileRead;
 
 /// One thing wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::FileRead;
 use super::document::{Node, Origin, YamlValue};
 use super::duration::{format_duration, parse_duration};
 use super::fault::{Fault, Warning};
 use crate::domain::identity::claim_map::ClaimMap;
 use crate::domain::json::Json;
-use crate::watched_file::FileVersion;
+use crate::watched_file::FileRead;
 
 /// Collects the faults and the warnings while the document is read.
 #[derive(Debug, Default)]
@@ -181,8 +180,7 @@ impl<'n> Place<'n> {
 
     /// Notes that a file is about to be read for this value: a change of it is a change of the configuration.
     pub(super) fn reads(&self, path: &Path) {
-        let file = FileRead { path: path.to_owned(), version: FileVersion::of(path) };
-        self.report.files.borrow_mut().push(file);
+        self.report.files.borrow_mut().push(FileRead::about_to_be(path));
     }
 
     /// The table in this file. It is read once for all places that name it, since it may change between two readings.

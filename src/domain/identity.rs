@@ -169,12 +169,15 @@ impl Identity {
             let is_json = matches!(carried, Some(Carried::Claim(MappedClaim::Json(..))));
             let kind = if is_json { Packed::Json } else { Packed::Text };
             pack(value.as_deref().map_or(Packed::None, kind), &mut packed);
+            if !self.compares_with_plain {
+                continue;
+            }
             let plain = match carried {
-                Some(Carried::Claim(mapped)) if self.compares_with_plain => {
+                Some(Carried::Claim(mapped)) => {
                     let claim = self.headers.common_at(at).unwrap_or(mapped).plain_claim();
                     claim.map(|claim| claim.header_value(claims).unwrap_or_default())
                 }
-                Some(_) | None => None,
+                Some(Carried::IssuerName) | None => None,
             };
             match plain {
                 Some(plain) if plain != value => {
