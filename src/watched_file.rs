@@ -1,6 +1,7 @@
 //! Files that are read again while the process runs: the version of a file, polling for a change that has settled, and
 //! file operations on blocking threads with a deadline.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,6 +16,9 @@ use tokio::time::{sleep, timeout};
 /// The time between two polls of a file. A poll is one `stat(2)`, which follows symbolic links: Kubernetes swaps a link
 /// above a mounted ConfigMap's files, and inotify on the file's own folder reports nothing then.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many polls a change that has settled waits for other files to rest.
+const MAX_WAIT_POLLS: u32 = 10;
 
 /// The longest an operation on small files may take. Network file systems can hang.
 const FILE_IO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,9 +36,14 @@ impl FileVersion {
     /// The file's version now; `None` if `stat(2)` fails. Blocks.
     #[must_use]
     pub(crate) fn of(path: &Path) -> Option<Self> {
-        let data = fs::metadata(path).ok()?;
+        fs::metadata(path).ok().map(|data| Self::from(&data))
+    }
+}
+
+impl From<&fs::Metadata> for FileVersion {
+    fn from(data: &fs::Metadata) -> Self {
         let modified = (data.mtime(), data.mtime_nsec());
-        Some(Self { device: data.dev(), inode: data.ino(), size: data.size(), modified })
+        Self { device: data.dev(), inode: data.ino(), size: data.size(), modified }
     }
 }
 
@@ -58,6 +67,8 @@ pub(crate) struct WatchedFiles {
     paths: Vec<PathBuf>,
     in_use: Vec<Option<FileVersion>>,
     last_poll: Option<Vec<Option<FileVersion>>>,
+    /// How many polls ago a change had settled that other files, which still change, hold up.
+    waited_polls: u32,
     file_io: FileIo,
 }
 
@@ -67,25 +78,32 @@ impl WatchedFiles {
     #[must_use]
     pub(crate) fn new(paths: Vec<PathBuf>, file_io: FileIo) -> Self {
         let in_use = versions(&paths);
-        Self { paths, in_use, last_poll: None, file_io }
+        Self { paths, in_use, last_poll: None, waited_polls: 0, file_io }
     }
 
     /// The versions in use are those that the files had before they were read.
     #[must_use]
     pub(crate) fn read_before(files: impl IntoIterator<Item = FileRead>, file_io: FileIo) -> Self {
         let (paths, in_use) = files.into_iter().map(|file| (file.path, file.version)).unzip();
-        Self { paths, in_use, last_poll: None, file_io }
+        Self { paths, in_use, last_poll: None, waited_polls: 0, file_io }
     }
 
-    /// Polls these files as well. One that is polled already is left as it is.
-    pub(crate) fn add(&mut self, files: impl IntoIterator<Item = FileRead>) {
-        for FileRead { path, version } in files {
-            if !self.paths.contains(&path) {
-                self.paths.push(path);
-                self.in_use.push(version);
-                self.last_poll = None;
-            }
-        }
+    /// Polls these files instead. One that was polled before keeps the version in use.
+    pub(crate) fn replace(&mut self, files: impl IntoIterator<Item = FileRead>) {
+        let mut seen = HashSet::new();
+        let files = files.into_iter().filter(|file| seen.insert(file.path.clone()));
+        let files: Vec<_> = files
+            .map(|FileRead { path, version }| {
+                let version =
+                    self.position(&path).map_or(version, |at| self.in_use.get(at).copied().flatten());
+                FileRead { path, version }
+            })
+            .collect();
+        *self = Self::read_before(files, self.file_io.clone());
+    }
+
+    fn position(&self, path: &Path) -> Option<usize> {
+        self.paths.iter().position(|watched| watched == path)
     }
 
     /// The versions in use are the ones of now, as in [`Self::new`]. A poll that fails changes nothing.
@@ -98,13 +116,12 @@ impl WatchedFiles {
 
     /// The version in use of a file; `None` if it was missing.
     pub(crate) fn in_use(&self, path: &Path) -> Option<FileVersion> {
-        let at = self.paths.iter().position(|watched| watched == path)?;
-        self.in_use.get(at).copied().flatten()
+        self.in_use.get(self.position(path)?).copied().flatten()
     }
 
     /// Resolves when two polls in a row agree, and disagree with the versions in use; the new versions are in use then.
     /// One poll is not enough: a file may be half written, or the first of several may be written and the others not
-    /// yet. A poll that fails is skipped. Cancel-safe.
+    /// yet. A file that never rests holds up the others for [`MAX_WAIT_POLLS`]. A poll that fails is skipped. Cancel-safe.
     pub(crate) async fn settled_change(&mut self) {
         if self.paths.is_empty() {
             return std::future::pending().await;
@@ -112,15 +129,21 @@ impl WatchedFiles {
         loop {
             sleep(POLL_INTERVAL).await;
             let Some(polled) = self.poll().await else { continue };
-            let settled = self.last_poll.as_ref() == Some(&polled);
-            let changed = polled != self.in_use;
-            if settled && changed {
-                self.in_use.clone_from(&polled);
+            let Some(before) = self.last_poll.replace(polled.clone()) else { continue };
+            let rests = polled == before;
+            let mut has_changed = false;
+            let mut in_use = self.in_use.clone();
+            for ((in_use, now), before) in in_use.iter_mut().zip(polled).zip(before) {
+                if now == before && now != *in_use {
+                    *in_use = now;
+                    has_changed = true;
+                }
             }
-            self.last_poll = Some(polled);
-            if settled && changed {
+            if has_changed && (rests || self.waited_polls == MAX_WAIT_POLLS) {
+                (self.in_use, self.waited_polls) = (in_use, 0);
                 return;
             }
+            self.waited_polls = if has_changed { self.waited_polls + 1 } else { 0 };
         }
     }
 
@@ -176,7 +199,8 @@ impl FileIo {
                 drop(permit);
                 result
             };
-            spawn_blocking(run).await.map_err(io::Error::other)
+            // The error of tokio names the task: another text each time.
+            spawn_blocking(run).await.map_err(|_| io::Error::other("the operation panicked"))
         };
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
         timeout(limit, running).await.unwrap_or_else(|_| Err(late()))
@@ -225,5 +249,43 @@ mod tests {
         fs::write(&first, "123").unwrap();
         fs::remove_file(&first).unwrap();
         assert!(timeout(many_polls, watched.settled_change()).await.is_err(), "the files are as before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_never_rests_holds_up_another_one_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let (busy, calm) = (folder.path().join("busy"), folder.path().join("calm"));
+        let mut watched = WatchedFiles::new(vec![busy.clone(), calm.clone()], FileIo::new());
+        let mut text = String::new();
+        let mut change_for = async |watched: &mut WatchedFiles, polls: u32| {
+            for at in 0..polls {
+                text.push('x');
+                fs::write(&busy, &text).unwrap();
+                if timeout(POLL_INTERVAL + POLL_INTERVAL / 100, watched.settled_change()).await.is_ok() {
+                    return Some(at);
+                }
+            }
+            None
+        };
+        assert_eq!(change_for(&mut watched, 3 * MAX_WAIT_POLLS).await, None, "it may be half written");
+        fs::write(&calm, "1").unwrap();
+        let seen = change_for(&mut watched, 3 * MAX_WAIT_POLLS).await;
+        assert_eq!(seen, Some(MAX_WAIT_POLLS + 1));
+        assert_eq!(watched.in_use(&calm), FileVersion::of(&calm));
+        assert_eq!(watched.in_use(&busy), None, "not settled yet");
+    }
+
+    #[test]
+    fn files_that_take_the_place_of_others_keep_what_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two, three] = ["1", "2", "3"].map(|name| folder.path().join(name));
+        fs::write(&one, "1").unwrap();
+        let mut watched = WatchedFiles::new(vec![one.clone(), two.clone()], FileIo::new());
+        let first = FileVersion::of(&one);
+        fs::write(&one, "12").unwrap();
+        fs::write(&three, "3").unwrap();
+        watched.replace([&one, &three, &three].map(|path| FileRead::about_to_be(path)));
+        assert_eq!(watched.paths, [one.clone(), three.clone()]);
+        assert_eq!([watched.in_use(&one), watched.in_use(&three)], [first, FileVersion::of(&three)]);
     }
 }

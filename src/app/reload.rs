@@ -2,7 +2,7 @@
 //! it or nothing, connections kept.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,15 +82,15 @@ struct Retry {
 }
 
 impl Retry {
-    /// After a refusal that follows this one.
+    /// After a try that was refused for the same reasons as the one before, if this is one.
     fn after(before: Option<Self>, reasons: Vec<String>) -> Self {
-        let delay = before.filter(|before| before.reasons == reasons).map(|before| before.delay * 2);
-        let delay = delay.unwrap_or(FIRST_RETRY).min(LONGEST_RETRY);
+        let delay = before.map_or(FIRST_RETRY, |before| (before.delay * 2).min(LONGEST_RETRY));
         Self { reasons, delay, due: Instant::now() + delay }
     }
 
+    /// In place of a try that was not made.
     fn later(self) -> Self {
-        Self { due: Instant::now() + self.delay, ..self }
+        Self { due: Instant::now() + FIRST_RETRY, ..self }
     }
 }
 
@@ -181,6 +181,9 @@ impl Reloader {
             .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened to"))
             .ok();
         let own_path = self.source.as_ref().and_then(|source| source.file.clone());
+        // A configuration that is gone is no new one.
+        let own_is_gone =
+            |watched: &WatchedFiles| own_path.as_ref().is_some_and(|own| watched.in_use(own).is_none());
         let mut watched = self.watched(self.source.as_ref().and_then(|source| source.read));
         let mut retry: Option<Retry> = None;
         loop {
@@ -195,26 +198,28 @@ impl Reloader {
                     "SIGHUP"
                 }
                 () = watched.settled_change() => {
-                    // A configuration that is gone is no new one.
-                    if own_path.as_ref().is_some_and(|own| watched.in_use(own).is_none()) {
+                    if own_is_gone(&watched) {
                         continue;
                     }
                     "the file changed"
                 }
-                () = due(retry.as_ref()) => {
-                    // A file that changes just now may be half written. It is read when it has settled.
-                    if watched.is_as_in_use().await {
-                        RETRIED
-                    } else {
-                        retry = retry.map(Retry::later);
-                        continue;
-                    }
-                }
+                () = due(retry.as_ref()) => RETRIED,
             };
-            // A new issuer that is slow to answer must not hold up the end.
+            let again = async {
+                // A file that changes just now may be half written. It is read when it has settled.
+                if why == RETRIED && (own_is_gone(&watched) || !watched.is_as_in_use().await) {
+                    return None;
+                }
+                Some(self.reload(why).await)
+            };
+            // Neither a new issuer that is slow to answer nor a disk that hangs may hold up the end.
             let reloaded = tokio::select! {
                 () = stop.cancelled() => break,
-                reloaded = self.reload(why) => reloaded,
+                reloaded = again => reloaded,
+            };
+            let Some(reloaded) = reloaded else {
+                retry = retry.map(Retry::later);
+                continue;
             };
             match reloaded {
                 Ok(()) => {
@@ -222,9 +227,9 @@ impl Reloader {
                     retry = None;
                 }
                 Err(Refusal { reasons, files }) => {
-                    watched.add(files);
-                    let is_known = retry.as_ref().is_some_and(|retry| retry.reasons == reasons);
-                    if why != RETRIED || !is_known {
+                    watched.replace(self.files_in_use(None).chain(files));
+                    let before = retry.take().filter(|before| why == RETRIED && before.reasons == reasons);
+                    if before.is_none() {
                         self.live.refuse();
                         for error in &reasons {
                             tracing::error!(
@@ -234,18 +239,25 @@ impl Reloader {
                             );
                         }
                     }
-                    retry = Some(Retry::after(retry, reasons));
+                    retry = Some(Retry::after(before, reasons));
                 }
             }
         }
         self.running.end().await;
     }
 
-    /// The configuration's own file, which had this version when it was read, and the files that were read with it.
     fn watched(&self, own_version: Option<FileVersion>) -> WatchedFiles {
-        let own = self.source.as_ref().and_then(|source| source.file.clone());
+        WatchedFiles::read_before(self.files_in_use(own_version), self.disk.clone())
+    }
+
+    /// The configuration's own file, which had this version when it was read, and the files that were read with it. None if nothing is
+    /// reloaded.
+    fn files_in_use(&self, own_version: Option<FileVersion>) -> impl Iterator<Item = FileRead> {
+        let source = self.source.as_ref();
+        let own = source.and_then(|source| source.file.clone());
         let own = own.map(|path| FileRead { path, version: own_version });
-        WatchedFiles::read_before(own.into_iter().chain(self.files.iter().cloned()), self.disk.clone())
+        let files = source.map(|_| self.files.iter().cloned()).into_iter().flatten();
+        own.into_iter().chain(files)
     }
 
     /// Puts the new configuration in force, if there is one that can be used.
@@ -272,12 +284,10 @@ impl Reloader {
         let files = config.files.clone();
         let warnings = std::mem::take(&mut config.warnings);
         let before = self.live.current();
-        if let Some(map) = config.identity.cut_off_since(&before.authorizer.identity) {
-            let file = map.file().display();
-            let reason = format!(
-                "{file} has no line break at its end and had one before: it may be cut off in its last line"
-            );
-            return Err(Refusal::of(reason, files));
+        let cut_off = config.identity.cut_off_since(&before.authorizer.identity);
+        let reasons: Vec<_> = cut_off.into_iter().map(cut_off_table).collect();
+        if !reasons.is_empty() {
+            return Err(Refusal { reasons, files });
         }
         let observers = &before.authorizer.observers;
         let predecessor =
@@ -310,6 +320,13 @@ impl Reloader {
         // A check that began before the swap may still wait for a key that an old refresher fetches.
         self.running.cancel_later(retired, before.authorizer.keys.longest_wait());
     }
+}
+
+fn cut_off_table(file: &Path) -> String {
+    let file = file.display();
+    format!(
+        "{file} has no line break at its end and had one before, so it may be cut off in its last line; accepted: a file that ends with one"
+    )
 }
 
 async fn next_hangup(hangups: &mut Option<Signal>) {
@@ -358,8 +375,14 @@ mod tests {
         // Tried several times by now, and neither logged nor counted again.
         sleep(FIRST_RETRY * 20).await;
         assert_eq!(live.reloads(), (0, 1));
+        let text = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        sleep(LONGEST_RETRY * 2).await;
+        assert_eq!(live.reloads(), (0, 1), "a configuration that is gone is no new one");
+        std::fs::write(&file, text).unwrap();
+        reach((0, 2), Duration::from_secs(5)).await;
         std::fs::create_dir(&store).unwrap();
-        reach((1, 1), LONGEST_RETRY).await;
+        reach((1, 2), LONGEST_RETRY).await;
         stop.cancel();
         running.await.unwrap();
     }
@@ -374,6 +397,5 @@ mod tests {
             delays.push(retry.delay.as_secs() / 60);
         }
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(Retry::after(Some(retry), vec!["another".to_owned()]).delay, FIRST_RETRY);
     }
 }

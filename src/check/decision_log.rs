@@ -70,15 +70,14 @@ impl DecisionLog {
         );
     }
 
-    /// Writes a line for each header of a grant that carries another value than the plain claim, as far as the second's lines go.
-    /// Returns whether there was such a header and every line was written.
+    /// Writes a line for each header of a grant that carries another value than the plain claim, if the tokens of this second are not
+    /// used up. Returns whether it did.
     pub(crate) fn log_changed_identity(&self, grant: &Grant<'_>) -> bool {
-        let mut is_logged = false;
-        for ChangedHeader { name, plain, mapped } in grant.identity().changed() {
-            let Some(suppressed) = self.changed_identities.admit(self.settings.max_per_second) else {
-                return false;
-            };
-            is_logged = true;
+        let mut changed = grant.identity().changed().peekable();
+        if changed.peek().is_none() || !self.changed_identities.take(self.settings.max_per_second) {
+            return false;
+        }
+        for ChangedHeader { name, plain, mapped } in changed {
             tracing::info!(
                 issuer = grant.issuer().map(IssuerName::as_str),
                 header = name,
@@ -87,11 +86,10 @@ impl DecisionLog {
                     HeaderValue::Text(text) => self.header_value(text),
                     HeaderValue::Json(text) => sha256(text),
                 }),
-                suppressed = (suppressed > 0).then_some(suppressed),
                 "identity differs from the plain claim"
             );
         }
-        is_logged
+        true
     }
 
     /// As a subject; what may be a token is redacted.
@@ -123,17 +121,30 @@ impl LineLimit {
 
     /// Takes one line of the current second; returns how many were suppressed before it. `None` if none is left.
     fn admit(&self, max_per_second: u32) -> Option<u64> {
+        if self.take(max_per_second) {
+            return Some(self.suppressed.swap(0, Ordering::Relaxed));
+        }
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// The same, without a count of those that were left out.
+    fn take(&self, max_per_second: u32) -> bool {
         let now = self.epoch.elapsed().as_secs();
+        if self.second.load(Ordering::Relaxed) == now && self.lines.load(Ordering::Relaxed) >= max_per_second
+        {
+            // Nothing is written: cores that come here at the same time share the cache line.
+            return false;
+        }
         if self.second.swap(now, Ordering::Relaxed) != now {
             self.lines.store(0, Ordering::Relaxed);
         }
         if self.lines.fetch_add(1, Ordering::Relaxed) < max_per_second {
-            return Some(self.suppressed.swap(0, Ordering::Relaxed));
+            return true;
         }
         // Set back, so that it cannot overflow and admit again.
         self.lines.store(max_per_second, Ordering::Relaxed);
-        self.suppressed.fetch_add(1, Ordering::Relaxed);
-        None
+        false
     }
 }
 
@@ -171,7 +182,7 @@ mod tests {
             max_per_second: 1,
             subject_in_clear: false,
         });
-        assert_eq!([log.changed_identities.admit(1), log.changed_identities.admit(1)], [Some(0), None]);
+        assert_eq!([log.changed_identities.take(1), log.changed_identities.take(1)], [true, false]);
         assert_eq!([log.decisions.admit(1), log.decisions.admit(1)], [Some(0), None]);
     }
 

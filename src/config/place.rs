@@ -178,9 +178,15 @@ impl<'n> Place<'n> {
         }
     }
 
-    /// Notes that a file is about to be read for this value: a change of it is a change of the configuration.
+    /// Notes that a file is about to be read for this value, or cannot be used: a change of it is a change of the configuration.
     pub(super) fn reads(&self, path: &Path) {
         self.report.files.borrow_mut().push(FileRead::about_to_be(path));
+    }
+
+    /// Notes that a file cannot be read: a change of it may mend the configuration.
+    pub(super) fn unreadable(&self, file: &str, error: &std::io::Error, accepted: &str) {
+        self.reads(Path::new(file));
+        self.fault(format!("{file} cannot be read: {error}"), accepted);
     }
 
     /// The table in this file. It is read once for all places that name it, since it may change between two readings.

@@ -1,6 +1,9 @@
 //! Which headers carry the identity to the upstream, and which other spellings of their names a client could use to
 //! forge it: those with `-` and `_` are listed once per configuration, those with other marks are found in the request.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use crate::domain::denial::Denial;
 use crate::domain::issuer::IssuerName;
 use crate::domain::json::{Json, Object};
@@ -92,13 +95,14 @@ impl Identity {
         self.metadata.own(issuer)
     }
 
-    /// A table that has no line break at its end and had one before: it is likely to be cut off in its last line, whose value may then be
-    /// another user's.
-    pub(crate) fn cut_off_since<'s>(&'s self, before: &'s Self) -> Option<&'s ClaimMap> {
-        let was_whole = |map: &&ClaimMap| {
-            before.claim_maps().any(|before| before.file() == map.file() && before.ends_with_line_break())
+    /// The files of the tables that have no line break at their end and had one before: they are likely to be cut off in their last line,
+    /// whose value may then be another user's.
+    pub(crate) fn cut_off_since<'s>(&'s self, before: &Self) -> BTreeSet<&'s Path> {
+        let was_whole = |file: &Path| {
+            before.claim_maps().any(|before| before.file() == file && before.ends_with_line_break())
         };
-        self.claim_maps().filter(|map| !map.ends_with_line_break()).find(was_whole)
+        let cut_off = self.claim_maps().filter(|map| !map.ends_with_line_break());
+        cut_off.map(|map| map.file().as_path()).filter(|file| was_whole(file)).collect()
     }
 
     fn claim_maps(&self) -> impl Iterator<Item = &ClaimMap> {

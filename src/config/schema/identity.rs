@@ -15,6 +15,7 @@ use crate::domain::identity::{
 };
 use crate::domain::issuer::IssuerName;
 use crate::domain::token::{TokenPlace, TokenSource};
+use crate::watched_file::FileVersion;
 
 const CLAIM: &str = "a claim's top-level name, or a JSON Pointer (RFC 6901)";
 
@@ -214,6 +215,8 @@ fn claim_map(place: &Place<'_>) -> Option<Arc<ClaimMap>> {
 }
 
 fn read_claim_map(file: File, path: PathBuf) -> Result<ClaimMap, String> {
+    let version = |file: &File| file.metadata().ok().map(|data| FileVersion::from(&data));
+    let before = version(&file);
     let file = LastByte { file, last: None };
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
     let (mut builder, mut record) = (claim_map::Builder::default(), csv::StringRecord::new());
@@ -228,6 +231,9 @@ fn read_claim_map(file: File, path: PathBuf) -> Result<ClaimMap, String> {
             }
             _ => return Err(format!("line {line} has {} columns", record.len())),
         }
+    }
+    if version(&reader.get_ref().file) != before {
+        return Err("it was written to while it was read".to_owned());
     }
     let ends_with_line_break = matches!(reader.get_ref().last, Some(b'\n' | b'\r'));
     builder.build(path, ends_with_line_break).map_err(|error| error.to_string())

@@ -43,7 +43,7 @@ pub(super) fn read(
         } else if file.is_written() {
             let path = file.text("a file")?;
             if let Err(error) = std::fs::File::open(path) {
-                file.fault(format!("{path} cannot be read: {error}"), "a readable JWK Set");
+                file.unreadable(path, &error, "a readable JWK Set");
                 return None;
             }
             Some(KeySource::File(path.into()))
@@ -66,7 +66,7 @@ fn bearer_file(place: &Place<'_>) -> Option<PathBuf> {
     let accepted = "a readable file with a token on one line";
     let path = place.text(accepted)?;
     if let Err(error) = std::fs::File::open(path) {
-        place.fault(format!("{path} cannot be read: {error}"), accepted);
+        place.unreadable(path, &error, accepted);
     }
     Some(path.into())
 }
@@ -81,10 +81,14 @@ fn client_cert(place: &Place<'_>) -> Option<ClientCertificate> {
         cert.required("a PEM file");
         key.required("a PEM file");
         let (cert, key) = (cert.text("a PEM file"), key.text("a PEM file"));
-        let (cert, key) = (cert?.into(), key?.into());
-        ClientCertificate::read(cert, key)
-            .inspect_err(|error| place.fault(format!("cannot be read: {error}"), accepted))
-            .ok()
+        let (cert, key): (PathBuf, PathBuf) = (cert?.into(), key?.into());
+        let read = ClientCertificate::read(cert.clone(), key.clone());
+        if let Err(error) = &read {
+            place.reads(&cert);
+            place.reads(&key);
+            place.fault(format!("cannot be read: {error}"), accepted);
+        }
+        read.ok()
     })
 }
 
@@ -162,7 +166,7 @@ pub(super) fn certificates(place: &Place<'_>) -> Option<Certificates> {
     match std::fs::read(file) {
         Ok(pem) => Some(Certificates { file: file.into(), pem }),
         Err(error) => {
-            place.fault(format!("{file} cannot be read: {error}"), accepted);
+            place.unreadable(file, &error, accepted);
             None
         }
     }

@@ -64,7 +64,7 @@ fn tls(place: &Place<'_>) -> Option<TlsFiles> {
 fn readable(place: &Place<'_>, accepted: &str) -> Option<PathBuf> {
     let file = place.text(accepted)?;
     if let Err(error) = std::fs::File::open(file) {
-        place.fault(format!("{file} cannot be read: {error}"), accepted);
+        place.unreadable(file, &error, accepted);
     }
     Some(file.into())
 }
@@ -116,6 +116,7 @@ fn proxy_secret_file(place: &Place<'_>) -> Option<PathBuf> {
     let accepted = "a readable file with the secret, 16 to 1024 bytes of printable ASCII on one line";
     let file = PathBuf::from(place.text(accepted)?);
     if let Err(error) = ProxySecret::read(&file) {
+        place.reads(&file);
         place.fault(format!("{} {error}", file.display()), accepted);
     }
     Some(file)

@@ -500,6 +500,26 @@ fn tables_that_cannot_be_used() {
 }
 
 #[test]
+fn a_file_that_cannot_be_used_is_watched() {
+    for (more, files) in [
+        ("    keys: {file: /no/keys}\n", &["/no/keys"][..]),
+        ("    keys: {url: 'https://a.example/', bearer_file: /no/bearer}\n", &["/no/bearer"]),
+        ("    keys: {url: 'https://a.example/'}\n    ca: /no/ca\n", &["/no/ca"]),
+        (
+            "    keys: {url: 'https://a.example/', client_cert: {cert: /no/cert, key: /no/key}}\n",
+            &["/no/cert", "/no/key"],
+        ),
+        ("server: {tls: {cert: /no/cert, key: /no/key}}\n", &["/no/cert", "/no/key"]),
+        ("http: {listen: '127.0.0.1:0', style: envoy, proxy_secret_file: /no/secret}\n", &["/no/secret"]),
+    ] {
+        let refused =
+            parse(&format!("issuers:\n  - name: a\n    issuer: a\n    audiences: []\n{more}")).unwrap_err();
+        let watched: Vec<_> = refused.files.iter().map(|file| file.path.to_str().unwrap()).collect();
+        assert_eq!(watched, files, "{refused}");
+    }
+}
+
+#[test]
 fn a_table_that_several_headers_name_is_read_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let map = format!("map: {}", file.path().display());
