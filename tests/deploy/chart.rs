@@ -198,6 +198,44 @@ fn every_object_keeps_to_the_conventions() {
     }
 }
 
+/// An alert on a job that no series has would never fire, or always.
+#[test]
+fn alerts_are_of_the_job_that_the_monitor_makes() {
+    let monitored = |metrics: Value| {
+        let mut metrics = metrics;
+        metrics["prometheusRule"]["enabled"] = json!(true);
+        minimal(json!({"metrics": metrics}))
+    };
+    let table = [
+        (monitored(json!({"serviceMonitor": {"enabled": true}})), "authz-passage-authz"),
+        (monitored(json!({"podMonitor": {"enabled": true}})), "security/authz-passage-authz"),
+        (
+            monitored(json!({"podMonitor": {"enabled": true, "namespace": "monitoring"}})),
+            "monitoring/authz-passage-authz",
+        ),
+        (monitored(json!({"podMonitor": {"enabled": true}, "prometheusRule": {"job": "mine"}})), "mine"),
+    ];
+    let values: Vec<_> = table.iter().map(|(values, _)| values.clone()).collect();
+    for ((_, job), answer) in table.iter().zip(ask(&values)) {
+        let objects = answer.objects();
+        let rules = one(&objects, "PrometheusRule")["spec"]["groups"][0]["rules"].as_array().unwrap();
+        for rule in rules {
+            let query = rule["expr"].as_str().unwrap();
+            assert!(query.contains(&format!("job=\"{job}\", namespace=\"security\"")), "{query}");
+        }
+        // A monitor selects what there is, by a port that there is.
+        let template = &one(&objects, "Deployment")["spec"]["template"];
+        let ports = template["spec"]["containers"][0]["ports"].as_array().unwrap();
+        for monitor in of_kind(&objects, "PodMonitor") {
+            let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+            assert!(ports.iter().any(|port| port["name"] == endpoint["port"]), "{endpoint}");
+            let selector = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+            let labels = &template["metadata"]["labels"];
+            assert!(selector.iter().all(|(label, value)| labels[label] == *value), "{selector:?}");
+        }
+    }
+}
+
 #[test]
 fn a_configuration_that_is_there_already_is_mounted() {
     for (key, source) in [("existingConfigMap", "/configMap/name"), ("existingSecret", "/secret/secretName")]

@@ -65,6 +65,8 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
         ("istio.targetRefs", json!([{"kind": "Gateway"}]), "name"),
         ("envoyGateway.timeout", json!("1 second"), "/envoyGateway/timeout"),
         ("metrics.serviceMonitor.enabled", json!("maybe"), "/metrics/serviceMonitor/enabled"),
+        ("metrics.serviceMonitor.scheme", json!("HTTPS"), "/metrics/serviceMonitor/scheme"),
+        ("metrics.podMonitor.targetLabels", json!(["a"]), "targetLabels"),
         ("extraArgs", json!("--verbose"), "/extraArgs"),
         // The service's own configuration.
         ("config.mod", json!("shadow"), "mod"),
@@ -128,6 +130,10 @@ fn what_cannot_work_is_refused_with_its_remedy() {
         ),
         (with("config.issuers", passage), "an issuer named passage"),
         (with("config.server.listen", json!("unix:/run/a.sock")), "is a Unix socket"),
+        (
+            with("metrics", json!({"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}})),
+            "enable one of the two",
+        ),
         (
             with("config.server.listen", json!("127.0.0.1:50051")),
             "config.server.listen is a loopback address",

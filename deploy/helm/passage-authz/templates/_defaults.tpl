@@ -35,6 +35,7 @@ deploymentAnnotations: {}
 networkPolicy: {enabled: false, callers: [], scrapers: [], keyPorts: [443], extraIngress: [], extraEgress: []}
 metrics:
   serviceMonitor: {enabled: false, labels: {}, annotations: {}}
+  podMonitor: {enabled: false, labels: {}, annotations: {}}
   prometheusRule: {enabled: false, labels: {}, alertLabels: {}, job: "", keySetAgeSeconds: 3600}
   dashboard: {enabled: false, labels: {}, annotations: {}}
 istio:

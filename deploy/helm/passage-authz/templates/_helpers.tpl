@@ -165,6 +165,43 @@ imagePullSecrets:
 {{- if or (eq $switch "true") (and (eq $switch "auto") ((index . 0).Capabilities.APIVersions.Has (index . 2))) -}}true{{- end -}}
 {{- end -}}
 
+{{/* An endpoint of a ServiceMonitor or a PodMonitor, of its values. */}}
+{{- define "passage-authz.endpoint" -}}
+port: http-metrics
+path: /metrics
+{{- range $key := list "scheme" "interval" "scrapeTimeout" }}
+{{- with get $ $key }}
+{{ $key }}: {{ . }}
+{{- end }}
+{{- end }}
+{{- with .tlsConfig }}
+tlsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if .honorLabels }}
+honorLabels: true
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{/* The job label of the series, as the Prometheus Operator sets it. */}}
+{{- define "passage-authz.job" -}}
+{{- $name := include "passage-authz.fullname" . -}}
+{{- with .Values.metrics -}}
+{{- if .prometheusRule.job -}}{{- .prometheusRule.job -}}
+{{- else if include "passage-authz.rendered" (list $ .podMonitor.enabled "monitoring.coreos.com/v1/PodMonitor") -}}
+{{- printf "%s/%s" (.podMonitor.namespace | default $.Release.Namespace) $name -}}
+{{- else -}}{{- $name -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "passage-authz.hasBudget" -}}
 {{- $switch := toString .Values.podDisruptionBudget.enabled -}}
 {{- if or (eq $switch "true") (and (eq $switch "auto") (gt (include "passage-authz.replicas" . | int) 1)) -}}true{{- end -}}

@@ -7,6 +7,11 @@
 {{- fail "networkPolicy.callers is empty, and a NetworkPolicy reads an empty list as everybody: name the namespaces or pods of your proxies, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: istio-ingress}}}]" -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.metrics -}}
+{{- if and (include "passage-authz.rendered" (list $ .serviceMonitor.enabled "monitoring.coreos.com/v1/ServiceMonitor")) (include "passage-authz.rendered" (list $ .podMonitor.enabled "monitoring.coreos.com/v1/PodMonitor")) -}}
+{{- fail "metrics.serviceMonitor and metrics.podMonitor are both enabled, and every series would be there twice: enable one of the two" -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.istio.enabled -}}{{- include "passage-authz.validate.istio" . -}}{{- end -}}
 {{- if and .Values.envoyGateway.enabled (not (or .Values.envoyGateway.targetRefs .Values.envoyGateway.targetSelectors)) -}}
 {{- fail "envoyGateway.targetRefs and envoyGateway.targetSelectors are empty: name what is protected, such as [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: orders}]" -}}
