@@ -288,3 +288,36 @@ async fn a_second_signal_ends_at_once_and_a_taken_port_is_named() {
     assert!(begun.elapsed() < Duration::from_secs(50), "of a minute: {:?}", begun.elapsed());
     assert!(log.contains("a second signal: the service ends without draining"), "{log}");
 }
+
+/// A pod of a cluster that has one version of IP alone, as a network namespace. The ports are the defaults.
+#[tokio::test]
+async fn the_default_ports_answer_where_there_is_one_version_of_ip_alone() {
+    let config = file(&inline(""));
+    for (version, prepare, host) in [
+        ("IPv6 alone", "ip address del 127.0.0.1/8 dev lo", "[::1]"),
+        ("IPv6 switched off", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6", "127.0.0.1"),
+    ] {
+        let alone = |script: &str| {
+            let mut command = Command::new("unshare");
+            let script = format!("ip link set lo up && {prepare} && {script}");
+            command.args(["--user", "--map-root-user", "--net", "sh", "-c", &script]).kill_on_drop(true);
+            command
+        };
+        if !alone("true").output().await.is_ok_and(|output| output.status.success()) {
+            eprintln!("NOT RUN: no network namespace can be made, so {version} was not tried");
+            continue;
+        }
+        let binary = env!("CARGO_BIN_EXE_passage-authz");
+        let mut server = alone(&format!(
+            "{{ {binary} serve --config {config} & }} && server=$! && \
+             {binary} health --address '{host}:50051' --wait --timeout 30s; grpc=$?; \
+             {binary} health --admin '{host}:9090' --wait --timeout 30s; admin=$?; \
+             kill -TERM $server; wait $server; echo $grpc $admin $?",
+            config = config.path().display()
+        ));
+        let output = server.output();
+        let output = tokio::time::timeout(WAIT_LIMIT * 2, output).await.expect("it ends").unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said.lines().last(), Some("0 0 0"), "{version}: {output:?}");
+    }
+}
