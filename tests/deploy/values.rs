@@ -547,4 +547,19 @@ fn the_chart_is_of_this_version() {
     assert_eq!(metadata["appVersion"], env!("CARGO_PKG_VERSION"));
     let images = metadata["annotations"]["artifacthub.io/images"].as_str().unwrap();
     assert!(images.contains(&format!("passage-authz:{}", env!("CARGO_PKG_VERSION"))), "{images}");
+    // Artifact Hub leaves out an annotation that it cannot read, and says so to the publisher alone.
+    let lists: [(&str, &[&str]); 3] =
+        [("images", &["name", "image"]), ("links", &["name", "url"]), ("changes", &["kind", "description"])];
+    for (annotation, keys) in lists {
+        let text = metadata["annotations"][format!("artifacthub.io/{annotation}")].as_str().unwrap();
+        let entries: Vec<Value> = serde_saphyr::from_str(text).unwrap();
+        assert!(!entries.is_empty(), "{annotation}");
+        for entry in entries {
+            assert!(keys.iter().all(|key| entry[key].is_string()), "{annotation}: {entry}");
+            if annotation == "changes" {
+                let kinds = ["added", "changed", "deprecated", "removed", "fixed", "security"];
+                assert!(kinds.contains(&entry["kind"].as_str().unwrap()), "{entry}");
+            }
+        }
+    }
 }
