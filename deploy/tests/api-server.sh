@@ -1,16 +1,29 @@
 #!/usr/bin/env bash
 # Opt-in: Helm puts every scenario of the chart into a real API server with its controllers, in namespaces that enforce restricted
 # Pod Security: install, helm test's pod, two upgrades, rollback, uninstall. There is no kubelet, so pods are admitted and do not run.
-# Needs Go 1.26, Debian's etcd-server, openssl, curl and Python. Takes about seven minutes and 1 GB the first time (helm, the API server and
-# the controllers are compiled), then two.
+# It is done with the oldest Kubernetes that the chart takes and with a current one; KUBERNETES names one version instead.
+# Needs Go 1.26, Debian's etcd-server, openssl, curl, Python, and the history of the repository. Takes about fifteen minutes and 2 GB the
+# first time (helm, the API servers and the controllers are compiled), then four.
 # MESH_TOOLS names the folder that keeps the tools; without it they go below target/.
 # shellcheck source-path=SCRIPTDIR source=tools.sh
 . "$(dirname "$0")/tools.sh"
-kubernetes=1.34.2
+if test -z "${KUBERNETES-}"; then
+  rm -rf "$work"
+  for KUBERNETES in 1.30.14 1.37.2; do
+    say "Kubernetes $KUBERNETES"
+    export KUBERNETES
+    "$0"
+  done
+  exit
+fi
+kubernetes=$KUBERNETES
+minor=${kubernetes#1.} minor=${minor%%.*}
+programs=$tools/bin/kubernetes-$kubernetes
+mkdir -p "$programs"
 go_tool helm helm.sh/helm/v4/cmd/helm@v4.3.1
 
 # Kubernetes replaces its libraries by folders of its own, so it cannot be installed by name.
-if ! test -x "$tools/bin/kube-apiserver" || ! test -x "$tools/bin/kube-controller-manager"; then
+if ! test -x "$programs/kube-apiserver" || ! test -x "$programs/kube-controller-manager"; then
   say 'the API server and its controllers are compiled'
   root=$(module_folder "k8s.io/kubernetes@v$kubernetes")
   mkdir "$work/build"
@@ -22,8 +35,8 @@ if ! test -x "$tools/bin/kube-apiserver" || ! test -x "$tools/bin/kube-controlle
   printf '//go:build tools\n\npackage build\n\nimport (\n\t_ "k8s.io/kubernetes/cmd/kube-apiserver"\n\t_ "k8s.io/kubernetes/cmd/kube-controller-manager"\n)\n' \
     > "$work/build/tools.go"
   version=k8s.io/component-base/version
-  (cd "$work/build" && go mod tidy 2> /dev/null && go build -o "$tools/bin/" \
-    -ldflags "-X $version.gitVersion=v$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=34" \
+  (cd "$work/build" && go mod tidy 2> /dev/null && go build -o "$programs/" \
+    -ldflags "-X $version.gitVersion=v$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=$minor" \
     k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager)
 fi
 
@@ -50,7 +63,7 @@ echo "$token,admin,1,system:masters" > "$work/tokens.csv"
 etcd --data-dir "$work/etcd" --listen-client-urls "http://127.0.0.1:$clients" --advertise-client-urls "http://127.0.0.1:$clients" \
   --listen-peer-urls "http://127.0.0.1:$peers" --initial-advertise-peer-urls "http://127.0.0.1:$peers" \
   --initial-cluster "default=http://127.0.0.1:$peers" > "$work/etcd.log" 2>&1 & pids+=($!)
-"$tools/bin/kube-apiserver" --etcd-servers "http://127.0.0.1:$clients" --bind-address 127.0.0.1 --secure-port "$secure" \
+"$programs/kube-apiserver" --etcd-servers "http://127.0.0.1:$clients" --bind-address 127.0.0.1 --secure-port "$secure" \
   --cert-dir "$work/certificates" --service-account-issuer "$server" --service-account-key-file "$work/accounts.key" \
   --service-account-signing-key-file "$work/accounts.key" --token-auth-file "$work/tokens.csv" --authorization-mode RBAC \
   --service-cluster-ip-range 10.0.0.0/24,fd00:1::/112 > "$work/server.log" 2>&1 & pids+=($!)
@@ -64,7 +77,7 @@ contexts: [{name: here, context: {cluster: here, user: admin}}]
 current-context: here
 YAML
 for _ in $(seq 300); do test "$("${curl[@]}" "$server/readyz")" = ok && break; sleep 0.2; done
-"$tools/bin/kube-controller-manager" --kubeconfig "$KUBECONFIG" --leader-elect=false --bind-address 127.0.0.1 --secure-port "$controllers" \
+"$programs/kube-controller-manager" --kubeconfig "$KUBECONFIG" --leader-elect=false --bind-address 127.0.0.1 --secure-port "$controllers" \
   --service-account-private-key-file "$work/accounts.key" > "$work/controllers.log" 2>&1 & pids+=($!)
 for name in security shop monitoring; do
   "${curl[@]}" -o /dev/null --fail-with-body "$server/api/v1/namespaces" \
@@ -119,12 +132,62 @@ for values in "$chart"/ci/*-values.yaml; do
   ! helm test "$name" --timeout 2s || fail "$name: no kubelet runs this pod"
   grep -q 'Pod in progress' "$work/said" || { cat "$work/said" >&2; fail "$name: the pod of helm test"; }
   right upgrade "$name" "$chart" -f "$values" --no-hooks --set config.mode=shadow
-  right upgrade "$name" "$chart" -f "$values" --no-hooks --set image.tag=0.1.1,replicaCount=3
+  right upgrade "$name" "$chart" -f "$values" --no-hooks --set image.tag=0.1.1,revisionHistoryLimit=3
   right rollback "$name" 1 --no-hooks
   right uninstall "$name" --no-hooks
   seen=$((seen + 1))
 done
 test "$seen" -ge 8 || fail "only $seen scenarios"
+
+say 'an autoscaler is switched on, with a number of pods that is kept'
+# replicas RELEASE: what its Deployment says
+replicas() {
+  "${curl[@]}" "$server/apis/apps/v1/namespaces/security/deployments/$1-passage-authz" | python3 -c 'import json, sys; print(json.load(sys.stdin)["spec"]["replicas"])'
+}
+# until_replicas RELEASE NUMBER
+until_replicas() {
+  for _ in $(seq 300); do test "$(replicas "$1")" = "$2" && return; sleep 0.2; done
+  fail "$1: $(replicas "$1") replicas instead of $2"
+}
+kept() { test "$(replicas scaled)" = "$1" || fail "$(replicas scaled) replicas instead of $1: $2"; }
+minimal=("$chart" -f "$chart/ci/minimal-values.yaml" --no-hooks)
+autoscaled=("${minimal[@]}" --set autoscaling.enabled=true --set autoscaling.maxReplicas=12)
+right install scaled "${minimal[@]}" --set replicaCount=6
+right upgrade scaled "${autoscaled[@]}" --set autoscaling.minReplicas=4
+kept 6 'the upgrade that switches the HPA on'
+right upgrade scaled "${autoscaled[@]}" --set autoscaling.minReplicas=4,image.tag=0.1.1
+kept 6 'an upgrade before the HPA has changed anything'
+right upgrade scaled "${autoscaled[@]}" --set autoscaling.minReplicas=8
+until_replicas scaled 8
+right upgrade scaled "${autoscaled[@]}" --set autoscaling.minReplicas=8,image.tag=0.1.1
+kept 8 'an upgrade after it'
+right rollback scaled 5 --no-hooks
+kept 8 'a rollback'
+! helm upgrade scaled "${minimal[@]}" --set replicaCount=3 || fail 'the HPA owns the number'
+right upgrade scaled "${minimal[@]}" --set replicaCount=3 --force-conflicts
+kept 3 'the way back'
+right upgrade scaled "${minimal[@]}" --set replicaCount=null
+kept 3 'another autoscaler'
+right uninstall scaled --no-hooks
+echo '6 pods stay 6 with an HPA and with another autoscaler, 8 stay 8 at a rollback'
+
+# No chart was released yet: the first one that was tried in a real cluster stands for it.
+say 'from the first chart, with the values of its release'
+first=f4f24085ae
+mkdir "$work/first"
+git -C "$repository" archive "$first" deploy/helm/passage-authz | tar -x -C "$work/first"
+old=$work/first/deploy/helm/passage-authz
+seen_first=0
+for values in "$old"/ci/*-values.yaml; do
+  name=first-$(basename "$values" -values.yaml)
+  right install "$name" "$old" -f "$values" --no-hooks
+  right upgrade "$name" "$chart" --reuse-values --no-hooks
+  right rollback "$name" 1 --no-hooks
+  right uninstall "$name" --no-hooks
+  seen_first=$((seen_first + 1))
+done
+test "$seen_first" -ge 5 || fail "only $seen_first scenarios of the first chart"
+echo "$seen_first scenarios of the first chart are upgraded and rolled back"
 
 say 'the Job that checks the configuration'
 ! helm install checked "$chart" -f "$chart/ci/minimal-values.yaml" --set configCheck.enabled=true --timeout 10s || fail 'no kubelet runs this pod'

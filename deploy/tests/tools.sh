@@ -35,7 +35,7 @@ module_folder() {
 # definitions FOLDER: the custom resources that the chart knows, out of the Go modules that own them
 definitions() {
   mkdir -p "$1"
-  cp "$(module_folder github.com/prometheus-operator/prometheus-operator@v0.83.0)"/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml \
+  cp "$(module_folder github.com/prometheus-operator/prometheus-operator@v0.83.0)"/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,podmonitors,prometheusrules}.yaml \
     "$(module_folder "github.com/envoyproxy/gateway@$gateway_version")"/charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_securitypolicies.yaml \
     "$(module_folder sigs.k8s.io/gateway-api@v1.6.1)"/config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml "$1"
   # Of the version that istio.sh's istioctl is built with.

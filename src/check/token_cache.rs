@@ -5,6 +5,7 @@
 use std::hash::{BuildHasherDefault, Hasher};
 
 use aws_lc_rs::digest::{self, SHA256};
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::domain::token::Token;
@@ -49,9 +50,9 @@ impl TokenCache {
     /// With 0 entries nothing is cached.
     #[must_use]
     pub(crate) fn new(max_entries: u64) -> Self {
-        Self((max_entries > 0).then(|| {
-            Cache::builder().max_capacity(max_entries).build_with_hasher(BuildHasherDefault::default())
-        }))
+        // By use alone, not by how often: a token that was used a thousand times and is expired would keep new ones out.
+        let builder = Cache::builder().max_capacity(max_entries).eviction_policy(EvictionPolicy::lru());
+        Self((max_entries > 0).then(|| builder.build_with_hasher(BuildHasherDefault::default())))
     }
 
     /// The digest of a token; `None` if nothing is cached.

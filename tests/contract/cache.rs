@@ -46,6 +46,29 @@ async fn time_is_judged_again_on_each_hit() {
     assert_eq!(cached(&service).await, HashMap::from([("hit", 3), ("miss", 1)]));
 }
 
+/// Sessions renew their tokens. A cache full of old ones, however often they were used, must take the new ones in.
+#[tokio::test]
+async fn a_full_cache_takes_new_tokens_in() {
+    const ENTRIES: usize = 50;
+    let service =
+        Service::ready(&fixtures::inline(&format!("tokens: {{cache: {{max_entries: {ENTRIES}}}}}"))).await;
+    let use_tokens = async |name: &str, times: usize| {
+        let tokens: Vec<_> = (0..ENTRIES)
+            .map(|at| key().mint(APP, |_, claims| claims["sub"] = json!(format!("{name}-{at}"))))
+            .collect();
+        let before = cached(&service).await["hit"];
+        for token in (0..times).flat_map(|_| &tokens) {
+            assert_eq!(service.bearer(token).await.code(), "allowed");
+        }
+        cached(&service).await["hit"] - before
+    };
+    use_tokens("old", 20).await;
+    let hits = use_tokens("new", 4).await;
+    // Each token but for its first use; some more are lost where the cache has not yet evicted.
+    let want = 3 * u64::try_from(ENTRIES).unwrap();
+    assert!(hits * 10 >= want * 9, "{hits} of {want}");
+}
+
 #[tokio::test]
 async fn a_withdrawn_key_ends_its_tokens_and_a_confirmed_one_does_not() {
     let (old, new) = (key(), SigningKey::shared("k2", Algorithm::Rs256));

@@ -66,6 +66,7 @@ fn the_schema_refuses_typos_and_wrong_types_by_name() {
         ("envoyGateway.timeout", json!("1 second"), "/envoyGateway/timeout"),
         ("metrics.serviceMonitor.enabled", json!("maybe"), "/metrics/serviceMonitor/enabled"),
         ("metrics.serviceMonitor.scheme", json!("HTTPS"), "/metrics/serviceMonitor/scheme"),
+        ("metrics.podMonitor.tlsConfig", json!({"certFile": "/a"}), "/metrics/podMonitor/tlsConfig"),
         ("metrics.podMonitor.targetLabels", json!(["a"]), "targetLabels"),
         ("extraArgs", json!("--verbose"), "/extraArgs"),
         // The service's own configuration.

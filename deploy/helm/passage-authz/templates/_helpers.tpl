@@ -159,6 +159,25 @@ imagePullSecrets:
 {{- else -}}{{- .Values.replicaCount -}}{{- end -}}
 {{- end -}}
 
+{{/*
+What the Deployment says. With an autoscaler it is the number of now, since a number that is taken out becomes Kubernetes' default, one pod.
+It is left out once someone else owns the field: server-side apply keeps it then, and would refuse another number at a rollback.
+Empty at an install, and where Helm asks no cluster (helm template, GitOps).
+*/}}
+{{- define "passage-authz.replicasOfDeployment" -}}
+{{- if or .Values.autoscaling.enabled (kindIs "invalid" .Values.replicaCount) -}}
+{{- with lookup "apps/v1" "Deployment" .Release.Namespace (include "passage-authz.fullname" .) -}}
+{{- $applied := false -}}
+{{- $owned := false -}}
+{{- range .metadata.managedFields -}}
+{{- if eq .manager "helm" -}}{{- $applied = or $applied (eq .operation "Apply") -}}
+{{- else -}}{{- $owned = or $owned (hasKey (dig "f:spec" dict (.fieldsV1 | default dict)) "f:replicas") -}}{{- end -}}
+{{- end -}}
+{{- if not (and $applied $owned) -}}{{- .spec.replicas -}}{{- end -}}
+{{- end -}}
+{{- else -}}{{- .Values.replicaCount -}}{{- end -}}
+{{- end -}}
+
 {{/* (list $ switch api): whether a kind that not every cluster knows is rendered */}}
 {{- define "passage-authz.rendered" -}}
 {{- $switch := toString (index . 1) -}}
