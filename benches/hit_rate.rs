@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-const SESSIONS: usize = 20_000;
+const SESSIONS: usize = 4_000;
 
 /// The share of hits is counted over so many requests, after as many that fill the caches.
 const REQUESTS: usize = 1_500_000;

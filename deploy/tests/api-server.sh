@@ -120,6 +120,17 @@ until_there() {
   fail "$1: pods, wanted: $is"
 }
 
+say 'configurations of other proxies'
+mkdir -p "$work/proxies/templates"
+printf 'apiVersion: v2\nname: proxies\nversion: 0.1.0\n' > "$work/proxies/Chart.yaml"
+for file in contour/httpproxy ingress-nginx/ingress; do
+  cp "$repository/deploy/$file.yaml" "$work/proxies/templates/${file%%/*}.yaml"
+done
+right install proxies "$work/proxies"
+sed -i 's/failOpen: false/failOpen: nein/' "$work/proxies/templates/contour.yaml"
+! helm upgrade proxies "$work/proxies" || fail 'a wrong type is accepted'
+right uninstall proxies
+
 chart=$repository/deploy/helm/passage-authz
 seen=0
 for values in "$chart"/ci/*-values.yaml; do

@@ -38,6 +38,7 @@ definitions() {
   cp "$(module_folder github.com/prometheus-operator/prometheus-operator@v0.83.0)"/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,podmonitors,prometheusrules}.yaml \
     "$(module_folder "github.com/envoyproxy/gateway@$gateway_version")"/charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_securitypolicies.yaml \
     "$(module_folder sigs.k8s.io/gateway-api@v1.6.1)"/config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml "$1"
+  cp "$(module_folder github.com/projectcontour/contour@v1.33.8)"/examples/contour/01-crds.yaml "$1"/contour.yaml
   # Of the version that istio.sh's istioctl is built with.
   cp "$(module_folder istio.io/api@v1.31.0-rc.0.0.20260824154656-b943409680a7)"/kubernetes/customresourcedefinitions.gen.yaml "$1"
 }
