@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::domain::denial;
 use crate::domain::identity::Identity;
-use crate::domain::issuer::{Issuer, is_loopback};
+use crate::domain::issuer::{Issuer, PassageApp, is_loopback};
 use crate::domain::policy::{Ignored, Rule};
 use crate::domain::token::TokenSource;
 use crate::watched_file::FileRead;
@@ -236,6 +236,16 @@ fn discovery_url(issuer: &str) -> Option<Url> {
 }
 
 impl KeySource {
+    /// Whether keys are fetched from hosted Passage, which is switched off.
+    fn is_at_hosted_passage(&self) -> bool {
+        match self {
+            Self::Url { url, .. } | Self::Discovery { document: url, .. } => {
+                Url::parse(PassageApp::BASE_URL).is_ok_and(|hosted| hosted.host() == url.host())
+            }
+            Self::File(_) | Self::Inline(_) => false,
+        }
+    }
+
     /// The source's identity that a key set on disk is stored under: for a URL the whole of it, query included.
     #[must_use]
     pub fn binding(&self) -> String {

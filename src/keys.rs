@@ -2,6 +2,7 @@
 
 pub(crate) mod fetch;
 pub(crate) mod last_good;
+pub(crate) mod outage;
 mod publisher;
 pub(crate) mod refresh;
 pub(crate) mod sets;

@@ -3,9 +3,11 @@
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Bound, ConfigSource, RunError, Setup, StartError};
@@ -48,6 +50,9 @@ pub(super) async fn serve(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     })
 }
 
+/// Supervisors signal the process and its group: what comes within this time of the first signal is the same one.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 /// The first signal starts the drain. `None` after a second one.
 async fn run_until_signal(bound: Bound, signals: &mut Signals) -> Option<Result<(), RunError>> {
     let stop = CancellationToken::new();
@@ -60,11 +65,17 @@ async fn run_until_signal(bound: Bound, signals: &mut Signals) -> Option<Result<
     }
     notify_systemd(NotifyState::Stopping);
     stop.cancel();
-    tokio::select! {
-        outcome = running => Some(outcome),
-        signal = signals.next() => {
-            tracing::error!(signal, "a second signal: the service ends without draining");
-            None
+    let begun = Instant::now();
+    loop {
+        tokio::select! {
+            outcome = running.as_mut() => return Some(outcome),
+            signal = signals.next() => {
+                if begun.elapsed() < SAME_SIGNAL {
+                    continue;
+                }
+                tracing::error!(signal, "a second signal: the service ends without draining");
+                return None;
+            }
         }
     }
 }

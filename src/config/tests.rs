@@ -22,13 +22,13 @@ fn claim(text: &str) -> Claim {
     Claim::new(text).unwrap()
 }
 
-const APP: &str = "issuers: [{name: passage, passage: {app_id: app1}}]\n";
+const APP: &str = "issuers: [{name: passage, passage: {app_id: app1, base_url: 'https://a.example'}}]\n";
 const OTHER: &str =
     "{name: other, issuer: https://a.example, audiences: [], keys: {url: https://a.example/k}}";
 
 #[test]
 fn one_app_id_is_a_whole_configuration() {
-    let config = parse(APP).unwrap();
+    let config = parse("issuers: [{name: passage, passage: {app_id: app1}}]").unwrap();
     let [issuer] = config.issuers.as_slice() else { panic!("one issuer") };
     let rules = &issuer.issuer;
     assert_eq!(rules.ids[0], IssuerId("app1".into()));
@@ -205,6 +205,7 @@ fn what_takes_effect_is_itself_a_configuration() {
                    max_lifetime: 24h, keys: {discovery: 'https://c.example/d'}}";
     for text in [
         APP.to_owned(),
+        "issuers: [{name: passage, passage: {app_id: app1}}]".to_owned(),
         format!("issuers: [{inline}, {discovery}, {web}]\n{rules}"),
         format!("issuers: [{google}, {inner}, {cognito}]"),
         "issuers: [{name: e, issuer: ['https://e.example/{tid}/v2.0', 'https://sts.example/{tid}/'], tenants: any, audiences: [a], keys: {discovery: 'https://e.example/d'}}, \

@@ -73,6 +73,14 @@ pub(super) fn shadow(mode: &Place<'_>) {
     );
 }
 
+/// Keys at the host of hosted Passage.
+pub(super) fn hosted_passage(profile: &Place<'_>) {
+    profile.warn(
+        "the keys are fetched from auth.passage.id, which was switched off on 2026-01-16, so no token will be accepted",
+        "write base_url (PASSAGE_BASE_URL without a file): the host that runs Passage-compatible sign-in now; or keys",
+    );
+}
+
 /// `shadow: true` of a rule that can deny.
 pub(super) fn rule_in_shadow(place: &Place<'_>, name: &str, access: Access) {
     let problem = match access {

@@ -1,6 +1,7 @@
 //! Published keys: from the bytes of a JWK Set (RFC 7517 section 5) to keys that are ready to verify with. The set is
 //! parsed key by key: a key that cannot be used is skipped with its reason and does not cost the others.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -198,6 +199,15 @@ impl KeySet {
     #[must_use]
     pub(crate) fn keys(&self) -> &[VerifyingKey] {
         &self.keys
+    }
+
+    /// The key IDs of this set that another one has not, each once.
+    #[must_use]
+    pub(crate) fn kids_beside<'s>(&'s self, other: Option<&'s Self>) -> Vec<&'s str> {
+        let known = other.into_iter().flat_map(|other| other.keys.iter()).filter_map(VerifyingKey::id);
+        let mut seen: HashSet<&KeyId> = known.collect();
+        let kids = self.keys.iter().filter_map(VerifyingKey::id);
+        kids.filter(|kid| seen.insert(kid)).map(KeyId::as_str).collect()
     }
 
     /// How many JWKs of the set are usable: one without `alg` counts once.

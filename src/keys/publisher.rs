@@ -14,6 +14,8 @@ use crate::domain::key_set::KeySet;
 #[derive(Debug)]
 pub(crate) struct Publisher {
     issuer: IssuerName,
+    /// Where the keys come from, as operators see it.
+    source: String,
     slot: Arc<Slot>,
     /// Of all issuers' key sets.
     changed: watch::Sender<()>,
@@ -31,16 +33,23 @@ impl Publisher {
     #[must_use]
     pub(super) const fn new(
         issuer: IssuerName,
+        source: String,
         slot: Arc<Slot>,
         changed: watch::Sender<()>,
         clock: Clock,
     ) -> Self {
-        Self { issuer, slot, changed, clock }
+        Self { issuer, source, slot, changed, clock }
     }
 
     #[must_use]
     pub(crate) const fn issuer(&self) -> &IssuerName {
         &self.issuer
+    }
+
+    /// Where the keys come from, as operators see it.
+    #[must_use]
+    pub(crate) fn source(&self) -> &str {
+        &self.source
     }
 
     /// The time by the clock that judges the keys' age.

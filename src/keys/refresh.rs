@@ -30,8 +30,12 @@ const MIN_PAUSE_FOR_MAX_AGE: Duration = Duration::from_secs(30);
 /// Thirty years: longer than any process lives, and `Instant` does not overflow.
 const BEYOND_PROCESS_LIFETIME: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
+/// A fault that lasts is logged so often; another fault is logged at once, but no sooner than [`MIN_FAULT_LINES_APART`].
+const SAME_FAULT_LINES_APART: Duration = Duration::from_secs(3600);
+const MIN_FAULT_LINES_APART: Duration = Duration::from_secs(10);
+
 /// A key set of 1 MiB can hold thousands of unusable keys; the log names this many of them.
-const MAX_LOGGED_SKIPPED_KEYS: usize = 20;
+const MAX_LOGGED_KEYS: usize = 20;
 
 /// At start the issuer has this long to answer before the last good set is read from disk.
 const FIRST_FETCH_HEAD_START: Duration = Duration::from_millis(250);
@@ -51,6 +55,8 @@ pub(crate) struct Refresher {
     validator: Option<Validator>,
     /// In a row.
     failures: u32,
+    /// The fault that was logged last, and when. `None` once a fetch succeeds.
+    logged_fault: Option<(String, Instant)>,
     /// No fetch for an unknown key id starts before this time.
     cooldown_until: Instant,
 }
@@ -88,6 +94,7 @@ impl Refresher {
             document: None,
             validator: None,
             failures: 0,
+            logged_fault: None,
             cooldown_until,
         }
     }
@@ -204,26 +211,39 @@ impl Refresher {
                 if self.failures > 0 {
                     tracing::info!(%issuer, failures = self.failures, "keys can be fetched again");
                 }
-                self.failures = 0;
+                (self.failures, self.logged_fault) = (0, None);
                 self.source.can_change().then(|| self.pause_after_success(max_age))
             }
             Err(error) => {
                 self.publisher.fetch_failed(error.to_string());
-                if self.failures == 0 {
-                    let has_keys = self.publisher.current().is_some();
-                    tracing::warn!(%issuer, %error, kept = has_keys, "keys cannot be fetched; trying again");
-                }
                 self.failures = self.failures.saturating_add(1);
+                self.log_fault(&error);
                 Some(self.pause_after_failure())
             }
         }
+    }
+
+    /// Logs the fault if it is another one than before, or lasts.
+    fn log_fault(&mut self, error: &Failure) {
+        let (error, now) = (error.to_string(), Instant::now());
+        if let Some((logged, at)) = &self.logged_fault {
+            let apart = if *logged == error { SAME_FAULT_LINES_APART } else { MIN_FAULT_LINES_APART };
+            if now.duration_since(*at) < apart {
+                return;
+            }
+        }
+        let (issuer, source) = (self.publisher.issuer(), self.publisher.source());
+        let (failures, kept) = (self.failures, self.publisher.current().is_some());
+        tracing::warn!(%issuer, source, error, failures, kept, "keys cannot be fetched; trying again");
+        self.logged_fault = Some((error, now));
     }
 
     /// Returns the answer's `max-age`.
     fn publish_set(&mut self, fetched: Fetched) -> Result<Option<Duration>, Failure> {
         let now = self.publisher.now();
         let Fetched { body, validator, max_age } = fetched;
-        let (set, changed) = match (body, self.publisher.current()) {
+        let before = self.publisher.current();
+        let (set, changed) = match (body, before.clone()) {
             (Some(body), Some(current)) if self.document.as_ref() == Some(&body) => {
                 (current.confirmed_at(now), false)
             }
@@ -236,12 +256,24 @@ impl Refresher {
             (None, None) => return Err(FetchError::Unchanged.into()),
         };
         self.validator = validator;
-        if changed && set.is_empty() {
-            let issuer = self.publisher.issuer();
-            tracing::warn!(%issuer, "the issuer withdrew all keys: none of its tokens is accepted");
+        if changed {
+            self.log_change(before.as_deref(), &set);
         }
         self.publisher.fetch_succeeded(set, changed);
         Ok(max_age)
+    }
+
+    fn log_change(&self, before: Option<&KeySet>, set: &KeySet) {
+        let (issuer, source) = (self.publisher.issuer(), self.publisher.source());
+        let (mut added, mut removed) =
+            (set.kids_beside(before), before.map_or_else(Vec::new, |before| before.kids_beside(Some(set))));
+        added.truncate(MAX_LOGGED_KEYS);
+        removed.truncate(MAX_LOGGED_KEYS);
+        let keys = set.jwk_count();
+        tracing::info!(%issuer, source, keys, ?added, ?removed, "keys changed");
+        if set.is_empty() {
+            tracing::warn!(%issuer, "the issuer withdrew all keys: none of its tokens is accepted");
+        }
     }
 
     fn parse(&self, document: &[u8], fetched_at: UnixTime) -> Result<KeySet, KeySetError> {
@@ -251,10 +283,10 @@ impl Refresher {
             // The first failure logged the skipped keys already.
             return set;
         }
-        if skipped.len() > MAX_LOGGED_SKIPPED_KEYS {
+        if skipped.len() > MAX_LOGGED_KEYS {
             tracing::warn!(%issuer, keys = skipped.len(), "many published keys are not used; the first are named");
         }
-        for key in skipped.into_iter().take(MAX_LOGGED_SKIPPED_KEYS) {
+        for key in skipped.into_iter().take(MAX_LOGGED_KEYS) {
             let kid = key.kid.as_ref().map(KeyId::as_str);
             tracing::warn!(%issuer, index = key.index, kid, reason = %key.reason, "a published key is not used");
         }

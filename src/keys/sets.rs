@@ -225,7 +225,9 @@ impl KeySets {
     #[must_use]
     pub(crate) fn publisher(&self, issuer: &IssuerName) -> Option<Publisher> {
         let slot = Arc::clone(self.slots.get(issuer)?);
-        Some(Publisher::new(issuer.clone(), slot, self.changed.clone(), self.clock.clone()))
+        let (_, source) = self.sources.iter().find(|(configured, _)| configured == issuer)?;
+        let (issuer, source) = (issuer.clone(), source.clone());
+        Some(Publisher::new(issuer, source, slot, self.changed.clone(), self.clock.clone()))
     }
 }
 

@@ -282,7 +282,15 @@ async fn a_second_signal_ends_at_once_and_a_taken_port_is_named() {
     running.signal("-TERM").await;
     wait_until("draining", || async { get(admin, "/readyz").await.1 == "draining\n" }).await;
     let begun = tokio::time::Instant::now();
-    running.signal("-INT").await;
+    // As a supervisor does that signals the process and its group.
+    running.signal("-TERM").await;
+    let again = async {
+        loop {
+            running.signal("-INT").await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(1500), again).await;
     let (code, log) = running.end().await;
     assert_eq!(code, Some(1), "{log}");
     assert!(begun.elapsed() < Duration::from_secs(50), "of a minute: {:?}", begun.elapsed());

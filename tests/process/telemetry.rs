@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use passage_authz::testing::{Behavior, FakeIssuer, jwks};
+use passage_authz::domain::algorithm::Algorithm;
+use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::fixtures::{bearer, good, inline, key, passage_with, serving};
+use crate::support::fixtures::{APP, bearer, good, inline, key, passage_with, serving};
 use crate::support::process::{Running, binary, file};
 use crate::support::{Answer, check_request, header_map_request, wait_until};
 
@@ -147,18 +148,49 @@ async fn a_changed_identity_is_logged_once_for_each_token_that_is_cached() {
     }
 }
 
+/// What an operator finds in the log of an outage, of its end, and of a rotation: what it is, since when, where the keys come from.
 #[tokio::test]
-async fn an_outage_is_two_lines_of_log_however_long() {
+async fn an_outage_and_a_rotation_are_a_few_lines_of_log_however_long() {
     let issuer = FakeIssuer::start(Behavior::Reset).await;
     let config = passage_with(&issuer, ", refresh: {interval: 100ms}");
     let running = Running::start(&config, "info").await;
     wait_until("ten fetches", || async { issuer.fetches() >= 10 }).await;
     issuer.behave(Behavior::keys(&[&key()]));
     running.until_ready().await;
+    let next = SigningKey::shared("k2", Algorithm::Rs256);
+    issuer.behave(Behavior::keys(&[&next, &key()]));
+    let fetched = issuer.fetches();
+    wait_until("rotated", || async { issuer.fetches() > fetched + 1 }).await;
+    issuer.behave(Behavior::keys(&[&next]));
+    let fetched = issuer.fetches();
+    wait_until("withdrawn", || async { issuer.fetches() > fetched + 1 }).await;
     running.signal("-TERM").await;
     let (_, log) = running.end().await;
-    assert_eq!(log.matches("keys cannot be fetched").count(), 1, "{log}");
-    assert_eq!(log.matches("keys can be fetched again").count(), 1, "{log}");
+    let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |message: &str| events.iter().filter(|event| event["message"] == message).collect::<Vec<_>>();
+    let source = format!("{}/v1/apps/{APP}/.well-known/jwks.json", issuer.url());
+    for (message, level, times) in [
+        ("keys cannot be fetched; trying again", "WARN", 1),
+        ("the issuer's tokens are answered 503", "ERROR", 1),
+        ("keys can be fetched again", "INFO", 1),
+        ("the issuer's tokens can be verified again", "INFO", 1),
+        ("keys changed", "INFO", 3),
+    ] {
+        let lines = of(message);
+        assert_eq!(lines.len(), times, "{message}: {log}");
+        assert!(lines.iter().all(|line| line["level"] == level && line["issuer"] == "passage"), "{log}");
+        let names_source = message != "keys can be fetched again";
+        assert!(!names_source || lines.iter().all(|line| line["source"] == *source), "{source}: {log}");
+    }
+    assert_eq!(of("the issuer's tokens are answered 503")[0]["why"], "it has no keys");
+    assert!(of("the issuer's tokens are answered 503")[0]["error"].is_string(), "{log}");
+    let changes: Vec<_> =
+        of("keys changed").iter().map(|line| (line["added"].as_str(), line["removed"].as_str())).collect();
+    assert_eq!(
+        changes,
+        [(Some("[\"k1\"]"), Some("[]")), (Some("[\"k2\"]"), Some("[]")), (Some("[]"), Some("[\"k1\"]"))],
+        "{log}"
+    );
 }
 
 /// Each refresh writes the keys to disk. A disk that cannot be written to is said once, and so is its end; a store that is

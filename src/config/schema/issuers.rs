@@ -54,6 +54,9 @@ pub(super) fn read(
                 item.fault(problem, "each iss at one issuer");
             }
         }
+        if next.keys.is_at_hosted_passage() {
+            warnings::hosted_passage(item);
+        }
         issuers.push(next);
     }
     (issuers, own_maps)

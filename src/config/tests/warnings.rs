@@ -24,7 +24,7 @@ rules:
   match: {paths: ['/users/{id}']}
   require: {}
 issuers:
-- {name: passage, passage: {app_id: app1}}
+- {name: passage, passage: {app_id: app1, base_url: 'https://a.example'}}
 mode: shadow
 ";
     assert_eq!(
@@ -52,12 +52,15 @@ fn warns() {
     let path = |path: &str| rules(&format!("{{name: a, match: {{paths: ['{path}']}}}}"));
     let two = |rule: &str| {
         format!(
-            "issuers: [{{name: passage, passage: {{app_id: app1}}}}, {OTHER}]\nidentity: {{shared_subjects: true}}\n\
+            "issuers: [{{name: passage, passage: {{app_id: app1, base_url: 'https://a.example'}}}}, {OTHER}]\nidentity: {{shared_subjects: true}}\n\
              rules: [{{name: a, match: {{paths: [/a]}}, {rule}}}]"
         )
     };
-    let two_issuers =
-        |more: &str| format!("issuers: [{{name: passage, passage: {{app_id: app1}}}}, {OTHER}]\n{more}\n");
+    let two_issuers = |more: &str| {
+        format!(
+            "issuers: [{{name: passage, passage: {{app_id: app1, base_url: 'https://a.example'}}}}, {OTHER}]\n{more}\n"
+        )
+    };
     let issuer = |issuer: &str| {
         format!("issuers: [{{name: a, audiences: [], keys: {{url: https://a.example}}, issuer: {issuer}}}]")
     };
@@ -295,6 +298,31 @@ fn a_table_that_may_be_cut_off_in_its_last_line() {
         assert_eq!(said.len(), usize::from(!is_whole), "{content:?} {said:?}");
         assert!(said.iter().all(|said| said.contains("may be cut off in its last line")), "{said:?}");
     }
+}
+
+#[test]
+fn keys_of_hosted_passage_are_gone() {
+    let app = |more: &str| format!("issuers:\n- {{name: p, passage: {{app_id: app1{more}}}}}");
+    let with_keys =
+        |keys: &str| format!("{}, keys: {{{keys}}}}}", app("").trim_end_matches('}').to_owned() + "}");
+    for (text, is_warned) in [
+        (app(""), true),
+        (app(", base_url: 'https://auth.passage.id'"), true),
+        (app(", base_url: 'https://auth.passage.id/'"), true),
+        (app(", base_url: 'https://auth.passage.id.example'"), false),
+        (app(", base_url: 'https://auth.example'"), false),
+        (with_keys("url: 'https://auth.example/keys'"), false),
+        (with_keys("url: 'https://auth.passage.id/v1/apps/app1/.well-known/jwks.json'"), true),
+    ] {
+        let said = warnings(&text);
+        assert_eq!(said.len(), usize::from(is_warned), "{text} {said:?}");
+        let want =
+            "authz.yaml:2: issuers[0]: the keys are fetched from auth.passage.id, which was switched off";
+        assert!(said.iter().all(|said| said.starts_with(want)), "{said:?}");
+    }
+    let app = Environment { app_id: Some("app1".to_owned()), ..Environment::default() };
+    let said = Config::load(None, &app).unwrap().warnings;
+    assert!(said.len() == 1 && said[0].to_string().contains("PASSAGE_BASE_URL"), "{said:?}");
 }
 
 #[test]
