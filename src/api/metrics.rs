@@ -75,6 +75,21 @@ impl Collector for LiveCollector {
         for (result, count) in [("ok", reloaded), ("failed", refused)] {
             ConstCounter::new(count).encode(reloads.encode_family(&[("result", result)])?)?;
         }
+        let help = "Whether some issuer's tokens can be verified: 1 or 0";
+        let ready = encoder.encode_descriptor("ready", help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::from(key_sets.is_ready())).encode(ready)?;
+        let help = "Whether the issuer's tokens can be verified: 1 or 0";
+        let mut usable = encoder.encode_descriptor("issuer_usable", help, None, MetricType::Gauge)?;
+        let now = key_sets.now();
+        for issuer in &issuers {
+            gauge(i64::from(key_sets.is_usable(issuer, now)), &mut usable, issuer)?;
+        }
+        let help = "The mode of the configuration in force: 1 for one of the two, 0 for the other";
+        let mut modes = encoder.encode_descriptor("mode", help, None, MetricType::Gauge)?;
+        let in_shadow = authorizer.check_flags.shadow;
+        for (mode, is_it) in [("enforce", !in_shadow), ("shadow", in_shadow)] {
+            ConstGauge::new(i64::from(is_it)).encode(modes.encode_family(&[("mode", mode)])?)?;
+        }
         let help = "Keys at hand";
         let mut count = encoder.encode_descriptor("keys", help, None, MetricType::Gauge)?;
         for issuer in &issuers {

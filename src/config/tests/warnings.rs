@@ -65,7 +65,9 @@ fn warns() {
         format!("issuers: [{{name: a, audiences: [], keys: {{url: https://a.example}}, issuer: {issuer}}}]")
     };
     let audience = |audience: &str| {
-        format!("issuers: [{{name: a, passage: {{app_id: app1}}, audiences: [{audience}]}}]")
+        format!(
+            "issuers: [{{name: a, passage: {{app_id: app1, base_url: 'https://a.example'}}, audiences: [{audience}]}}]"
+        )
     };
     let (late, open, odd) = ("is never reached", "matches everything", "with a port other than 80 and 443");
     let as_written = "is compared as it is written";
@@ -216,7 +218,11 @@ fn warns() {
         (beside("tokens: {from: [{cookie: 'psg_*'}]}"), "tokens.from[0].cookie: \"psg_*\""),
         (beside("tokens: {from: [{header: 'x-*'}]}"), "tokens.from[0].header: "),
         (beside("tokens: {from: [{query: access_token}]}"), quiet),
-        ("issuers: [{name: a, passage: {app_id: app1}, types: ['*']}]".into(), "issuers[0].types[0]: \"*\""),
+        (
+            "issuers: [{name: a, passage: {app_id: app1, base_url: 'https://a.example'}, types: ['*']}]"
+                .into(),
+            "issuers[0].types[0]: \"*\"",
+        ),
         ("issuers: [{name: a, passage: {app_id: app1}, types: [application/at+jwt]}]".into(), quiet),
         (
             wanted("repository: 'repo:acme/*'"),
