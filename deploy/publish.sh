@@ -11,9 +11,11 @@ go_tool helm helm.sh/helm/v4/cmd/helm@v4.3.1
 go_tool oras oras.land/oras/cmd/oras@v1.3.0
 chart=$repository/deploy/helm/passage-authz
 helm() { "$tools/bin/helm" "$@"; }
-oras() { "$tools/bin/oras" "$@"; }
+# With the login of `helm registry login`.
+oras() { local verb=$1 what=$2; shift 2; "$tools/bin/oras" "$verb" "$what" --registry-config "$registry_config" "$@"; }
 # Neither the caches nor the repositories of the caller's Helm are touched; the login is the caller's.
-export HELM_CACHE_HOME=$work/cache HELM_DATA_HOME=$work/data HELM_PLUGINS=$work/plugins
+registry_config=$("$tools/bin/helm" env HELM_REGISTRY_CONFIG)
+export HELM_REGISTRY_CONFIG=$registry_config HELM_CACHE_HOME=$work/cache HELM_DATA_HOME=$work/data HELM_PLUGINS=$work/plugins
 plain=() pid=
 trap 'test -z "$pid" || kill "$pid"; rm -rf "$work"' EXIT
 
@@ -29,6 +31,12 @@ case $#:${1-} in
   *) echo "usage: $0 [oci://HOST/FOLDER]" >&2; exit 2 ;;
 esac
 
+# absent TAG: whether the registry says that there is no such tag. Any other failure is none of its answers.
+absent() {
+  ! oras manifest fetch "${plain[@]}" "$place:$1" > "$work/said" 2>&1 || return 1
+  grep -Eqi 'not found|name.unknown' "$work/said" || { cat "$work/said" >&2; fail "$place:$1 cannot be asked for"; }
+}
+
 value() { sed -n "s/^$1: *//p" "$chart/Chart.yaml"; }
 name=$(value name) version=$(value version)
 place=${target#oci://}/$name
@@ -43,12 +51,12 @@ grep -qx "$name/values.schema.json" "$work/files" || fail 'the schema is missing
 ! grep -E '/(ci|\.git)/' "$work/files" || fail 'what .helmignore leaves out'
 
 say "to $target"
-! oras manifest fetch "${plain[@]}" "$place:$version" > "$work/said" 2>&1 || fail "$place:$version is there already"
+absent "$version" || fail "$place:$version is there already"
 helm push "$archive" "$target" "${plain[@]}" > "$work/said" 2>&1 || { cat "$work/said" >&2; fail 'helm push'; }
 digest=$(sed -n 's/^Digest: //p' "$work/said")
 test -n "$digest" || fail 'no digest'
 printf '' > "$work/empty"
-(cd "$chart/.." && oras push "${plain[@]}" --disable-path-validation "$place:artifacthub.io" \
+(cd "$chart/.." && oras push "$place:artifacthub.io" "${plain[@]}" --disable-path-validation \
   --config "$work/empty:application/vnd.cncf.artifacthub.config.v1+yaml" \
   artifacthub-repo.yml:application/vnd.cncf.artifacthub.repository-metadata.layer.v1.yaml) > "$work/said" 2>&1 \
   || { cat "$work/said" >&2; fail 'oras push'; }
@@ -56,16 +64,17 @@ echo "$place@$digest"
 
 say 'from there'
 mkdir "$work/pulled"
-helm pull "$target/$name" --version "$version" "${plain[@]}" --destination "$work/pulled" > "$work/said" 2>&1
+helm pull "$target/$name" --version "$version" "${plain[@]}" --destination "$work/pulled" > "$work/said" 2>&1 \
+  || { cat "$work/said" >&2; fail 'helm pull'; }
 cmp "$archive" "$work/pulled/$name-$version.tgz" || fail 'another archive came back'
 helm template authz "$target/$name" --version "$version" "${plain[@]}" -f "$chart/ci/minimal-values.yaml" > "$work/rendered" 2> "$work/said" \
   || { cat "$work/said" >&2; fail 'helm template'; }
 helm template authz "$chart" -f "$chart/ci/minimal-values.yaml" | cmp - "$work/rendered" || fail 'it renders something else'
-(cd "$work/pulled" && oras pull "${plain[@]}" "$place:artifacthub.io" > "$work/said" 2>&1)
+(cd "$work/pulled" && oras pull "$place:artifacthub.io" "${plain[@]}") > "$work/said" 2>&1 || { cat "$work/said" >&2; fail 'oras pull'; }
 cmp "$chart/../artifacthub-repo.yml" "$work/pulled/artifacthub-repo.yml" || fail 'another artifacthub-repo.yml came back'
 echo "the same archive, $(grep -c '^kind:' "$work/rendered") objects, artifacthub-repo.yml"
 
 say 'a version is published once'
-! oras manifest fetch "${plain[@]}" "$place:0.0.0" > "$work/said" 2>&1 || fail '0.0.0 was never published'
-oras manifest fetch "${plain[@]}" "$place:$version" > "$work/said" 2>&1 || fail "$version is not seen"
+absent 0.0.0 || fail '0.0.0 was never published'
+! absent "$version" || fail "$version is not seen"
 echo "$version is there, and this script would refuse to publish it again"

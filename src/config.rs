@@ -24,6 +24,7 @@ mod place;
 mod proxy_secret;
 mod schema;
 mod size;
+pub(crate) mod summary;
 mod warnings;
 
 pub(crate) use duration::parse_duration;
@@ -62,6 +63,8 @@ pub struct Config {
     pub decision_log: DecisionLogSettings,
     /// What is accepted and deserves a look, in the order of the file's lines.
     pub(crate) warnings: Vec<Warning>,
+    /// Of the configuration file, in hex; `None` without one.
+    pub(crate) sha256: Option<String>,
     /// The files that were read for values in it, beside its own: a change of one is a change of the configuration.
     pub(crate) files: Vec<FileRead>,
 }

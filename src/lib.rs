@@ -33,6 +33,7 @@ mod keys;
 mod live;
 mod per_core;
 pub mod server;
+mod sha256;
 mod watched_file;
 mod wire;
 

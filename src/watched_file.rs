@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 /// above a mounted ConfigMap's files, and inotify on the file's own folder reports nothing then.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many polls a change that has settled waits for other files to rest.
+/// How many polls a change that has settled waits for files to rest that need not.
 const MAX_WAIT_POLLS: u32 = 10;
 
 /// The longest an operation on small files may take. Network file systems can hang.
@@ -65,9 +65,11 @@ impl FileRead {
 #[derive(Debug, Clone)]
 pub(crate) struct WatchedFiles {
     paths: Vec<PathBuf>,
+    /// How many of them, from the first on, must rest before anything is read. The others are waited for a while.
+    must_rest: usize,
     in_use: Vec<Option<FileVersion>>,
     last_poll: Option<Vec<Option<FileVersion>>>,
-    /// How many polls ago a change had settled that other files, which still change, hold up.
+    /// How many polls ago a change had settled that files of the second kind, which still change, hold up.
     waited_polls: u32,
     file_io: FileIo,
 }
@@ -77,29 +79,34 @@ impl WatchedFiles {
     /// counts. Blocks.
     #[must_use]
     pub(crate) fn new(paths: Vec<PathBuf>, file_io: FileIo) -> Self {
-        let in_use = versions(&paths);
-        Self { paths, in_use, last_poll: None, waited_polls: 0, file_io }
+        let (in_use, must_rest) = (versions(&paths), paths.len());
+        Self { paths, must_rest, in_use, last_poll: None, waited_polls: 0, file_io }
     }
 
     /// The versions in use are those that the files had before they were read.
     #[must_use]
     pub(crate) fn read_before(files: impl IntoIterator<Item = FileRead>, file_io: FileIo) -> Self {
-        let (paths, in_use) = files.into_iter().map(|file| (file.path, file.version)).unzip();
-        Self { paths, in_use, last_poll: None, waited_polls: 0, file_io }
+        let (paths, in_use): (Vec<_>, _) = files.into_iter().map(|file| (file.path, file.version)).unzip();
+        Self { must_rest: paths.len(), paths, in_use, last_poll: None, waited_polls: 0, file_io }
     }
 
-    /// Polls these files instead. One that was polled before keeps the version in use.
-    pub(crate) fn replace(&mut self, files: impl IntoIterator<Item = FileRead>) {
+    /// Polls these files instead, of which the `others` need not rest. One that was polled before keeps the version in use.
+    pub(crate) fn replace(
+        &mut self,
+        files: impl IntoIterator<Item = FileRead>,
+        others: impl IntoIterator<Item = FileRead>,
+    ) {
         let mut seen = HashSet::new();
-        let files = files.into_iter().filter(|file| seen.insert(file.path.clone()));
-        let files: Vec<_> = files
-            .map(|FileRead { path, version }| {
-                let version =
-                    self.position(&path).map_or(version, |at| self.in_use.get(at).copied().flatten());
-                FileRead { path, version }
-            })
-            .collect();
-        *self = Self::read_before(files, self.file_io.clone());
+        let mut is_new = |file: &FileRead| seen.insert(file.path.clone());
+        let mut polled: Vec<_> = files.into_iter().filter(|file| is_new(file)).collect();
+        let must_rest = polled.len();
+        polled.extend(others.into_iter().filter(is_new));
+        for FileRead { path, version } in &mut polled {
+            if let Some(at) = self.position(path) {
+                *version = self.in_use.get(at).copied().flatten();
+            }
+        }
+        *self = Self { must_rest, ..Self::read_before(polled, self.file_io.clone()) };
     }
 
     fn position(&self, path: &Path) -> Option<usize> {
@@ -121,7 +128,7 @@ impl WatchedFiles {
 
     /// Resolves when two polls in a row agree, and disagree with the versions in use; the new versions are in use then.
     /// One poll is not enough: a file may be half written, or the first of several may be written and the others not
-    /// yet. A file that never rests holds up the others for [`MAX_WAIT_POLLS`]. A poll that fails is skipped. Cancel-safe.
+    /// yet. Files that need not rest hold up the others for [`MAX_WAIT_POLLS`]. A poll that fails is skipped. Cancel-safe.
     pub(crate) async fn settled_change(&mut self) {
         if self.paths.is_empty() {
             return std::future::pending().await;
@@ -130,7 +137,10 @@ impl WatchedFiles {
             sleep(POLL_INTERVAL).await;
             let Some(polled) = self.poll().await else { continue };
             let Some(before) = self.last_poll.replace(polled.clone()) else { continue };
-            let rests = polled == before;
+            if !polled.iter().zip(&before).take(self.must_rest).all(|(now, before)| now == before) {
+                continue;
+            }
+            let all_rest = polled == before;
             let mut has_changed = false;
             let mut in_use = self.in_use.clone();
             for ((in_use, now), before) in in_use.iter_mut().zip(polled).zip(before) {
@@ -139,7 +149,7 @@ impl WatchedFiles {
                     has_changed = true;
                 }
             }
-            if has_changed && (rests || self.waited_polls == MAX_WAIT_POLLS) {
+            if has_changed && (all_rest || self.waited_polls == MAX_WAIT_POLLS) {
                 (self.in_use, self.waited_polls) = (in_use, 0);
                 return;
             }
@@ -147,9 +157,12 @@ impl WatchedFiles {
         }
     }
 
-    /// Whether all files still have the versions in use, as far as can be seen.
+    /// Whether all files that must rest still have the versions in use, as far as can be seen.
     pub(crate) async fn is_as_in_use(&self) -> bool {
-        self.poll().await.is_some_and(|polled| polled == self.in_use)
+        let polled = self.poll().await;
+        polled.is_some_and(|polled| {
+            polled.iter().zip(&self.in_use).take(self.must_rest).all(|(now, used)| now == used)
+        })
     }
 
     async fn poll(&self) -> Option<Vec<Option<FileVersion>>> {
@@ -252,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_file_that_never_rests_holds_up_another_one_for_a_while() {
+    async fn a_file_that_never_rests_holds_up_another_one_for_good_or_for_a_while() {
         let folder = tempfile::tempdir().unwrap();
         let (busy, calm) = (folder.path().join("busy"), folder.path().join("calm"));
         let mut watched = WatchedFiles::new(vec![busy.clone(), calm.clone()], FileIo::new());
@@ -269,8 +282,13 @@ mod tests {
         };
         assert_eq!(change_for(&mut watched, 3 * MAX_WAIT_POLLS).await, None, "it may be half written");
         fs::write(&calm, "1").unwrap();
+        assert_eq!(change_for(&mut watched, 3 * MAX_WAIT_POLLS).await, None, "both must rest");
+        assert!(!watched.is_as_in_use().await);
+        let file = |path: &PathBuf| FileRead { path: path.clone(), version: None };
+        watched.replace([file(&calm)], [file(&busy)]);
         let seen = change_for(&mut watched, 3 * MAX_WAIT_POLLS).await;
         assert_eq!(seen, Some(MAX_WAIT_POLLS + 1));
+        assert!(watched.is_as_in_use().await, "the busy file does not count");
         assert_eq!(watched.in_use(&calm), FileVersion::of(&calm));
         assert_eq!(watched.in_use(&busy), None, "not settled yet");
     }
@@ -284,7 +302,8 @@ mod tests {
         let first = FileVersion::of(&one);
         fs::write(&one, "12").unwrap();
         fs::write(&three, "3").unwrap();
-        watched.replace([&one, &three, &three].map(|path| FileRead::about_to_be(path)));
+        let files = |paths: [&PathBuf; 2]| paths.map(|path| FileRead::about_to_be(path));
+        watched.replace(files([&one, &one]), files([&one, &three]));
         assert_eq!(watched.paths, [one.clone(), three.clone()]);
         assert_eq!([watched.in_use(&one), watched.in_use(&three)], [first, FileVersion::of(&three)]);
     }

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Opt-in: Helm puts every scenario of the chart into a real API server with its controllers, in namespaces that enforce restricted
 # Pod Security: install, helm test's pod, two upgrades, rollback, uninstall. There is no kubelet, so pods are admitted and do not run.
-# It is done with the oldest Kubernetes that the chart takes and with a current one; KUBERNETES names one version instead.
-# Needs Go 1.26, Debian's etcd-server, openssl, curl, Python, and the history of the repository. Takes about fifteen minutes and 2 GB the
-# first time (helm, the API servers and the controllers are compiled), then four.
+# It is done with the oldest Kubernetes that the chart takes, a current one, and one between; KUBERNETES names one version instead.
+# Needs Go 1.26, Debian's etcd-server, openssl, curl, Python, and the history of the repository. Takes about twenty minutes and 3 GB the
+# first time (helm, the API servers and the controllers are compiled), then six.
 # MESH_TOOLS names the folder that keeps the tools; without it they go below target/.
 # shellcheck source-path=SCRIPTDIR source=tools.sh
 . "$(dirname "$0")/tools.sh"
 if test -z "${KUBERNETES-}"; then
   rm -rf "$work"
-  for KUBERNETES in 1.30.14 1.37.2; do
+  for KUBERNETES in 1.30.14 1.34.2 1.37.2; do
     say "Kubernetes $KUBERNETES"
     export KUBERNETES
     "$0"

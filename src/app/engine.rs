@@ -155,6 +155,7 @@ impl Engine {
             wording,
             decision_log,
             warnings: _,
+            sha256: _,
             files,
         } = config;
         let Carried { spans, predecessor } = carried;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::engine::{Carried, Engine, Fixed, IssuerConfigs, Predecessor};
+use crate::config::summary::Summary;
 use crate::config::{Config, ConfigError, Environment, Warning};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::IssuerName;
@@ -64,13 +65,13 @@ pub(crate) fn log_warnings(warnings: &[Warning]) {
 /// A new configuration that is not put in force.
 struct Refusal {
     reasons: Vec<String>,
-    /// The files that it names, as far as they were read.
-    files: Vec<FileRead>,
+    /// The files that it names, as far as they were read. `None` if that is not known.
+    files: Option<Vec<FileRead>>,
 }
 
 impl Refusal {
-    fn of(reason: String, files: Vec<FileRead>) -> Self {
-        Self { reasons: vec![reason], files }
+    const fn of(reasons: Vec<String>, files: Vec<FileRead>) -> Self {
+        Self { reasons, files: Some(files) }
     }
 }
 
@@ -227,7 +228,9 @@ impl Reloader {
                     retry = None;
                 }
                 Err(Refusal { reasons, files }) => {
-                    watched.replace(self.files_in_use(None).chain(files));
+                    if let Some(files) = files {
+                        watched.replace(self.files_in_use(None), files);
+                    }
                     let before = retry.take().filter(|before| why == RETRIED && before.reasons == reasons);
                     if before.is_none() {
                         self.live.refuse();
@@ -263,41 +266,42 @@ impl Reloader {
     /// Puts the new configuration in force, if there is one that can be used.
     async fn reload(&mut self, why: &'static str) -> Result<(), Refusal> {
         let Some(source) = self.source.clone() else { return Ok(()) };
-        let (engine, warnings) = self.read(source).await?;
+        let file = source.file.as_deref().map(|file| tracing::field::display(file.display().to_string()));
+        let (engine, warnings, summary) = self.read(source.clone()).await?;
         self.swap(engine).await;
         log_warnings(&warnings);
-        tracing::info!(why, "configuration reloaded");
+        let Summary { mode, issuers, rules, sha256 } = summary;
+        tracing::info!(why, mode, issuers, rules, file, sha256, "configuration reloaded");
         Ok(())
     }
 
     /// Reads and builds everything before anything is replaced.
-    async fn read(&self, source: ConfigSource) -> Result<(Engine, Vec<Warning>), Refusal> {
+    async fn read(&self, source: ConfigSource) -> Result<(Engine, Vec<Warning>, Summary), Refusal> {
         let ConfigSource { file, environment, read: _ } = source;
         let load = move || Config::load(file.as_deref(), &environment);
         let loaded = self.disk.run_within(READ_TIMEOUT, load).await;
-        let mut config = loaded.map_err(|error| Refusal::of(error.to_string(), Vec::new()))?.map_err(
-            |ConfigError { faults, files }| Refusal {
-                reasons: faults.iter().map(ToString::to_string).collect(),
-                files,
-            },
-        )?;
+        let mut config = loaded
+            .map_err(|error| Refusal { reasons: vec![error.to_string()], files: None })?
+            .map_err(|ConfigError { faults, files }| {
+            Refusal::of(faults.iter().map(ToString::to_string).collect(), files)
+        })?;
         let files = config.files.clone();
-        let warnings = std::mem::take(&mut config.warnings);
+        let (warnings, summary) = (std::mem::take(&mut config.warnings), config.summary());
         let before = self.live.current();
         let cut_off = config.identity.cut_off_since(&before.authorizer.identity);
         let reasons: Vec<_> = cut_off.into_iter().map(cut_off_table).collect();
         if !reasons.is_empty() {
-            return Err(Refusal { reasons, files });
+            return Err(Refusal::of(reasons, files));
         }
         let observers = &before.authorizer.observers;
         let predecessor =
             Predecessor { issuers: &self.issuers, keys: &before.authorizer.keys, counts: &observers.counts };
         let carried = Carried { spans: observers.spans.clone(), predecessor: Some(predecessor) };
         let engine = Engine::build(config, self.clock.clone(), carried)
-            .map_err(|error| Refusal::of(error.to_string(), files.clone()))?;
+            .map_err(|error| Refusal::of(vec![error.to_string()], files.clone()))?;
         match engine.fixed.differences(&self.fixed).as_slice() {
-            [] => Ok((engine, warnings)),
-            keys => Err(Refusal::of(format!("a change of {} needs a restart", keys.join(", ")), files)),
+            [] => Ok((engine, warnings, summary)),
+            keys => Err(Refusal::of(vec![format!("a change of {} needs a restart", keys.join(", "))], files)),
         }
     }
 

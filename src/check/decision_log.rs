@@ -1,11 +1,9 @@
 //! The decision log: one line for a decision, of the share that the configuration asks for. Lines per second are
 //! limited, so that a client with bad requests cannot fill a disk.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use aws_lc_rs::digest;
 use tokio::time::Instant;
 
 use crate::check::outcome::{Decision, Outcome};
@@ -15,6 +13,7 @@ use crate::domain::identity::{ChangedHeader, HeaderValue};
 use crate::domain::issuer::IssuerName;
 use crate::domain::request::Request;
 use crate::domain::verdict::Grant;
+use crate::sha256;
 
 #[derive(Debug, Clone)]
 pub(crate) struct DecisionLog {
@@ -103,14 +102,9 @@ impl DecisionLog {
     }
 }
 
-/// In hex. Lines of one user can be joined without naming the user.
+/// Lines of one user can be joined without naming the user.
 fn sha256(text: &str) -> String {
-    let mut hex = String::with_capacity(64);
-    for byte in digest::digest(&digest::SHA256, text.as_bytes()).as_ref() {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
+    sha256::hex(text.as_bytes())
 }
 
 impl LineLimit {

@@ -16,6 +16,7 @@ use crate::cli::limits;
 use crate::cli::logging;
 use crate::cli::output::Failure;
 use crate::cli::signals::Signals;
+use crate::config::summary::Summary;
 use crate::config::{Config, Environment};
 use crate::domain::clock::Clock;
 
@@ -28,6 +29,8 @@ pub(super) async fn serve(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     warn_of_ignored_variables(&source);
     warn_of_few_files(config.server.max_connections);
     let exporter = exporter(&source.environment).await.map_err(Failure::configuration)?;
+    let Summary { mode, issuers, rules, sha256 } = config.summary();
+    let file = source.file.as_ref().map(|file| tracing::field::display(file.display().to_string()));
     let setup = Setup { config, clock: Clock::default(), source: Some(source), exporter };
     let bound = Bound::bind(setup).await.map_err(|error| match error {
         StartError::Build(_) | StartError::Tls(_) | StartError::Secret(_) => Failure::configuration(error),
@@ -35,7 +38,8 @@ pub(super) async fn serve(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     })?;
     let (grpc, admin) = (bound.grpc_address(), bound.admin_address());
     let http = bound.http_address().map(tracing::field::display);
-    tracing::info!(%grpc, http, %admin, version = env!("CARGO_PKG_VERSION"), "listening");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(%grpc, http, %admin, version, mode, issuers, rules, file, sha256, "listening");
     notify_systemd(NotifyState::Ready);
     Ok(match run_until_signal(bound, &mut signals).await {
         Some(Ok(())) => {

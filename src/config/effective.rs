@@ -48,6 +48,7 @@ impl Config {
             wording: Wording { realm, reasons },
             decision_log,
             warnings: _,
+            sha256: _,
             files: _,
         } = self;
         let document = json!({

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::schema;
 use super::{Config, ConfigError, Environment, Fault};
+use crate::sha256;
 
 impl Config {
     /// Reads the file; without a file, the environment alone.
@@ -15,7 +16,10 @@ impl Config {
         let Some(path) = file else { return schema::from_environment(environment) };
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, &name),
+            Ok(text) => {
+                let config = Self::parse(&text, &name)?;
+                Ok(Self { sha256: Some(sha256::hex(text.as_bytes())), ..config })
+            }
             Err(error) => Err(ConfigError::from(vec![Fault {
                 file: Some(name),
                 line: None,

@@ -185,7 +185,11 @@ impl<'n> Place<'n> {
 
     /// Notes that a file cannot be read: a change of it may mend the configuration.
     pub(super) fn unreadable(&self, file: &str, error: &std::io::Error, accepted: &str) {
-        self.reads(Path::new(file));
+        // One that is missing may be there by now, and that is a change.
+        let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+        let read = FileRead::about_to_be(Path::new(file));
+        let version = read.version.filter(|_| !is_missing);
+        self.report.files.borrow_mut().push(FileRead { version, ..read });
         self.fault(format!("{file} cannot be read: {error}"), accepted);
     }
 

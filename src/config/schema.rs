@@ -75,6 +75,7 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
             wording: root.at("deny").table(wording),
             decision_log: root.at("decision_log").table(decision_log),
             warnings: Vec::new(),
+            sha256: None,
             files: Vec::new(),
         }
     });

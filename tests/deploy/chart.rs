@@ -214,6 +214,20 @@ fn alerts_are_of_the_job_that_the_monitor_makes() {
             "monitoring/authz-passage-authz",
         ),
         (monitored(json!({"podMonitor": {"enabled": true}, "prometheusRule": {"job": "mine"}})), "mine"),
+        (
+            monitored(json!({"podMonitor": {"enabled": true, "jobLabel": "app.kubernetes.io/part-of"}})),
+            "passage-authz",
+        ),
+        (
+            monitored(
+                json!({"serviceMonitor": {"enabled": true, "jobLabel": "app.kubernetes.io/component"}}),
+            ),
+            "authorization",
+        ),
+        (
+            monitored(json!({"serviceMonitor": {"enabled": true, "jobLabel": "absent"}})),
+            "authz-passage-authz",
+        ),
     ];
     let values: Vec<_> = table.iter().map(|(values, _)| values.clone()).collect();
     for ((_, job), answer) in table.iter().zip(ask(&values)) {

@@ -158,7 +158,16 @@ async fn a_warning_is_logged_at_the_start_and_at_each_reload() {
     let mut process = command.spawn().unwrap();
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
     let said = until(&mut log, "listening").await;
-    let [warning, ..] = said.as_slice() else { panic!("{said:?}") };
+    let [warning, .., started] = said.as_slice() else { panic!("{said:?}") };
+    // What runs: two lines of two configurations differ in their digest, whatever else is the same.
+    let shown = |line: &Value| {
+        assert_eq!((&line["issuers"], line["file"].as_str()), (&"passage".into(), file.path().to_str()));
+        let sha256 = line["sha256"].as_str().unwrap().to_owned();
+        assert_eq!(sha256.len(), 64);
+        (line["mode"].as_str().unwrap().to_owned(), line["rules"].as_u64().unwrap(), sha256)
+    };
+    let (mode, rules, mut digest) = shown(started);
+    assert_eq!((mode.as_str(), rules), ("shadow", 0));
     assert_eq!(
         (&warning["level"], &warning["key"], &warning["line"]),
         (&"WARN".into(), &"mode".into(), &4.into())
@@ -187,6 +196,12 @@ async fn a_warning_is_logged_at_the_start_and_at_each_reload() {
         let keys: Vec<_> =
             said.iter().filter(|event| event["level"] == "WARN").map(|event| event["key"].as_str()).collect();
         assert_eq!(keys, key.map(Some).into_iter().collect::<Vec<_>>(), "{said:?}");
+        if ends == "configuration reloaded" {
+            let (mode, rules, other) = shown(said.last().unwrap());
+            assert_eq!((mode.as_str(), rules), ("enforce", u64::from(key.is_some())));
+            assert_ne!(other, digest);
+            digest = other;
+        }
     }
 }
 

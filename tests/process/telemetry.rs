@@ -153,8 +153,9 @@ async fn a_changed_identity_is_logged_once_for_each_token_that_is_cached() {
 async fn an_outage_and_a_rotation_are_a_few_lines_of_log_however_long() {
     let issuer = FakeIssuer::start(Behavior::Reset).await;
     let config = passage_with(&issuer, ", refresh: {interval: 100ms}");
-    let running = Running::start(&config, "info").await;
+    let mut running = Running::start(&config, "info").await;
     wait_until("ten fetches", || async { issuer.fetches() >= 10 }).await;
+    running.until_logged("answered 503").await;
     issuer.behave(Behavior::keys(&[&key()]));
     running.until_ready().await;
     let next = SigningKey::shared("k2", Algorithm::Rs256);

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["keys", "revocation", "server"],
     &["config", "wire"],
     &["domain"],
-    &["per_core", "watched_file"],
+    &["per_core", "sha256", "watched_file"],
 ];
 
 /// The core, and the crates that it must not use: it runs in plain tests and under a fuzzer.

@@ -223,7 +223,7 @@ fn warns() {
                 .into(),
             "issuers[0].types[0]: \"*\"",
         ),
-        ("issuers: [{name: a, passage: {app_id: app1}, types: [application/at+jwt]}]".into(), quiet),
+        ("issuers: [{name: a, passage: {app_id: app1, base_url: 'https://a.example'}, types: [application/at+jwt]}]".into(), quiet),
         (
             wanted("repository: 'repo:acme/*'"),
             "rules[0].require.claims.repository: \"repo:acme/*\" is compared as it is written: *",

@@ -170,8 +170,9 @@ Empty at an install, and where Helm asks no cluster (helm template, GitOps).
 {{- $applied := false -}}
 {{- $owned := false -}}
 {{- range .metadata.managedFields -}}
-{{- if eq .manager "helm" -}}{{- $applied = or $applied (eq .operation "Apply") -}}
-{{- else -}}{{- $owned = or $owned (hasKey (dig "f:spec" dict (.fieldsV1 | default dict)) "f:replicas") -}}{{- end -}}
+{{- $spec := dig "f:spec" dict (.fieldsV1 | default dict) -}}
+{{- if and (eq .operation "Apply") (hasKey $spec "f:template") -}}{{- $applied = true -}}
+{{- else -}}{{- $owned = or $owned (hasKey $spec "f:replicas") -}}{{- end -}}
 {{- end -}}
 {{- if not (and $applied $owned) -}}{{- .spec.replicas -}}{{- end -}}
 {{- end -}}
@@ -210,14 +211,18 @@ metricRelabelings:
 {{- end }}
 {{- end -}}
 
-{{/* The job label of the series, as the Prometheus Operator sets it. */}}
+{{/* The job label of the series, as the Prometheus Operator sets it: by jobLabel, if the Service or the pod has such a label. */}}
 {{- define "passage-authz.job" -}}
 {{- $name := include "passage-authz.fullname" . -}}
+{{- $labels := include "passage-authz.labels" . | fromYaml -}}
 {{- with .Values.metrics -}}
 {{- if .prometheusRule.job -}}{{- .prometheusRule.job -}}
 {{- else if include "passage-authz.rendered" (list $ .podMonitor.enabled "monitoring.coreos.com/v1/PodMonitor") -}}
-{{- printf "%s/%s" (.podMonitor.namespace | default $.Release.Namespace) $name -}}
-{{- else -}}{{- $name -}}{{- end -}}
+{{- $job := printf "%s/%s" (.podMonitor.namespace | default $.Release.Namespace) $name -}}
+{{- get (mergeOverwrite (dict) $.Values.podLabels $labels) (.podMonitor.jobLabel | default "") | default $job -}}
+{{- else -}}
+{{- get (mergeOverwrite (dict) $.Values.service.labels $labels) (.serviceMonitor.jobLabel | default "") | default $name -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
