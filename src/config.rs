@@ -25,6 +25,7 @@ mod proxy_secret;
 mod schema;
 mod size;
 pub(crate) mod summary;
+mod syntax;
 mod warnings;
 
 pub(crate) use duration::parse_duration;

@@ -15,7 +15,11 @@ use super::duration::{format_duration, parse_duration};
 use super::fault::{Fault, Warning};
 use crate::domain::identity::claim_map::ClaimMap;
 use crate::domain::json::Json;
+use crate::domain::number::Number;
 use crate::watched_file::FileRead;
+
+/// Keys that are less alike, from 0 to 1 by Jaro and Winkler, are not taken for one another.
+const LEAST_LIKENESS: f64 = 0.85;
 
 /// Collects the faults and the warnings while the document is read.
 #[derive(Debug, Default)]
@@ -213,6 +217,10 @@ impl<'n> Place<'n> {
         let node = self.node?;
         match &node.value {
             YamlValue::String(text) if !text.trim().is_empty() => Some(text),
+            YamlValue::Number(number) => {
+                self.unquoted(number, accepted);
+                None
+            }
             _ => {
                 self.not_accepted(node, accepted);
                 None
@@ -220,8 +228,21 @@ impl<'n> Place<'n> {
         }
     }
 
+    fn unquoted(&self, number: &Number, accepted: &str) {
+        self.fault(format!("{number} is a number: as a text it stands in quotes"), accepted);
+    }
+
     /// A text that `parse` accepts.
     pub(super) fn parsed<T>(&self, accepted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let node = self.node?;
+        if let YamlValue::Number(number) = &node.value {
+            // Quotes help only if the text is accepted then.
+            match parse(number.as_str()) {
+                Some(_) => self.unquoted(number, accepted),
+                None => self.not_accepted(node, accepted),
+            }
+            return None;
+        }
         let text = self.text(accepted)?;
         let value = parse(text);
         if value.is_none() {
@@ -346,12 +367,12 @@ impl<'n> Table<'n> {
         for (index, (key, line, _)) in self.entries.iter().enumerate() {
             let earlier = self.entries.get(..index).unwrap_or_default();
             if !self.known_keys.contains(&key.as_str()) {
-                self.report.add(
-                    Some(*line),
-                    &join(&self.path, key),
-                    "is not a known key".to_owned(),
-                    &accepted,
+                let near = nearest(key, &self.known_keys);
+                let problem = near.map_or_else(
+                    || "is not a known key".to_owned(),
+                    |near| format!("is not a known key (perhaps {near})"),
                 );
+                self.report.add(Some(*line), &join(&self.path, key), problem, &accepted);
             } else if earlier.iter().any(|(other, ..)| other == key) {
                 self.report.add(
                     Some(*line),
@@ -362,6 +383,13 @@ impl<'n> Table<'n> {
             }
         }
     }
+}
+
+/// The known key that is written most like this one, if it is like one at all.
+fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    let likeness = known.iter().map(|known| (strsim::jaro_winkler(key, known), *known));
+    let (likeness, nearest) = likeness.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (likeness >= LEAST_LIKENESS).then_some(nearest)
 }
 
 fn join(path: &str, key: &str) -> String {

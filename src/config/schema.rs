@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::Node;
 use super::place::{Place, Report, Table};
-use super::{CheckFlags, Config, ConfigError, DecisionLogSettings, Environment, KeyStore, warnings};
+use super::{CheckFlags, Config, ConfigError, DecisionLogSettings, Environment, KeyStore, syntax, warnings};
 use crate::domain::denial::Wording;
 use crate::domain::policy::Ignored;
 
@@ -27,7 +27,8 @@ pub(super) fn from_yaml(text: &str, name: &str) -> Result<Config, ConfigError> {
     match Node::parse(text) {
         Ok(root) => read(&root, report),
         Err((line, message)) => {
-            report.add(line, "", message, "one YAML document with a map at its top");
+            let (problem, accepted) = syntax::fault(message);
+            report.add(line, "", problem, accepted);
             Err(report.faults.into_inner().into())
         }
     }

@@ -34,7 +34,7 @@ async fn a_bad_configuration_ends_with_2_and_every_reason() {
         format!(
             "passage-authz: {path}:1: server.listen: \"nowhere\" is not accepted; accepted: host:port, such as '[::]:50051' or 127.0.0.1:50051, or unix:/path/to.sock\n\
              passage-authz: {path}:4: issuers[0].passage.app_id: is missing; accepted: the app's ID: letters, digits, dashes and underscores\n\
-             passage-authz: {path}:4: issuers[0].passage.app_idd: is not a known key; accepted: one of app_id, base_url\n"
+             passage-authz: {path}:4: issuers[0].passage.app_idd: is not a known key (perhaps app_id); accepted: one of app_id, base_url\n"
         )
     );
     let not_pem = file("not a certificate");

@@ -32,7 +32,7 @@ issuers:
         faults(text),
         [
             "authz.yaml:1: mode: \"enforced\" is not accepted; accepted: enforce or shadow",
-            "authz.yaml:2: sever: is not a known key; accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, paths, rules, deny, decision_log",
+            "authz.yaml:2: sever: is not a known key (perhaps server); accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, paths, rules, deny, decision_log",
             "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as '[::]:50051' or 127.0.0.1:50051, or unix:/path/to.sock",
             "authz.yaml:5: server.drain_timeout: 20 is not accepted; accepted: a duration from 0s to 1h, written like 250ms, 10s, 5m or 24h",
             "authz.yaml:7: tokens.max_length: 1 is not accepted; accepted: a whole number from 64 to 65536 bytes",
@@ -67,7 +67,7 @@ fn refuses() {
         ("issuers: [{name: a b, passage: {app_id: a}}]".into(), "\"a b\" is not accepted"),
         ("issuers: [{name: a, passage: }]".into(), "issuers[0].passage: has no value"),
         ("issuers: [{name: a, passage: {}}]".into(), "issuers[0].passage.app_id: is missing"),
-        ("issuers: [{name: a, passage: {app_id: 1}}]".into(), "app_id: 1 is not accepted"),
+        ("issuers: [{name: a, passage: {app_id: 1}}]".into(), "app_id: 1 is a number: as a text it stands in quotes"),
         ("issuers: [{name: a, passage: {app_id: ''}}]".into(), "app_id: \"\" is not accepted"),
         (
             "issuers: [{name: a, passage: {app_id: a, base_url: http://auth.passage.id}}]".into(),
@@ -209,7 +209,7 @@ fn refuses() {
             "keys.discovery: the issuer is no URL that may be fetched",
         ),
         (other("subject: /a~"), "subject: \"/a~\" is not accepted"),
-        (other("subject: [sub, 7]"), "subject[1]: 7 is not accepted"),
+        (other("subject: [sub, 7]"), "subject[1]: 7 is a number: as a text it stands in quotes"),
         (other("max_lifetime: 0s"), "max_lifetime: \"0s\" is not accepted"),
         (other("max_lifetime: 1 day"), "max_lifetime: \"1 day\" is not accepted"),
         (
@@ -301,7 +301,7 @@ fn refuses() {
             demand("{prefix: ''}"),
             "claims.role.prefix: \"\" is not accepted; accepted: the text that values begin with",
         ),
-        (demand("{prefix: 7}"), "claims.role.prefix: 7 is not accepted"),
+        (demand("{prefix: 7}"), "claims.role.prefix: 7 is a number: as a text it stands in quotes"),
         (demand("{prefix: [a]}"), "claims.role.prefix: is a list"),
         (demand("{present: false}"), "claims.role.present: asks for nothing; accepted: true"),
         (demand("{present: 'yes'}"), "claims.role.present: \"yes\" is not accepted"),
@@ -390,7 +390,7 @@ fn refuses_ports_and_the_log() {
             "server: {listen: /run/a.sock}",
             "server.listen: \"/run/a.sock\" is not accepted; accepted: host:port, such as '[::]:50051' or 127.0.0.1:50051, or unix:/",
         ),
-        ("server: {unix_mode: 660}", "server.unix_mode: 660 is not accepted"),
+        ("server: {unix_mode: 660}", "server.unix_mode: 660 is a number: as a text it stands in quotes"),
         ("server: {unix_mode: '0999'}", "server.unix_mode: \"0999\" is not accepted"),
         ("server: {unix_mode: '7777'}", "server.unix_mode: \"7777\" is not accepted"),
         ("server: {tls: {}}", "server.tls.cert: is missing"),
@@ -496,6 +496,45 @@ fn tables_that_cannot_be_used() {
     for content in [&b"\xef\xbb\xbfid-1,1\r\n\"id,2\",\"2\"\"\"\r\n"[..], b"id-1,1"] {
         std::fs::write(file.path(), content).unwrap();
         assert!(parse(&text).is_ok(), "{content:?}");
+    }
+}
+
+/// What people write most often, each with the remedy and without a word of the YAML reader.
+#[test]
+fn slips_are_named_with_their_remedy() {
+    let issuer = |more: &str| {
+        format!(
+            "issuers: [{{name: a, issuer: a, audiences: [api], keys: {{discovery: 'https://a.example'}}, {more}}}]"
+        )
+    };
+    for (text, want) in [
+        (
+            "issuers: []\n---\na: b\n".to_owned(),
+            "authz.yaml:3: a second document begins here; accepted: one document: leave out the line ---",
+        ),
+        (
+            format!("{APP}rules:\n- {{name: a, match: {{hosts: [*.example.com]}}, access: deny}}\n"),
+            "authz.yaml:3: a text that begins with * is an alias in YAML; accepted: such a text in quotes",
+        ),
+        ("mode:\n\tenforce\n".to_owned(), "a tab indents this line; accepted: spaces"),
+        (
+            "issuers: [{name: p, passage: {app_id: 12345}}]".to_owned(),
+            "passage.app_id: 12345 is a number: as a text it stands in quotes; accepted: the app's ID",
+        ),
+        (
+            format!("{APP}server: {{drain_timeout: 20}}"),
+            "server.drain_timeout: 20 is not accepted; accepted: a duration",
+        ),
+        (
+            issuer("audience: x"),
+            "issuers[0].audience: is not a known key (perhaps audiences); accepted: one of",
+        ),
+        (issuer("leway: 1s"), "issuers[0].leway: is not a known key (perhaps leeway)"),
+        (format!("{APP}modes: shadow"), "modes: is not a known key (perhaps mode)"),
+        (format!("{APP}xyz: 1"), "xyz: is not a known key; accepted: one of"),
+    ] {
+        let said = faults(&text).join("\n");
+        assert!(said.contains(want), "{text}\n  says: {said}\n  not: {want}");
     }
 }
 
