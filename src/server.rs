@@ -22,6 +22,7 @@ use crate::server::listen::{DetachedStream, Listener, Peer, Stream};
 use crate::server::overload::Admission;
 use crate::server::tls::Tls;
 use crate::server::workers::Workers;
+use crate::server::wrong_protocol::WrongProtocolLog;
 
 mod connection;
 pub(crate) mod fragments;
@@ -33,6 +34,7 @@ pub(crate) mod overload;
 pub(crate) mod tls;
 mod wide_reads;
 pub(crate) mod workers;
+mod wrong_protocol;
 
 /// How a port treats its connections.
 #[derive(Clone)]
@@ -131,8 +133,8 @@ pub async fn serve<S: Handler>(
     let drain_timeout = options.drain_timeout;
     let (requests, cut) = (RequestsInFlight::for_cores(options.workers.count()), CancellationToken::new());
     let lame_duck = options.lame_duck.clone();
-    let mut port =
-        Port { options, counters, handler, requests, stop: stop.clone(), cut, idle: IdleQueue::default() };
+    let (stop_port, idle, wrong_protocol) = (stop.clone(), IdleQueue::default(), Arc::default());
+    let mut port = Port { options, counters, handler, requests, stop: stop_port, cut, idle, wrong_protocol };
     port.accept_until(&listener, stop.cancelled()).await;
     let deadline = Instant::now() + drain_timeout;
     if let Some(admission) = lame_duck {
@@ -157,6 +159,7 @@ struct Port<S> {
     cut: CancellationToken,
     /// Empty unless idle connections are closed when the port is full.
     idle: IdleQueue,
+    wrong_protocol: Arc<WrongProtocolLog>,
 }
 
 impl<S: Handler> Port<S> {
@@ -215,6 +218,7 @@ impl<S: Handler> Port<S> {
             activity: Arc::clone(&activity),
             max_age,
             drain,
+            wrong_protocol: Arc::clone(&self.wrong_protocol),
         };
         let (runtime, stream) = (assignment.runtime(), stream.detach());
         let served = async move {
@@ -235,7 +239,7 @@ impl<S: Handler> Port<S> {
     /// Waits until every connection is closed, or no request was under way for [`IDLE_LINGER`], or the deadline; cuts off
     /// the connections that are left.
     async fn finish(self, deadline: Instant) -> Drained {
-        let Self { options: _, counters, handler: _, requests, stop: _, cut, idle: _ } = self;
+        let Self { counters, requests, cut, .. } = self;
         let connections = &counters.connections;
         connections.close();
         let quiet = async {

@@ -30,6 +30,7 @@ use super::limits::{
 use super::listen::{Peer, Stream};
 use super::tls::Tls;
 use super::wide_reads::WideReads;
+use super::wrong_protocol::{FirstBytes, Spoken, WrongProtocolLog};
 
 /// The HTTP versions of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,16 +71,22 @@ pub(super) struct Connection<S> {
     pub(super) max_age: Option<Duration>,
     /// Cancelled when the port drains: the connection gets GOAWAY.
     pub(super) drain: CancellationToken,
+    pub(super) wrong_protocol: Arc<WrongProtocolLog>,
 }
 
 impl<S: Handler> Connection<S> {
     /// Serves the stream until it ends, after the TLS handshake if the port has certificates.
     pub(super) async fn serve(self, stream: Stream, tls: Option<Arc<Tls>>) {
         let Some(tls) = tls else { return self.serve_http(stream).await };
-        let peer = self.peer;
+        let (peer, wrong_protocol) = (self.peer, Arc::clone(&self.wrong_protocol));
         match timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.serve_http(stream).await,
-            Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+            Ok(Err(error)) => {
+                if is_no_tls(&error) {
+                    wrong_protocol.warn(peer, Spoken::Plaintext);
+                }
+                tracing::debug!(%peer, %error, "a TLS handshake failed");
+            }
             Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
         }
     }
@@ -87,12 +94,13 @@ impl<S: Handler> Connection<S> {
     /// Serves until the client closes the connection. GOAWAY goes out at a drain, at the age limit, for idleness, and after a
     /// request with a fragment; a connection that stays after it is cut.
     async fn serve_http(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { peer, protocol, handler, requests, activity, max_age, drain } = self;
+        let Self { peer, protocol, handler, requests, activity, max_age, drain, wrong_protocol } = self;
         let builder = builder(protocol, requests.clone());
         let counted = Arc::clone(&activity);
         // Targets matter where checks are read from requests as they are.
         let fragments = (protocol == Protocol::Http).then(FragmentSeen::default);
-        let stream = watch(stream, fragments.clone());
+        let first_bytes = (protocol == Protocol::Http2).then(FirstBytes::default);
+        let stream = watch(stream, fragments.clone(), first_bytes.clone());
         let fragment_answered = CancellationToken::new();
         let answering_fragment = fragment_answered.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -137,9 +145,18 @@ impl<S: Handler> Connection<S> {
             }
         };
         if let Err(error) = result {
+            if let Some(spoken) = first_bytes.as_ref().and_then(FirstBytes::spoken) {
+                wrong_protocol.warn(peer, spoken);
+            }
             tracing::debug!(%peer, %error, "a connection ended badly");
         }
     }
+}
+
+/// Whether what came is no TLS at all.
+fn is_no_tls(error: &std::io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 /// Resolves when no request has arrived for too long. The count of requests is read now and then, instead of a timer that

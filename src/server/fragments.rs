@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::AsyncRead;
 use tokio_util::io::InspectReader;
 
+use super::wrong_protocol::FirstBytes;
+
 /// An extension of a request: its target may have been longer than it looks. Over HTTP/1.1 the target, or that of a request right
 /// behind it, had a fragment. HTTP/2 compresses its headers, so over HTTP/2 any target may have had one.
 #[derive(Debug, Clone, Copy)]
@@ -26,13 +28,18 @@ impl FragmentSeen {
     }
 }
 
-/// The stream, with a look for fragments at the bytes before its reader gets them. `None`: nothing is looked for.
+/// The stream, with a look for fragments at the bytes before its reader gets them, and at the first of them. `None`: nothing is
+/// looked for.
 pub(super) fn watch<S: AsyncRead>(
     stream: S,
     seen: Option<FragmentSeen>,
+    mut first_bytes: Option<FirstBytes>,
 ) -> InspectReader<S, impl FnMut(&[u8]) + Send> {
     let mut search = Search::Hash;
     InspectReader::new(stream, move |bytes| {
+        if let Some(first) = first_bytes.take_if(|_| !bytes.is_empty()) {
+            first.note(bytes);
+        }
         if let Some(FragmentSeen(seen)) = &seen {
             search = search.go_on(bytes);
             if search == Search::Found {

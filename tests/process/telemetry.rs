@@ -8,10 +8,11 @@ use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::fixtures::{APP, bearer, good, inline, key, passage_with, serving};
 use crate::support::process::{Running, binary, file};
+use crate::support::tls::{authority, issued_by};
 use crate::support::{Answer, check_request, header_map_request, wait_until};
 
 #[tokio::test]
@@ -192,6 +193,37 @@ async fn an_outage_and_a_rotation_are_a_few_lines_of_log_however_long() {
         [(Some("[\"k1\"]"), Some("[]")), (Some("[\"k2\"]"), Some("[]")), (Some("[]"), Some("[\"k1\"]"))],
         "{log}"
     );
+}
+
+/// A cluster without HTTP/2 or with the wrong transport socket is the commonest mistake in a mesh.
+#[tokio::test]
+async fn a_peer_that_speaks_another_protocol_is_named_with_the_remedy() {
+    let ca = authority();
+    let (cert, private) = issued_by(&ca, "localhost");
+    let (cert, private) = (file(&cert.pem()), file(&private.serialize_pem()));
+    let tls = format!(", tls: {{cert: '{}', key: '{}'}}", cert.path().display(), private.path().display());
+    for (tls, bytes, spoken, advice) in [
+        ("", &b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], "HTTP/1.1", "appProtocol grpc"),
+        ("", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03........................", "TLS", "server.tls"),
+        (tls.as_str(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "plaintext", "transport socket"),
+        (tls.as_str(), b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", "plaintext", "transport socket"),
+    ] {
+        let config = file(&serving(&format!("listen: '127.0.0.1:0'{tls}"), ""));
+        let mut running = Running::serve(config.path(), "info").await;
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(running.grpc).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+        running.until_logged("another protocol").await;
+        running.signal("-TERM").await;
+        let (_, log) = running.end().await;
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("another protocol")).collect();
+        assert_eq!(lines.len(), 1, "once a minute: {log}");
+        let line: Value = serde_json::from_str(lines[0]).unwrap();
+        assert_eq!((&line["level"], &line["spoken"]), (&"WARN".into(), &spoken.into()), "{line}");
+        assert!(line["advice"].as_str().unwrap().contains(advice), "{line}");
+    }
 }
 
 /// Each refresh writes the keys to disk. A disk that cannot be written to is said once, and so is its end; a store that is
