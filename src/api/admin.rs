@@ -1,5 +1,6 @@
 //! The admin port: liveness, readiness, the key sets, the metrics. Nothing secret.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, header};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::metrics::{self, Ports};
 use crate::domain::clock::UnixTime;
+use crate::keys::sets::KeySets;
 use crate::live::Live;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -34,15 +36,17 @@ impl Admin {
         }
         match request.uri().path() {
             "/livez" => respond_with(StatusCode::OK, TEXT, "alive\n"),
-            "/readyz" => match (draining, self.live.current().authorizer.keys.is_ready()) {
-                (true, _) => respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
-                (false, true) => respond_with(StatusCode::OK, TEXT, "ready\n"),
-                (false, false) => respond_with(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    TEXT,
-                    "no issuer has usable keys, see /keys\n",
-                ),
-            },
+            "/readyz" => {
+                let keys = Arc::clone(&self.live.current().authorizer.keys);
+                match (draining, keys.is_ready()) {
+                    (true, _) => respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
+                    (false, true) => respond_with(StatusCode::OK, TEXT, format!("ready\n{}", pending(&keys))),
+                    (false, false) => {
+                        let said = format!("no issuer has usable keys, see /keys\n{}", pending(&keys));
+                        respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, said)
+                    }
+                }
+            }
             "/keys" => respond_with(StatusCode::OK, JSON, format!("{:#}\n", self.key_sets())),
             "/metrics" => match metrics::render(&self.registry, request.headers()) {
                 Ok((content_type, text)) => respond_with(StatusCode::OK, content_type, text),
@@ -81,6 +85,25 @@ impl Admin {
         });
         json!({"issuers": issuers.collect::<Vec<_>>()})
     }
+}
+
+/// A line for each issuer whose tokens cannot be verified, with the cause.
+fn pending(keys: &KeySets) -> String {
+    let now = keys.now();
+    let mut lines = String::new();
+    for (issuer, source) in keys.sources().iter().filter(|(issuer, _)| !keys.is_usable(issuer, now)) {
+        let (set, status) = keys.inspect(issuer);
+        let error = status.last_error.map(|(_, error)| format!(": {error}")).unwrap_or_default();
+        let why = match set {
+            None if keys.is_starting(issuer) => "the first fetch is under way".to_owned(),
+            None => format!("no keys{error}"),
+            Some(set) if set.is_empty() => "the issuer has withdrawn all keys".to_owned(),
+            Some(_) => format!("the keys are older than max_stale{error}"),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "{issuer} ({source}): {why}");
+    }
+    lines
 }
 
 fn respond_with(

@@ -74,7 +74,12 @@ async fn keys_past_max_stale_do_not_come_back_to_life() {
     // And set back once they are too old.
     clock.set_back(HOUR * 24);
     assert_eq!(service.bearer(&token).await.code(), "keys_unavailable", "cached or not");
-    assert_eq!(get(service.admin, "/readyz").await.0, 503);
+    let (status, said) = get(service.admin, "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(
+        said.contains("passage (http") && said.contains("): the keys are older than max_stale"),
+        "{said}"
+    );
     service.end().await.unwrap();
 
     // Kept keys are as old as their fetch: by the clock as it is set at the start, by the passing time from then on.

@@ -45,7 +45,9 @@ async fn status(service: &Service) -> Value {
 
 /// What the service shows while its only issuer has no keys.
 async fn shows_no_keys(service: &Service) {
-    assert_eq!(get(service.admin, "/readyz").await.0, 503);
+    let (ready, said) = get(service.admin, "/readyz").await;
+    assert_eq!(ready, 503);
+    assert!(said.contains("issuer (") && said.contains("): the issuer has withdrawn all keys"), "{said}");
     assert_eq!(get(service.admin, "/livez").await.0, 200);
     let status = status(service).await;
     assert_eq!((&status["usable"], &status["keys"]), (&json!(false), &json!([])), "{status}");
