@@ -361,12 +361,12 @@ fn bad_calls_end_with_2() {
 #[test]
 fn check_config_prints_what_it_would_accept() {
     let accepted = file(
-        "issuers: [{name: passage, passage: {app_id: app1}}]\nrules: [{name: health, match: {paths: [/healthz]}, access: public}]\n",
+        "issuers: [{name: passage, passage: {app_id: app1, base_url: 'https://auth.example'}}]\nrules: [{name: health, match: {paths: [/healthz]}, access: public}]\n",
     );
     let first = run(&["check-config", "--config", accepted.path().to_str().unwrap()], "");
     assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""));
     assert!(
-        first.stdout.contains("url: https://auth.passage.id/v1/apps/app1/.well-known/jwks.json"),
+        first.stdout.contains("url: https://auth.example/v1/apps/app1/.well-known/jwks.json"),
         "{}",
         first.stdout
     );
@@ -377,9 +377,10 @@ fn check_config_prints_what_it_would_accept() {
 
 #[test]
 fn check_config_warns_and_strict_makes_it_an_error() {
-    let quiet = file("issuers: [{name: passage, passage: {app_id: app1}}]\n");
+    let quiet =
+        file("issuers: [{name: passage, passage: {app_id: app1, base_url: 'https://auth.example'}}]\n");
     let warned = file(
-        "issuers: [{name: passage, passage: {app_id: app1}}]\nmode: shadow\n\
+        "issuers: [{name: passage, passage: {app_id: app1, base_url: 'https://auth.example'}}]\nmode: shadow\n\
          rules:\n- {name: all, access: public}\n- {name: late, access: deny}\n",
     );
     let call = |file: &std::path::Path, more: &[&str]| {
