@@ -82,3 +82,18 @@ fn the_map_names_what_exists() {
     }
     assert!(count >= 20, "{count}");
 }
+
+/// Whoever is woken by an alert finds what it means.
+#[test]
+fn each_alert_has_a_section_in_the_runbook() {
+    let sorted = |text: &str, prefix: &str| {
+        let mut names: Vec<_> =
+            text.lines().filter_map(|line| line.trim().strip_prefix(prefix)).map(str::to_owned).collect();
+        names.sort_unstable();
+        names
+    };
+    let alerts =
+        sorted(&read("deploy/helm/passage-authz/templates/prometheusrule.yaml"), "- alert: PassageAuthz");
+    assert!(alerts.len() >= 9, "{alerts:?}");
+    assert_eq!(sorted(&read("docs/runbook.md"), "## PassageAuthz"), alerts);
+}
