@@ -236,6 +236,9 @@ fn alerts_are_of_the_job_that_the_monitor_makes() {
         for rule in rules {
             let query = rule["expr"].as_str().unwrap();
             assert!(query.contains(&format!("job=\"{job}\", namespace=\"security\"")), "{query}");
+            let section = rule["alert"].as_str().unwrap().to_ascii_lowercase();
+            let link = rule["annotations"]["runbook_url"].as_str().unwrap();
+            assert!(link.ends_with(&format!("/docs/runbook.md#{section}")), "{link}");
         }
         // A monitor selects what there is, by a port that there is.
         let template = &one(&objects, "Deployment")["spec"]["template"];
