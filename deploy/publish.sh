@@ -22,7 +22,7 @@ trap 'test -z "$pid" || kill "$pid"; rm -rf "$work"' EXIT
 case $#:${1-} in
   0:)
     go_tool registry github.com/google/go-containerregistry/cmd/registry@v0.20.6
-    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    port=$(port)
     "$tools/bin/registry" -port "$port" > "$work/registry.log" 2>&1 & pid=$!
     for _ in $(seq 100); do curl -s -o "$work/said" "http://127.0.0.1:$port/v2/" && break; sleep 0.1; done
     target=oci://127.0.0.1:$port/charts plain=(--plain-http)

@@ -137,7 +137,7 @@ impl WatchedFiles {
             sleep(POLL_INTERVAL).await;
             let Some(polled) = self.poll().await else { continue };
             let Some(before) = self.last_poll.replace(polled.clone()) else { continue };
-            if !polled.iter().zip(&before).take(self.must_rest).all(|(now, before)| now == before) {
+            if polled.get(..self.must_rest) != before.get(..self.must_rest) {
                 continue;
             }
             let all_rest = polled == before;
@@ -160,9 +160,7 @@ impl WatchedFiles {
     /// Whether all files that must rest still have the versions in use, as far as can be seen.
     pub(crate) async fn is_as_in_use(&self) -> bool {
         let polled = self.poll().await;
-        polled.is_some_and(|polled| {
-            polled.iter().zip(&self.in_use).take(self.must_rest).all(|(now, used)| now == used)
-        })
+        polled.is_some_and(|polled| polled.get(..self.must_rest) == self.in_use.get(..self.must_rest))
     }
 
     async fn poll(&self) -> Option<Vec<Option<FileVersion>>> {

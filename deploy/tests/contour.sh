@@ -28,22 +28,7 @@ cat > "$work/authz.yaml" <<YAML
 issuers: [{name: passage, passage: {app_id: app1}, keys: {file: $work/jwks.json}}]
 YAML
 "${CARGO_TARGET_DIR:-$repository/target}/debug/passage-authz" serve --config "$work/authz.yaml" 2> "$work/authz.log" & pids+=($!); service=$!
-python3 - "$here_address" <<'PYTHON' & pids+=($!)
-import http.server, json, sys
-
-class Echo(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        body = json.dumps(self.headers.items()).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_):
-        pass
-
-http.server.ThreadingHTTPServer((sys.argv[1], 9080), Echo).serve_forever()
-PYTHON
+python3 "$here/echo.py" "$here_address" 9080 & pids+=($!)
 
 say 'Contour and Envoy'
 mkdir -p "$work/proxied/templates"

@@ -22,7 +22,6 @@ ip link set lo up
 pids=()
 end() { for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done; wait; rm -rf "$work"; }
 trap end EXIT
-port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 authz=$(port) admin=$(port) upstream=$(port)
 
 say 'passage-authz and what it protects'
@@ -34,22 +33,7 @@ issuers: [{name: passage, passage: {app_id: app1}, keys: {file: $work/jwks.json}
 YAML
 binary=${CARGO_TARGET_DIR:-$repository/target}/debug/passage-authz
 "$binary" serve --config "$work/authz.yaml" 2> "$work/authz.log" & pids+=($!); service=$!
-python3 - "$upstream" <<'PYTHON' & pids+=($!)
-import http.server, json, sys
-
-class Echo(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        body = json.dumps(self.headers.items()).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_):
-        pass
-
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
-PYTHON
+python3 "$here/echo.py" 127.0.0.1 "$upstream" & pids+=($!)
 
 say 'the chart, with Backends for Services'
 mkdir "$work/resources"

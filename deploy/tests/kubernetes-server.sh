@@ -1,6 +1,6 @@
 # Sourced after tools.sh by the opt-in checks that need an API server: starts the Kubernetes of the version KUBERNETES, without a kubelet,
 # with its controllers; `here_address` is its own address where there is no default route. It needs Debian's etcd-server, openssl and curl.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2153,SC2154
 kubernetes=$KUBERNETES
 minor=${kubernetes#1.} minor=${minor%%.*}
 programs=$tools/bin/kubernetes-$kubernetes
@@ -36,7 +36,6 @@ end() {
   rm -rf "$work"
 }
 trap end EXIT
-port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 clients=$(port) peers=$(port) secure=$(port) controllers=$(port)
 server=https://127.0.0.1:$secure
 token=$(openssl rand -hex 16)

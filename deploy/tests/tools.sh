@@ -11,6 +11,9 @@ work=$(mktemp -d)
 say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 fail() { printf 'FAILED: %s\n' "$1" >&2; exit 1; }
 
+# A TCP port of 127.0.0.1 that is free now.
+port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
 # go_tool NAME MODULE@VERSION
 go_tool() {
   test -x "$tools/bin/$1" || GOBIN=$tools/bin go install "$2"

@@ -267,7 +267,7 @@ impl Reloader {
     async fn reload(&mut self, why: &'static str) -> Result<(), Refusal> {
         let Some(source) = self.source.clone() else { return Ok(()) };
         let file = source.file.as_deref().map(|file| tracing::field::display(file.display().to_string()));
-        let (engine, warnings, summary) = self.read(source.clone()).await?;
+        let (engine, warnings, summary) = self.read(source).await?;
         self.swap(engine).await;
         log_warnings(&warnings);
         let Summary { mode, issuers, rules, sha256 } = summary;

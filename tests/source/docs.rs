@@ -83,7 +83,7 @@ fn the_map_names_what_exists() {
     assert!(count >= 20, "{count}");
 }
 
-/// Whoever is woken by an alert finds what it means.
+/// An operator whom an alert calls finds there what it means.
 #[test]
 fn each_alert_has_a_section_in_the_runbook() {
     let sorted = |text: &str, prefix: &str| {

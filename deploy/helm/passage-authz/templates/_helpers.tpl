@@ -226,6 +226,13 @@ metricRelabelings:
 {{- end -}}
 {{- end -}}
 
+{{/* (list $ alert): the annotation that links an alert to its section of the runbook */}}
+{{- define "passage-authz.runbook" -}}
+{{- with (index . 0).Values.metrics.prometheusRule.runbookUrl -}}
+runbook_url: "{{ . }}#{{ index $ 1 | lower }}"
+{{- end -}}
+{{- end -}}
+
 {{- define "passage-authz.hasBudget" -}}
 {{- $switch := toString .Values.podDisruptionBudget.enabled -}}
 {{- if or (eq $switch "true") (and (eq $switch "auto") (gt (include "passage-authz.replicas" . | int) 1)) -}}true{{- end -}}
