@@ -6,6 +6,7 @@ pub(crate) mod claim;
 pub(crate) mod claims;
 pub mod clock;
 pub mod denial;
+pub(crate) mod evidence;
 pub(crate) mod identity;
 pub(crate) mod issuer;
 pub(crate) mod json;

@@ -7,10 +7,12 @@ use crate::check::outcome::{Decision, Outcome};
 use crate::check::token_cache::TokenCache;
 use crate::config::{CheckFlags, TokenSettings};
 use crate::domain::claims::Subject;
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, UnixTime};
 use crate::domain::denial::Denial;
+use crate::domain::evidence::Evidence;
 use crate::domain::identity::Identity;
-use crate::domain::issuer::{IssuerName, Issuers};
+use crate::domain::issuer::{Issuer, IssuerName, Issuers};
+use crate::domain::json::Object;
 use crate::domain::key_set::KeySet;
 use crate::domain::policy::{Access, Policy, Rule, Selection};
 use crate::domain::readings::method;
@@ -51,11 +53,11 @@ impl Authorizer {
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let start = self.observers.start(&self.clock);
         let joined = Joined::new();
-        let (mut forwarded, mut iss) = (Forwarded::AsSent, None);
+        let (mut forwarded, mut evidence) = (Forwarded::AsSent, None);
         let (rule, decided) = match self.policy.select(request) {
             Ok(selection) => {
                 let mut decided = self.apply_rule(&selection, request, &joined, &mut forwarded).await;
-                iss = decided.as_mut().err().and_then(|refusal| refusal.unknown_iss.take());
+                evidence = decided.as_mut().err().and_then(|refusal| refusal.evidence.take());
                 let decided = self.unless_lenient(&selection, request, decided, &mut forwarded);
                 let unmet = decided.as_ref().err().and_then(|refusal| refusal.unmet);
                 let rule = unmet.unwrap_or_else(|| selection.strictest());
@@ -78,7 +80,7 @@ impl Authorizer {
         let subject = subject.map(Subject::as_str);
         self.observers.finish(
             start,
-            &Decision { outcome, issuer, unknown_iss: iss.as_deref(), subject, rule, message_bytes: None },
+            &Decision { outcome, issuer, evidence: evidence.as_deref(), subject, rule, message_bytes: None },
             Some(request),
         );
         match decided {
@@ -172,7 +174,7 @@ impl Authorizer {
             Err(denial) => Err(Refusal {
                 denial,
                 issuer: grant.issuer(),
-                unknown_iss: None,
+                evidence: None,
                 subject: grant.subject().cloned(),
                 unmet: None,
             }),
@@ -241,14 +243,19 @@ impl Authorizer {
         let iss = unverified.iss();
         let addressed = unverified.address(&self.issuers).map_err(|fault| {
             let iss = iss.filter(|_| fault.denial == Denial::IssuerUnknown);
-            Refusal { unknown_iss: iss.map(|iss| iss.as_ref().into()), ..fault.into() }
+            Refusal::from(fault).with(iss.map(|iss| Evidence::Iss(iss.into_owned())))
         })?;
         let issuer = addressed.issuer();
-        let refusal = |denial| Refusal::of(&issuer.name, denial);
-        let keys = self.keys_for(&addressed).await.map_err(refusal)?;
-        let verified = addressed
-            .verify(&keys, selection.audiences(issuer), self.clock.now())
-            .map_err(|fault| refusal(fault.denial))?;
+        let keys = self.keys_for(&addressed).await.map_err(|denial| {
+            let kid = addressed.kid().filter(|_| denial == Denial::KeyUnknown);
+            Refusal::of(&issuer.name, denial).with(kid.map(|kid| Evidence::Kid(kid.to_owned())))
+        })?;
+        let now = self.clock.now();
+        let verified = addressed.verify(&keys, selection.audiences(issuer), now).map_err(|fault| {
+            let claims = Object::parse(&segments.payload).ok();
+            let evidence = claims.and_then(|claims| self.evidence(fault, &claims, issuer, selection, now));
+            Refusal::of(&issuer.name, fault.denial).with(evidence)
+        })?;
         let identity = verified.identity(&self.identity);
         let cached = digest.and_then(|digest| {
             let cached = verified.to_cached(&keys, &self.issuers, &self.claims_needed, identity.clone());
@@ -288,8 +295,23 @@ impl Authorizer {
             self.policy.has_audiences().then(|| selection.audiences(issuer)).into_iter().flatten();
         Some(match token.judge_again(issuer, keys, audiences, now)? {
             Ok(verified) => self.grant(&verified, token.identity(), selection),
-            Err(fault) => Err(Refusal::of(&issuer.name, fault.denial)),
+            Err(fault) => {
+                let evidence =
+                    token.claims().and_then(|claims| self.evidence(fault, &claims, issuer, selection, now));
+                Err(Refusal::of(&issuer.name, fault.denial).with(evidence))
+            }
         })
+    }
+
+    fn evidence(
+        &self,
+        fault: TokenFault,
+        claims: &Object<'_>,
+        issuer: &Issuer,
+        selection: &Selection<'_>,
+        now: UnixTime,
+    ) -> Option<Evidence> {
+        Evidence::of_claims(fault, claims, issuer, selection.audiences(issuer), &self.identity, now)
     }
 
     fn grant<'c>(
@@ -303,7 +325,10 @@ impl Authorizer {
             ..Refusal::of(&token.issuer().name, denial)
         };
         // The identity first: an unusable claim is reported whatever the rule requires.
-        let grant = Grant::to(token, &self.identity, identity).map_err(|fault| refusal(fault.denial))?;
+        let grant = Grant::to(token, &self.identity, identity).map_err(|fault| {
+            let evidence = self.evidence(fault, token.claims(), token.issuer(), selection, self.clock.now());
+            refusal(fault.denial).with(evidence)
+        })?;
         selection.judge(token).map_err(|(rule, denial)| Refusal { unmet: Some(rule), ..refusal(denial) })?;
         Ok(grant)
     }
@@ -334,8 +359,8 @@ type Decided<'c> = Result<Grant<'c>, Refusal<'c>>;
 struct Refusal<'c> {
     denial: Denial,
     issuer: Option<&'c IssuerName>,
-    /// The `iss` of an unverified token that no issuer has.
-    unknown_iss: Option<Box<str>>,
+    /// In a box: a refusal travels through the types of every check.
+    evidence: Option<Box<Evidence>>,
     subject: Option<Subject>,
     /// The rule whose requirement the token does not meet.
     unmet: Option<&'c Rule>,
@@ -345,11 +370,15 @@ impl<'c> Refusal<'c> {
     fn of(issuer: &'c IssuerName, denial: Denial) -> Self {
         Self { issuer: Some(issuer), ..Self::from(denial) }
     }
+
+    fn with(self, evidence: Option<Evidence>) -> Self {
+        Self { evidence: evidence.map(Box::new), ..self }
+    }
 }
 
 impl From<Denial> for Refusal<'_> {
     fn from(denial: Denial) -> Self {
-        Self { denial, issuer: None, unknown_iss: None, subject: None, unmet: None }
+        Self { denial, issuer: None, evidence: None, subject: None, unmet: None }
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::check::outcome::{Decision, Outcome};
 use crate::check::redaction::redacted;
 use crate::config::DecisionLogSettings;
+use crate::domain::evidence::Evidence;
 use crate::domain::identity::{ChangedHeader, HeaderValue};
 use crate::domain::issuer::IssuerName;
 use crate::domain::request::Request;
@@ -51,12 +52,19 @@ impl DecisionLog {
             return;
         }
         let Some(suppressed) = self.decisions.admit(self.settings.max_per_second) else { return };
+        let evidence = decision.evidence.map(EvidenceFields::of).unwrap_or_default();
         let request_id = request.and_then(|request| request.header("x-request-id").next());
         tracing::info!(
             outcome = decision.outcome.label(),
             code = decision.outcome.code(),
             issuer = decision.issuer.map(IssuerName::as_str),
-            iss = decision.unknown_iss.map(|iss| redacted(iss.as_bytes())),
+            iss = evidence.iss,
+            kid = evidence.kid,
+            expired_seconds = evidence.expired_seconds,
+            valid_in_seconds = evidence.valid_in_seconds,
+            aud = evidence.aud,
+            aud_accepted = evidence.aud_accepted,
+            claim = evidence.claim,
             rule = decision.rule,
             method = request.map(|request| redacted(request.method)),
             host = request.map(|request| redacted(request.host)),
@@ -99,6 +107,35 @@ impl DecisionLog {
     /// The subject in clear, or its SHA-256 in hex.
     fn subject(&self, subject: &str) -> String {
         if self.settings.subject_in_clear { subject.to_owned() } else { sha256(subject) }
+    }
+}
+
+/// The fields of a line that tell why a token was denied: a token's texts are the client's, and bounded like those.
+#[derive(Default)]
+struct EvidenceFields {
+    iss: Option<String>,
+    kid: Option<String>,
+    expired_seconds: Option<u64>,
+    valid_in_seconds: Option<u64>,
+    aud: Option<String>,
+    aud_accepted: Option<String>,
+    claim: Option<String>,
+}
+
+impl EvidenceFields {
+    fn of(evidence: &Evidence) -> Self {
+        let (text, none) = (|text: &str| Some(redacted(text.as_bytes())), Self::default());
+        match evidence {
+            Evidence::Iss(iss) => Self { iss: text(iss), ..none },
+            Evidence::Kid(kid) => Self { kid: text(kid), ..none },
+            Evidence::ExpiredFor(time) => Self { expired_seconds: Some(time.as_secs()), ..none },
+            Evidence::ValidIn(time) => Self { valid_in_seconds: Some(time.as_secs()), ..none },
+            Evidence::Audience { found, accepted } => {
+                let accepted: Vec<_> = accepted.iter().map(|audience| audience.0.as_str()).collect();
+                Self { aud: text(found), aud_accepted: text(&accepted.join(" ")), ..none }
+            }
+            Evidence::Claim(name) => Self { claim: text(name), ..none },
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The outcome of a check, as it is counted, logged and traced.
 
 use crate::domain::denial::Denial;
+use crate::domain::evidence::Evidence;
 use crate::domain::issuer::IssuerName;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +59,8 @@ pub(crate) struct Decision<'a> {
     pub outcome: Outcome,
     /// The issuer that the token names, if it is configured.
     pub issuer: Option<&'a IssuerName>,
-    /// The `iss` that the token names, if no issuer is configured for it. Unverified.
-    pub unknown_iss: Option<&'a str>,
+    /// What the denied token holds where something else is accepted.
+    pub evidence: Option<&'a Evidence>,
     /// The verified subject.
     pub subject: Option<&'a str>,
     /// The rule's name; empty if no rule was selected.
@@ -71,7 +72,7 @@ pub(crate) struct Decision<'a> {
 impl Decision<'_> {
     /// A decision on a request of which nothing was judged.
     pub(crate) const fn unjudged(outcome: Outcome) -> Self {
-        Self { outcome, issuer: None, unknown_iss: None, subject: None, rule: "", message_bytes: None }
+        Self { outcome, issuer: None, evidence: None, subject: None, rule: "", message_bytes: None }
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::domain::claim::{Claim, legal_header_value};
 use crate::domain::clock::UnixTime;
 use crate::domain::denial::Denial;
-use crate::domain::issuer::{Audiences, BoundTokens, Issuer};
+use crate::domain::issuer::{Audience, Audiences, BoundTokens, Issuer};
 use crate::domain::json::{Member, Object};
 use crate::domain::token_fault::{TokenFault, TokenStep};
 
@@ -79,19 +79,22 @@ pub(crate) fn judge_again<'x>(
     subject(claims, issuer).map_err(|denial| TokenStep::Claims.fault(denial))
 }
 
-/// The first of the issuer's subject claims that is a string with content. Always required here.
+/// The first of the issuer's subject claims that is a string with content, which is read as `sub` from here on. Always required.
 fn subject(claims: &mut Object<'_>, issuer: &Issuer) -> Result<Subject, Denial> {
+    let (subject, claim) = find_subject(claims, issuer)?;
+    if let Some(raw) = claim.of(claims).filter(|_| claim.as_str() != SUBJECT) {
+        claims.let_stand_for(SUBJECT, raw);
+    }
+    Ok(subject)
+}
+
+fn find_subject<'i>(claims: &Object<'_>, issuer: &'i Issuer) -> Result<(Subject, &'i Claim), Denial> {
     let mut fault = Denial::ClaimMissing;
     for claim in &issuer.subject {
-        let raw = claim.of(claims);
-        match Member::of(raw) {
+        match Member::of(claim.of(claims)) {
             Member::Absent | Member::Null => {}
             Member::String(text) if !text.is_empty() => {
-                let subject = Subject::new(&text).ok_or(Denial::ClaimInvalid)?;
-                if let Some(raw) = raw.filter(|_| claim.as_str() != SUBJECT) {
-                    claims.let_stand_for(SUBJECT, raw);
-                }
-                return Ok(subject);
+                return Ok((Subject::new(&text).ok_or(Denial::ClaimInvalid)?, claim));
             }
             _ => fault = Denial::ClaimInvalid,
         }
@@ -146,6 +149,40 @@ fn audience(claims: &Object<'_>, names: &[Claim], audiences: &Audiences) -> Resu
     if is_accepted { Ok(()) } else { Err(Denial::AudienceMismatch) }
 }
 
+/// Of these audiences the first that the token's is not among.
+pub(crate) fn unmet<'x>(
+    claims: &Object<'_>,
+    issuer: &Issuer,
+    mut audiences: impl Iterator<Item = &'x Audiences>,
+) -> Option<&'x [Audience]> {
+    let unmet = audiences.find(|accepted| audience(claims, &issuer.audience_claims, accepted).is_err());
+    match unmet? {
+        Audiences::OneOf(accepted) => Some(accepted),
+        Audiences::NotChecked => None,
+    }
+}
+
+/// The claim for which one of the checks of this step fails with [`Denial::ClaimMissing`] or [`Denial::ClaimInvalid`].
+pub(crate) fn at_fault(step: TokenStep, claims: &Object<'_>, issuer: &Issuer) -> Option<String> {
+    let is_number = |name| matches!(claims.member(name), Member::Number(_));
+    let is_audience = |claim: &&Claim| {
+        matches!(Member::of(claim.of(claims)), Member::Absent | Member::String(_) | Member::Strings(_))
+    };
+    match step {
+        TokenStep::Time => Some(if is_number("exp") { "nbf" } else { "exp" }.to_owned()),
+        TokenStep::Audience => {
+            let claim = issuer.audience_claims.iter().find(|claim| !is_audience(claim));
+            claim.map(|claim| claim.as_str().to_owned())
+        }
+        TokenStep::Claims if find_subject(claims, issuer).is_err() => {
+            let names: Vec<_> = issuer.subject.iter().map(Claim::as_str).collect();
+            Some(names.join(" or "))
+        }
+        TokenStep::Claims => lifetime(claims, issuer).is_err().then(|| "iat".to_owned()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -154,7 +191,7 @@ mod tests {
 
     use super::*;
     use crate::domain::algorithm::Algorithm;
-    use crate::domain::issuer::{Audience, IssuerName, Issuers};
+    use crate::domain::issuer::{IssuerName, Issuers};
     use crate::domain::json::MAX_DEPTH;
     use crate::domain::verify::ClaimsNeeded;
 

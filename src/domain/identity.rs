@@ -208,6 +208,21 @@ impl Identity {
         Ok(IdentityValues(packed.into()))
     }
 
+    /// The claim for which [`Identity::values_of`] fails.
+    pub(crate) fn claim_at_fault(&self, claims: &Object<'_>, issuer: &IssuerName) -> Option<String> {
+        let of_header = |mapped: &&MappedClaim| mapped.text(claims).is_err();
+        let of_metadata = |mapped: &&MappedClaim| mapped.json(claims).is_err();
+        fn claim(carried: &Option<Carried>) -> Option<&MappedClaim> {
+            match carried {
+                Some(Carried::Claim(mapped)) => Some(mapped),
+                Some(Carried::IssuerName) | None => None,
+            }
+        }
+        let mut headers = self.headers.of(issuer).iter().filter_map(claim);
+        let mut metadata = self.metadata.of(issuer).iter().filter_map(claim);
+        headers.find(of_header).or_else(|| metadata.find(of_metadata)).map(MappedClaim::name)
+    }
+
     /// The names of the request that an upstream may read as an identity header and that are neither such a header itself
     /// nor one of its aliases, which are removed from every request: each name once, in lower case.
     ///

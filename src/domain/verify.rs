@@ -250,6 +250,11 @@ impl CachedToken {
         issuers.at_position(self.issuer_position)
     }
 
+    /// The claims that are kept of the token.
+    pub(crate) fn claims(&self) -> Option<Object<'_>> {
+        Object::parse(self.claims.as_bytes()).ok()
+    }
+
     /// Judges the claims again that time or the rule can change. `None` if the key set that verified the token is no longer the
     /// issuer's current one: a key may have been withdrawn, so the whole token must be verified again.
     pub(crate) fn judge_again<'a, 'i, 'x>(
@@ -262,7 +267,7 @@ impl CachedToken {
         if current != self.verified_by {
             return None;
         }
-        let mut claims = Object::parse(self.claims.as_bytes()).ok()?;
+        let mut claims = self.claims()?;
         let subject = claims::judge_again(&mut claims, issuer, audiences, now);
         Some(subject.map(|subject| Verified { issuer, subject, claims }))
     }

@@ -83,6 +83,20 @@ impl MappedClaim {
         }
     }
 
+    /// What it is made of, for operators.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Text { from: TextClaim::One(claim), .. } | Self::Json(PayloadPart::Claim(claim), _) => {
+                claim.as_str().to_owned()
+            }
+            Self::Text { from: TextClaim::FirstOf(claims), .. } => {
+                let names: Vec<_> = claims.iter().map(Claim::as_str).collect();
+                names.join(" or ")
+            }
+            Self::Json(PayloadPart::Whole, _) => "the payload".to_owned(),
+        }
+    }
+
     /// The value for the metadata; `None` leaves the key out: the claim is missing or null, or a text that a header would leave
     /// out.
     ///
