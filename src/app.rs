@@ -199,7 +199,12 @@ impl Bound {
             server.max_message,
             end_streams,
         )?;
-        let ports = Ports { admission: Arc::clone(&admission), grpc: Arc::default(), http: Arc::default() };
+        let ports = Ports {
+            admission: Arc::clone(&admission),
+            grpc: Arc::default(),
+            http: Arc::default(),
+            tls: tls.clone(),
+        };
         let mut tasks = Tasks::new(stop.clone());
 
         tasks.spawn("a key refresher", reloader.run(tasks.drained()));
@@ -208,9 +213,9 @@ impl Bound {
             reporting.await;
             reported_last.cancel();
         });
-        tasks.spawn("the watch over the clock", clock_watch::watch(clock, tasks.drained()));
+        tasks.spawn("the watch over the clock", clock_watch::watch(clock.clone(), tasks.drained()));
         if let Some(tls) = tls.clone() {
-            tasks.spawn("the watch over the certificates", tls.follow(tasks.drained()));
+            tasks.spawn("the watch over the certificates", tls.follow(clock.clone(), tasks.drained()));
         }
         if let Some(secret) = proxy_secret.clone() {
             tasks.spawn("the watch over the proxy secret", secret.follow(tasks.drained()));

@@ -5,6 +5,7 @@ pub mod algorithm;
 pub(crate) mod claim;
 pub(crate) mod claims;
 pub mod clock;
+pub(crate) mod clock_skew;
 pub mod denial;
 pub(crate) mod evidence;
 pub(crate) mod identity;

@@ -1,5 +1,6 @@
 //! Fetching, storing and swapping the issuers' key sets.
 
+pub(crate) mod clock_skew;
 pub(crate) mod fetch;
 pub(crate) mod last_good;
 pub(crate) mod outage;

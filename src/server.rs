@@ -22,7 +22,7 @@ use crate::server::listen::{DetachedStream, Listener, Peer, Stream};
 use crate::server::overload::Admission;
 use crate::server::tls::Tls;
 use crate::server::workers::Workers;
-use crate::server::wrong_protocol::WrongProtocolLog;
+use crate::server::wrong_protocol::WrongProtocol;
 
 mod connection;
 pub(crate) mod fragments;
@@ -95,6 +95,7 @@ impl Options {
 pub struct PortCounters {
     connections: TaskTracker,
     refused: AtomicU64,
+    pub(crate) wrong_protocol: Arc<WrongProtocol>,
 }
 
 impl PortCounters {
@@ -133,8 +134,8 @@ pub async fn serve<S: Handler>(
     let drain_timeout = options.drain_timeout;
     let (requests, cut) = (RequestsInFlight::for_cores(options.workers.count()), CancellationToken::new());
     let lame_duck = options.lame_duck.clone();
-    let (stop_port, idle, wrong_protocol) = (stop.clone(), IdleQueue::default(), Arc::default());
-    let mut port = Port { options, counters, handler, requests, stop: stop_port, cut, idle, wrong_protocol };
+    let (stop_port, idle) = (stop.clone(), IdleQueue::default());
+    let mut port = Port { options, counters, handler, requests, stop: stop_port, cut, idle };
     port.accept_until(&listener, stop.cancelled()).await;
     let deadline = Instant::now() + drain_timeout;
     if let Some(admission) = lame_duck {
@@ -159,7 +160,6 @@ struct Port<S> {
     cut: CancellationToken,
     /// Empty unless idle connections are closed when the port is full.
     idle: IdleQueue,
-    wrong_protocol: Arc<WrongProtocolLog>,
 }
 
 impl<S: Handler> Port<S> {
@@ -218,7 +218,7 @@ impl<S: Handler> Port<S> {
             activity: Arc::clone(&activity),
             max_age,
             drain,
-            wrong_protocol: Arc::clone(&self.wrong_protocol),
+            wrong_protocol: Arc::clone(&self.counters.wrong_protocol),
         };
         let (runtime, stream) = (assignment.runtime(), stream.detach());
         let served = async move {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::api::metrics::{self, Ports};
 use crate::domain::clock::UnixTime;
-use crate::keys::sets::KeySets;
+use crate::domain::clock_skew::ClockSkew;
+use crate::keys::sets::{KeySets, LastWrite};
 use crate::live::Live;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -78,12 +79,21 @@ impl Admin {
                 "usable": key_sets.is_usable(issuer, now),
                 "keys": keys,
                 "age_seconds": key_sets.age(issuer).map(|age| age.as_secs()),
+                "clock_skew_seconds": status.clock_skew.map(ClockSkew::seconds),
                 "last_success": status.last_success.map(UnixTime::rfc3339),
                 "last_error": status.last_error.map(|(at, why)| json!({"at": at.rfc3339(), "error": why})),
+                "key_store_error": key_store_error(status.last_write),
                 "next_refresh": status.next_refresh.map(UnixTime::rfc3339),
             })
         });
         json!({"issuers": issuers.collect::<Vec<_>>()})
+    }
+}
+
+fn key_store_error(write: LastWrite) -> Option<String> {
+    match write {
+        LastWrite::None | LastWrite::Succeeded => None,
+        LastWrite::Failed(error) => Some(error),
     }
 }
 

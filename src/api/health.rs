@@ -12,6 +12,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_server::Health as _;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use crate::keys::clock_skew::ClockSkewLog;
 use crate::keys::outage::Outages;
 use crate::live::Live;
 use crate::wire::{self, envoy};
@@ -30,13 +31,16 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) async fn report(reporter: HealthReporter, live: Arc<Live>, stop: CancellationToken) {
     let mut look = interval(POLL_INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut reported, mut outages) = (None, Outages::default());
+    let (mut reported, mut outages, mut clocks) = (None, Outages::default(), ClockSkewLog::default());
     while !stop.is_cancelled() {
         // Subscribed before the look, so that no change in between is missed; anew each time, for a reload.
-        let keys = Arc::clone(&live.current().authorizer.keys);
+        let current = live.current();
+        let keys = Arc::clone(&current.authorizer.keys);
         let mut changes = keys.changes();
         let ready = keys.is_ready();
         outages.look(&keys);
+        clocks.look(&keys, current.authorizer.issuers.all());
+        drop(current);
         if reported != Some(ready) {
             set_status(&reporter, ready).await;
             tracing::info!(ready, "readiness changed");

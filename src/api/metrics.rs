@@ -15,15 +15,18 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::api::metrics_format::Format;
 use crate::api::process::Process;
 use crate::domain::issuer::IssuerName;
+use crate::keys::sets::LastWrite;
 use crate::live::Live;
 use crate::server::PortCounters;
 use crate::server::overload::Admission;
+use crate::server::tls::Tls;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Ports {
     pub(crate) admission: Arc<Admission>,
     pub(crate) grpc: Arc<PortCounters>,
     pub(crate) http: Arc<PortCounters>,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// All metrics, under their documented names.
@@ -105,13 +108,29 @@ impl Collector for LiveCollector {
                 gauge(since.as_secs_f64(), &mut age, issuer)?;
             }
         }
+        let help = "Whether the last write of the issuer's keys to the disk succeeded: 1 or 0";
+        let mut stores = encoder.encode_descriptor("key_store_ok", help, None, MetricType::Gauge)?;
+        for issuer in &issuers {
+            match key_sets.inspect(issuer).1.last_write {
+                LastWrite::None => {}
+                write => gauge(i64::from(write == LastWrite::Succeeded), &mut stores, issuer)?,
+            }
+        }
+        let help = "How far the issuer's clock is ahead of this one, by the last fetch of keys; negative if it is behind";
+        let mut skews =
+            encoder.encode_descriptor("clock_skew", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for issuer in &issuers {
+            if let Some(skew) = key_sets.inspect(issuer).1.clock_skew {
+                gauge(skew.seconds(), &mut skews, issuer)?;
+            }
+        }
         Ok(())
     }
 }
 
 impl Collector for Ports {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { admission, grpc, http } = self;
+        let Self { admission, grpc, http, tls } = self;
         let help = "Checks that were refused unseen because too many were under way";
         let overloaded = encoder.encode_descriptor("overloaded", help, None, MetricType::Counter)?;
         ConstCounter::new(admission.refused()).encode(overloaded)?;
@@ -120,6 +139,20 @@ impl Collector for Ports {
             encoder.encode_descriptor("connections_refused", help, None, MetricType::Counter)?;
         for (port, seen) in [("grpc", grpc), ("http", http)] {
             ConstCounter::new(seen.refused()).encode(refused.encode_family(&[("port", port)])?)?;
+        }
+        let help = "Connections whose first bytes were of another protocol than the port's";
+        let mut wrong = encoder.encode_descriptor("wrong_protocol", help, None, MetricType::Counter)?;
+        for (port, seen) in [("grpc", grpc), ("http", http)] {
+            ConstCounter::new(seen.wrong_protocol.count()).encode(wrong.encode_family(&[("port", port)])?)?;
+        }
+        if let Some(expires_at) = tls.as_ref().and_then(|tls| tls.expires_at()) {
+            let (name, help) =
+                ("certificate_expiration_timestamp", "When the certificate expires, in Unix time");
+            let mut expiry =
+                encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+            let labels = [("certificate", "server.tls")];
+            ConstGauge::new(i64::try_from(expires_at.as_secs()).unwrap_or(i64::MAX))
+                .encode(expiry.encode_family(&labels)?)?;
         }
         let help = "Connections that are open";
         let mut open = encoder.encode_descriptor("connections", help, None, MetricType::Gauge)?;

@@ -41,6 +41,13 @@ impl UnixTime {
         u64::try_from(time.as_second()).ok().map(Self::from_secs)
     }
 
+    /// Reads the date of an HTTP field (RFC 9110 section 5.6.7), in the one form that may still be written.
+    #[must_use]
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        u64::try_from(time.as_second()).ok().map(Self::from_secs)
+    }
+
     /// In UTC, to the second.
     #[must_use]
     pub fn rfc3339(self) -> String {

@@ -116,8 +116,7 @@ mod tests {
         let (issuer, now) = (issuer(), UnixTime::from_secs(NOW));
         let accepted: Vec<_> = std::iter::once(&issuer.audiences).chain(&of_rule).collect();
         let mut judged = Object::parse(claims.as_bytes()).unwrap();
-        let fault =
-            claims::judge(&mut judged, &issuer, accepted.iter().copied(), now).err().expect("a fault");
+        let fault = claims::judge(&mut judged, &issuer, accepted.iter().copied(), now).expect_err("a fault");
         let claims = Object::parse(claims.as_bytes()).unwrap();
         let identity = Identity::new(&IdentityMaps::default(), &[], None);
         Evidence::of_claims(fault, &claims, &issuer, accepted.into_iter(), &identity, now)

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::config::KeySource;
+use crate::domain::clock::UnixTime;
 
 mod client;
 mod file;
@@ -54,6 +55,9 @@ pub(crate) struct Fetched {
     pub validator: Option<Validator>,
     /// `max-age` of `cache-control`.
     pub max_age: Option<Duration>,
+    /// When the answer left its server by the server's clock, or a cache by the cache's: `date` and `age`
+    /// (RFC 9111 section 4.2.3).
+    pub sent_at: Option<UnixTime>,
 }
 
 /// Why a fetch failed.
@@ -150,7 +154,8 @@ struct Inline(Bytes);
 
 impl Fetch for Inline {
     fn fetch<'a>(&'a self, _: Option<&'a Validator>) -> BoxFuture<'a, Result<Fetched, FetchError>> {
-        Box::pin(ready(Ok(Fetched { body: Some(self.0.clone()), validator: None, max_age: None })))
+        let body = Some(self.0.clone());
+        Box::pin(ready(Ok(Fetched { body, validator: None, max_age: None, sent_at: None })))
     }
 
     fn can_change(&self) -> bool {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::slot::{LastFetch, Slot};
+use super::slot::{LastFetch, LastWrite, Slot};
 use crate::domain::clock::{Clock, UnixTime};
+use crate::domain::clock_skew::ClockSkew;
 use crate::domain::issuer::IssuerName;
 use crate::domain::key_set::KeySet;
 
@@ -20,6 +21,16 @@ pub(crate) struct Publisher {
     /// Of all issuers' key sets.
     changed: watch::Sender<()>,
     clock: Clock,
+}
+
+/// Where the result of a write to the disk is reported.
+pub(crate) struct StoreStatus(Arc<Slot>);
+
+impl StoreStatus {
+    /// A write ended; returns how the one before it did.
+    pub(super) fn written(&self, write: LastWrite) -> LastWrite {
+        std::mem::replace(&mut self.0.status().last_write, write)
+    }
 }
 
 impl Drop for Publisher {
@@ -95,6 +106,16 @@ impl Publisher {
             status.fetches.failed += 1;
         }
         self.fetch_ended(LastFetch::Failed);
+    }
+
+    /// An answer told how far the issuer's clock is from ours.
+    pub(crate) fn compared_clocks(&self, skew: ClockSkew) {
+        self.slot.status().clock_skew = Some(skew);
+    }
+
+    /// For a write to the disk, which outlives the fetch that it follows.
+    pub(crate) fn store_status(&self) -> StoreStatus {
+        StoreStatus(Arc::clone(&self.slot))
     }
 
     /// Puts a set in force that was fetched before this start. It counts as no fetch.

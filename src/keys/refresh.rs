@@ -2,7 +2,6 @@
 //! change, and for unknown key ids no more often than the cool-down allows. The last good set stays in force when a
 //! fetch fails.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::fetch::{Fetch, FetchError, Fetched, Validator};
 use super::last_good::{LastGood, LastGoodError};
 use super::publisher::Publisher;
+use super::slot::LastWrite;
 use crate::config::Refresh;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::clock::UnixTime;
+use crate::domain::clock_skew::ClockSkew;
 use crate::domain::key_set::{KeyId, KeySet, KeySetError};
 use crate::watched_file::FileIo;
 
@@ -46,8 +47,6 @@ pub(crate) struct Refresher {
     last_good: Option<LastGood>,
     file_io: FileIo,
     writes_last_good: bool,
-    /// Why the last write to the disk failed, as far as it was logged. A write outlives the fetch that it follows.
-    write_fault: Arc<Mutex<Option<String>>>,
     algorithms: Vec<Algorithm>,
     refresh: Refresh,
     /// Of the last set that a fetch brought; `None` while the set in force comes from disk or from before a reload.
@@ -57,6 +56,8 @@ pub(crate) struct Refresher {
     failures: u32,
     /// The fault that was logged last, and when. `None` once a fetch succeeds.
     logged_fault: Option<(String, Instant)>,
+    /// When the last fetch began.
+    asked_at: UnixTime,
     /// No fetch for an unknown key id starts before this time.
     cooldown_until: Instant,
 }
@@ -83,12 +84,12 @@ impl Refresher {
         let cooldown = if source.can_change() { Duration::ZERO } else { BEYOND_PROCESS_LIFETIME };
         let cooldown_until = Instant::now() + cooldown;
         Self {
+            asked_at: publisher.now(),
             publisher,
             source,
             last_good,
             file_io: FileIo::new(),
             writes_last_good: true,
-            write_fault: Arc::default(),
             algorithms,
             refresh,
             document: None,
@@ -107,7 +108,7 @@ impl Refresher {
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let refreshing = async {
-            self.publisher.fetch_started(self.cooldown_until);
+            self.fetch_starts();
             let fetched = self.first_fetch().await;
             let mut pause = self.publish(fetched);
             loop {
@@ -119,7 +120,7 @@ impl Refresher {
                     // A slow disk delays no fetch: the next one drops this wait, and the set is written after it.
                     never = async { write.await; std::future::pending().await } => never,
                 }
-                self.publisher.fetch_started(self.cooldown_until);
+                self.fetch_starts();
                 let fetched = self.source.fetch(self.validator.as_ref()).await;
                 pause = self.publish(fetched);
             }
@@ -128,6 +129,11 @@ impl Refresher {
             () = stop.cancelled() => {}
             () = refreshing => {}
         }
+    }
+
+    fn fetch_starts(&mut self) {
+        self.asked_at = self.publisher.now();
+        self.publisher.fetch_started(self.cooldown_until);
     }
 
     /// The fetch at start. If it fails or takes longer than the head start, the last good set on disk is in force until
@@ -241,7 +247,10 @@ impl Refresher {
     /// Returns the answer's `max-age`.
     fn publish_set(&mut self, fetched: Fetched) -> Result<Option<Duration>, Failure> {
         let now = self.publisher.now();
-        let Fetched { body, validator, max_age } = fetched;
+        let Fetched { body, validator, max_age, sent_at } = fetched;
+        if let Some(sent_at) = sent_at {
+            self.publisher.compared_clocks(ClockSkew::of(sent_at, self.asked_at, now));
+        }
         let before = self.publisher.current();
         let (set, changed) = match (body, before.clone()) {
             (Some(body), Some(current)) if self.document.as_ref() == Some(&body) => {
@@ -301,7 +310,7 @@ impl Refresher {
         let confirmed = self.failures == 0;
         let enabled = self.writes_last_good;
         let issuer = self.publisher.issuer().clone();
-        let last_fault = Arc::clone(&self.write_fault);
+        let store = self.publisher.store_status();
         async move {
             let (Some(last_good), Some(document), Some(fetched_at)) = (last_good, document, fetched_at)
             else {
@@ -311,15 +320,18 @@ impl Refresher {
                 return;
             }
             let written = file_io.run(move || last_good.write(&document, fetched_at)).await;
-            let fault = written.map_err(LastGoodError::from).flatten().err().map(|error| error.to_string());
-            let mut last_fault = last_fault.lock().unwrap_or_else(PoisonError::into_inner);
+            let write = match written.map_err(LastGoodError::from).flatten() {
+                Ok(()) => LastWrite::Succeeded,
+                Err(error) => LastWrite::Failed(error.to_string()),
+            };
             // Each refresh writes: a disk that stays full or read-only is said once.
-            if *last_fault != fault {
-                match &fault {
-                    Some(error) => tracing::warn!(%issuer, error, "keys cannot be kept on disk"),
-                    None => tracing::info!(%issuer, "keys are kept on disk again"),
+            match (store.written(write.clone()), write) {
+                (before, write) if before == write => {}
+                (_, LastWrite::Failed(error)) => {
+                    tracing::warn!(%issuer, error, "keys cannot be kept on disk");
                 }
-                *last_fault = fault;
+                (LastWrite::Failed(_), _) => tracing::info!(%issuer, "keys are kept on disk again"),
+                _ => {}
             }
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::publisher::Publisher;
+pub(crate) use super::slot::LastWrite;
 use super::slot::{KeySetCache, LastFetch, Slot, Status};
 use crate::config::Refresh;
 use crate::domain::clock::{Clock, UnixTime};

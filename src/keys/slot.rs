@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::config::Refresh;
 use crate::domain::clock::UnixTime;
+use crate::domain::clock_skew::ClockSkew;
 use crate::domain::key_set::{Generation, KeySet};
 
 /// The key sets of all slots.
@@ -52,9 +53,23 @@ pub(crate) struct Status {
     pub last_success: Option<UnixTime>,
     /// The time and the reason of the last failed fetch.
     pub last_error: Option<(UnixTime, String)>,
+    /// By the last answer that told the time.
+    pub clock_skew: Option<ClockSkew>,
+    pub last_write: LastWrite,
     /// `None` during a fetch, and when none will follow.
     pub next_refresh: Option<UnixTime>,
     pub fetches: Fetches,
+}
+
+/// The last write of the keys to the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum LastWrite {
+    /// None so far, or nothing is written.
+    #[default]
+    None,
+    Succeeded,
+    /// Why.
+    Failed(String),
 }
 
 /// Numbers of fetches by result.

@@ -30,7 +30,7 @@ use super::limits::{
 use super::listen::{Peer, Stream};
 use super::tls::Tls;
 use super::wide_reads::WideReads;
-use super::wrong_protocol::{FirstBytes, Spoken, WrongProtocolLog};
+use super::wrong_protocol::{FirstBytes, Spoken, WrongProtocol};
 
 /// The HTTP versions of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(super) struct Connection<S> {
     pub(super) max_age: Option<Duration>,
     /// Cancelled when the port drains: the connection gets GOAWAY.
     pub(super) drain: CancellationToken,
-    pub(super) wrong_protocol: Arc<WrongProtocolLog>,
+    pub(super) wrong_protocol: Arc<WrongProtocol>,
 }
 
 impl<S: Handler> Connection<S> {

@@ -1,5 +1,6 @@
 //! TLS on the gRPC port: the certificates are read at start and again when their files change.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,19 +12,35 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::interval;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::TlsFiles;
+use crate::domain::clock::{Clock, UnixTime};
 use crate::watched_file::{FileIo, WatchedFiles};
+
+mod expiry;
 
 pub struct Tls {
     files: TlsFiles,
-    config: ArcSwap<ServerConfig>,
-    /// With the versions that `config` was made from.
+    in_use: ArcSwap<InUse>,
+    /// With the versions that `in_use` was made from.
     watched: WatchedFiles,
     file_io: FileIo,
+}
+
+impl fmt::Debug for Tls {
+    /// Not the configuration: it has the private key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+struct InUse {
+    config: Arc<ServerConfig>,
+    expires_at: Option<UnixTime>,
 }
 
 /// Why the certificates cannot be used.
@@ -98,8 +115,8 @@ impl Tls {
         let paths = [cert, key].into_iter().chain(client_ca).cloned().collect();
         let file_io = FileIo::new();
         let watched = WatchedFiles::new(paths, file_io.clone());
-        let config = ArcSwap::from_pointee(server_config(&files)?);
-        Ok(Self { files, config, watched, file_io })
+        let in_use = ArcSwap::from_pointee(read(&files)?);
+        Ok(Self { files, in_use, watched, file_io })
     }
 
     /// The TLS handshake with a client.
@@ -107,21 +124,36 @@ impl Tls {
     /// # Errors
     /// The handshake failed.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
-        TlsAcceptor::from(self.config.load_full()).accept(stream).await
+        TlsAcceptor::from(Arc::clone(&self.in_use.load().config)).accept(stream).await
     }
 
-    /// Reads the files again when they change, until `stop`. If the new files cannot be used, the old certificates stay.
-    pub(crate) async fn follow(self: Arc<Self>, stop: CancellationToken) {
+    /// When the certificate that clients are shown expires.
+    pub(crate) fn expires_at(&self) -> Option<UnixTime> {
+        self.in_use.load().expires_at
+    }
+
+    /// Reads the files again when they change, until `stop`. If the new files cannot be used, the old certificates stay. A
+    /// certificate that has expired, or soon will, is logged.
+    pub(crate) async fn follow(self: Arc<Self>, clock: Clock, stop: CancellationToken) {
         let watching = async {
-            let mut watched = self.watched.clone();
+            let (mut watched, mut look) = (self.watched.clone(), interval(expiry::LOOK_INTERVAL));
             loop {
-                watched.settled_change().await;
+                tokio::select! {
+                    () = watched.settled_change() => {}
+                    _ = look.tick() => {
+                        if let Some(expires_at) = self.expires_at() {
+                            expiry::log(expires_at, clock.now());
+                        }
+                        continue;
+                    }
+                }
                 let files = self.files.clone();
-                match self.file_io.run(move || server_config(&files)).await.map_err(TlsError::from).flatten()
-                {
-                    Ok(config) => {
-                        self.config.store(Arc::new(config));
-                        tracing::info!("the certificate was replaced");
+                match self.file_io.run(move || read(&files)).await.map_err(TlsError::from).flatten() {
+                    Ok(in_use) => {
+                        let expires = in_use.expires_at.map(UnixTime::rfc3339);
+                        self.in_use.store(Arc::new(in_use));
+                        tracing::info!(expires, "the certificate was replaced");
+                        look.reset_immediately();
                     }
                     Err(error) => {
                         tracing::error!(%error, "the new certificate is refused, the old one goes on");
@@ -137,7 +169,7 @@ impl Tls {
 }
 
 /// TLS 1.2 and 1.3 with the defaults of rustls, and ALPN `h2` alone: gRPC is HTTP/2.
-fn server_config(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Result<ServerConfig, TlsError> {
+fn read(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Result<InUse, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let pair = |error| TlsError::Pair { cert: cert.clone(), key: key.clone(), error };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
@@ -157,9 +189,11 @@ fn server_config(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Result<ServerC
     };
     let secret = PrivateKeyDer::from_pem_file(key);
     let secret = secret.map_err(|error| TlsError::File { file: key.clone(), error: error.into() })?;
-    let mut config = builder.with_single_cert(certificates(cert)?, secret).map_err(pair)?;
+    let chain = certificates(cert)?;
+    let expires_at = expiry::of(&chain);
+    let mut config = builder.with_single_cert(chain, secret).map_err(pair)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    Ok(InUse { config: Arc::new(config), expires_at })
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

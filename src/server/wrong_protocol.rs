@@ -65,26 +65,29 @@ impl FirstBytes {
     }
 }
 
-/// The lines about one port.
+/// The connections of one port that spoke another protocol: counted, and logged now and then.
 #[derive(Debug, Default)]
-pub(super) struct WrongProtocolLog {
-    last: Mutex<Option<Instant>>,
-    /// Since the last line.
+pub(crate) struct WrongProtocol {
+    last_line: Mutex<Option<Instant>>,
     connections: AtomicU64,
 }
 
-impl WrongProtocolLog {
+impl WrongProtocol {
     pub(super) fn warn(&self, peer: impl fmt::Display, spoken: Spoken) {
         let connections = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         if self.is_due() {
-            self.connections.store(0, Ordering::Relaxed);
             let advice = spoken.advice();
             tracing::warn!(%peer, %spoken, connections, advice, "a peer speaks another protocol than the port");
         }
     }
 
+    /// Such connections so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     fn is_due(&self) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if last.is_some_and(|last| now.duration_since(last) < LINES_APART) {
             return false;
@@ -118,7 +121,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_line_a_minute() {
-        let log = WrongProtocolLog::default();
+        let log = WrongProtocol::default();
         assert_eq!([log.is_due(), log.is_due()], [true, false]);
         tokio::time::advance(LINES_APART).await;
         assert_eq!([log.is_due(), log.is_due()], [true, false]);

@@ -15,6 +15,7 @@ use url::{Origin, Url};
 
 use super::{ClientError, FetchError, Fetched, MAX_DOCUMENT_BYTES, Validator, with_causes};
 use crate::config::WebAccess;
+use crate::domain::clock::UnixTime;
 use crate::domain::issuer::is_loopback;
 use crate::watched_file::{FileIo, FileVersion, POLL_INTERVAL};
 
@@ -111,6 +112,7 @@ impl IssuerClient {
             body: None,
             validator: etag.map(|etag| Validator { url: url.clone(), etag }),
             max_age: header_text(response.headers(), header::CACHE_CONTROL).and_then(|text| max_age(&text)),
+            sent_at: sent_at(response.headers()),
         };
         match response.status() {
             StatusCode::OK => fetched.body = Some(read_document(response).await?),
@@ -274,9 +276,40 @@ fn max_age(cache_control: &str) -> Option<Duration> {
     })
 }
 
+/// Without its `age` an answer that a cache has kept for an hour would show a clock that is an hour behind.
+fn sent_at(headers: &HeaderMap) -> Option<UnixTime> {
+    let date = UnixTime::parse_http_date(&header_text(headers, header::DATE)?)?;
+    match header_text(headers, header::AGE) {
+        Some(age) => Some(date.after(Duration::from_secs(age.trim().parse().ok()?))),
+        None => Some(date),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_when_an_answer_was_sent() {
+        let date = "Fri, 16 Jan 2026 12:00:00 GMT";
+        for (headers, want) in [
+            (&[("date", date)][..], UnixTime::parse("2026-01-16T12:00:00Z")),
+            (&[("date", date), ("age", "60")], UnixTime::parse("2026-01-16T12:01:00Z")),
+            (&[("date", date), ("age", "18446744073709551615")], Some(UnixTime::from_secs(u64::MAX))),
+            (&[("date", date), ("age", "-1")], None),
+            (&[("date", date), ("age", "")], None),
+            (&[("age", "1")], None),
+            (&[("date", "2026-01-16T12:00:00Z")], None),
+            (&[("date", "Thu, 01 Jan 1200 00:00:00 GMT")], None),
+            (&[("date", "")], None),
+        ] {
+            let named = headers.iter().map(|(name, value)| {
+                (header::HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            let sent_at = sent_at(&named.collect()).map(UnixTime::as_secs);
+            assert_eq!(sent_at, want.map(UnixTime::as_secs), "{headers:?}");
+        }
+    }
 
     #[test]
     fn reads_max_age_and_content_types() {

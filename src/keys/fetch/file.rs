@@ -34,7 +34,7 @@ impl Fetch for KeyFile {
             // The version is taken before the read, so the next poll sees a change between the two.
             let (version, body) = self.file_io.run(move || (FileVersion::of(&path), read(&path))).await?;
             *self.version_read.lock().unwrap_or_else(PoisonError::into_inner) = version;
-            Ok(Fetched { body: Some(body?), validator: None, max_age: None })
+            Ok(Fetched { body: Some(body?), validator: None, max_age: None, sent_at: None })
         })
     }
 

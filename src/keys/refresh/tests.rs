@@ -63,6 +63,7 @@ impl Fetch for Script {
                 body: Some(document.into()),
                 validator: None,
                 max_age: max_age.map(Duration::from_secs),
+                sent_at: None,
             })
         };
         Box::pin(async move {
