@@ -9,18 +9,22 @@ use clap::{Parser, Subcommand};
 use crate::cli::check_config::check_config;
 use crate::cli::output::{Failure, print};
 use crate::cli::probe::Target;
+use crate::cli::request::OwnedRequest;
+use crate::cli::request::Target as RequestTarget;
 use crate::cli::serve::serve;
-use crate::cli::verify::{Format, verify};
+use crate::cli::verify::{Asked, Format, verify};
 use crate::config;
 use crate::domain::clock::UnixTime;
 
 mod check_config;
 mod explain;
+mod findings;
 mod hints;
 pub mod limits;
 pub mod logging;
 mod output;
 mod probe;
+mod request;
 mod serve;
 mod signals;
 mod verify;
@@ -60,9 +64,10 @@ enum Verb {
         #[arg(long)]
         strict: bool,
     },
-    /// Verify one token as the server would, and print every step
+    /// Verify one token as the server would, and print every step; with --request, judge a request by the rules
     ///
-    /// Exits with 0 if the token is good, 1 if it is not, 2 for a bad configuration.
+    /// For each step it prints what was found and what is accepted. Exits with 0 for allow, 1 for deny, 2 for a bad
+    /// configuration. It fetches keys itself, and changes nothing of a running server.
     #[command(after_help = ENVIRONMENT)]
     Verify {
         /// The configuration, YAML; without it the environment alone configures
@@ -74,9 +79,15 @@ enum Verb {
         /// How to print
         #[arg(long, value_enum, default_value_t = Format::Text)]
         output: Format,
-        /// The token; `-` reads it from standard input, which keeps it out of the process list
-        #[arg(value_name = "TOKEN")]
-        token: String,
+        /// Judge this request: 'GET https://host/path'. Without TOKEN it carries what its headers carry
+        #[arg(long, value_name = "REQUEST", value_parser = RequestTarget::parse, conflicts_with = "at")]
+        request: Option<RequestTarget>,
+        /// A header of the request: 'name: value'; may be repeated
+        #[arg(long, value_name = "HEADER", value_parser = request::header, requires = "request")]
+        header: Vec<(String, String)>,
+        /// The token, with or without "Bearer "; `-` reads it from standard input, which keeps it out of the process list
+        #[arg(value_name = "TOKEN", required_unless_present = "request")]
+        token: Option<String>,
     },
     /// Ask a running server whether it serves, for probes in an image without a shell
     ///
@@ -139,7 +150,10 @@ pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.verb {
         Verb::Serve { config } => serve(config).await,
         Verb::CheckConfig { config, strict } => check_config(config.as_deref(), strict),
-        Verb::Verify { config, at, output, token } => verify(config.as_deref(), at, output, token).await,
+        Verb::Verify { config, at, output, request, header, token } => {
+            let request = request.map(|target| OwnedRequest::new(target, header));
+            verify(config.as_deref(), output, Asked { at, request, token }).await
+        }
         Verb::Health { address, admin, service, timeout, wait } => {
             let target = match admin {
                 Some(address) => Target::Admin { address },

@@ -52,6 +52,13 @@ impl Authorizer {
 
     pub(crate) async fn decide(&self, request: &Request<'_>) -> Verdict<'_> {
         let start = self.observers.start(&self.clock);
+        let judged = self.judge(request).await;
+        self.observers.finish(start, &judged.decision(), Some(request));
+        judged.into_verdict()
+    }
+
+    /// What [`Authorizer::decide`] answers, and why. It is neither logged nor counted.
+    pub(crate) async fn judge<'c>(&'c self, request: &Request<'_>) -> Judged<'c> {
         let joined = Joined::new();
         let (mut forwarded, mut evidence) = (Forwarded::AsSent, None);
         let (rule, decided) = match self.policy.select(request) {
@@ -68,25 +75,7 @@ impl Authorizer {
             }
             Err(denial) => ("", Err(denial.into())),
         };
-        let (outcome, issuer, subject) = match &decided {
-            Ok(grant) => {
-                let outcome = grant.shadow().map_or(Outcome::Allowed, Outcome::ShadowDenied);
-                (outcome, grant.issuer(), grant.subject())
-            }
-            Err(Refusal { denial, issuer, subject, .. }) => {
-                (Outcome::Denied(*denial), *issuer, subject.as_ref())
-            }
-        };
-        let subject = subject.map(Subject::as_str);
-        self.observers.finish(
-            start,
-            &Decision { outcome, issuer, evidence: evidence.as_deref(), subject, rule, message_bytes: None },
-            Some(request),
-        );
-        match decided {
-            Err(refusal) => Verdict::Deny(refusal.denial),
-            Ok(grant) => Verdict::Allow(grant),
-        }
+        Judged { decided, rule, evidence }
     }
 
     /// The verdict on bytes that are no request.
@@ -350,6 +339,37 @@ impl Authorizer {
             Missing::Unknown => Denial::KeyUnknown,
             Missing::Unavailable => Denial::KeysUnavailable,
         })
+    }
+}
+
+/// A decision that is not recorded yet.
+pub(crate) struct Judged<'c> {
+    decided: Decided<'c>,
+    /// The name of the rule that decides; empty if no rule was selected.
+    pub(crate) rule: &'c str,
+    evidence: Option<Box<Evidence>>,
+}
+
+impl<'c> Judged<'c> {
+    fn decision(&self) -> Decision<'_> {
+        let (outcome, issuer, subject) = match &self.decided {
+            Ok(grant) => {
+                let outcome = grant.shadow().map_or(Outcome::Allowed, Outcome::ShadowDenied);
+                (outcome, grant.issuer(), grant.subject())
+            }
+            Err(Refusal { denial, issuer, subject, .. }) => {
+                (Outcome::Denied(*denial), *issuer, subject.as_ref())
+            }
+        };
+        let (subject, evidence) = (subject.map(Subject::as_str), self.evidence.as_deref());
+        Decision { outcome, issuer, evidence, subject, rule: self.rule, message_bytes: None }
+    }
+
+    pub(crate) fn into_verdict(self) -> Verdict<'c> {
+        match self.decided {
+            Err(refusal) => Verdict::Deny(refusal.denial),
+            Ok(grant) => Verdict::Allow(grant),
+        }
     }
 }
 

@@ -1,10 +1,9 @@
-//! What is wrong with a token, for the person who runs `verify`: more than a client is told. Nothing of a signature is shown.
+//! What is wrong with the form of a token, for the person who runs `verify`. Nothing of a signature is shown.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use crate::domain::issuer::{Audiences, Issuer, Issuers};
 use crate::domain::json::Object;
 
 /// Why a text is no JWS of two JSON objects (RFC 7515 section 7.1).
@@ -118,28 +117,6 @@ pub(super) fn of_signature(header: &[u8]) -> Option<String> {
          token whose audience is your own API"
             .to_owned()
     })
-}
-
-/// The `iss` of a token, and those that are configured.
-pub(super) fn of_issuer(iss: Option<&str>, issuers: &Issuers) -> String {
-    let known: Vec<_> =
-        issuers.all().iter().flat_map(|issuer| &issuer.ids).map(|id| format!("{:?}", id.0)).collect();
-    match iss {
-        Some(iss) => format!("iss is {iss:?}; configured: {}", known.join(", ")),
-        None => format!("there is no iss that is a text; configured: {}", known.join(", ")),
-    }
-}
-
-/// The audiences of a token, and those that are accepted.
-pub(super) fn of_audience(payload: &[u8], issuer: &Issuer) -> Option<String> {
-    let claims = Object::parse(payload).ok()?;
-    let Audiences::OneOf(accepted) = &issuer.audiences else { return None };
-    let accepted: Vec<_> = accepted.iter().map(|audience| format!("{:?}", audience.0)).collect();
-    let found = issuer.audience_claims.iter().map(|claim| {
-        let value = claim.of(&claims).map_or("absent", serde_json::value::RawValue::get);
-        format!("{} is {value}", claim.as_str())
-    });
-    Some(format!("{}; accepted: {}", found.collect::<Vec<_>>().join(", "), accepted.join(", ")))
 }
 
 #[cfg(test)]

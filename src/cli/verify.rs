@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::engine::{Carried, Engine};
 use crate::app::reload::Reloader;
-use crate::cli::explain::{Explanation, explain};
+use crate::cli::explain::{Explanation, explain, explain_request};
 use crate::cli::output::{Failure, print};
+use crate::cli::request::OwnedRequest;
 use crate::config::{Config, Environment};
 use crate::domain::clock::{Clock, UnixTime};
 
@@ -31,17 +32,29 @@ pub(super) enum Format {
     Json,
 }
 
-pub(super) async fn verify(
-    file: Option<&Path>,
-    at: Option<UnixTime>,
-    format: Format,
-    argument: String,
-) -> Result<ExitCode, Failure> {
+/// What the command line asks to be verified.
+pub(super) struct Asked {
+    /// Instead of the time when the keys have arrived.
+    pub(super) at: Option<UnixTime>,
+    pub(super) request: Option<OwnedRequest>,
+    /// `-` for standard input.
+    pub(super) token: Option<String>,
+}
+
+pub(super) async fn verify(file: Option<&Path>, format: Format, asked: Asked) -> Result<ExitCode, Failure> {
+    let Asked { at, request, token } = asked;
+    let token =
+        token.map(|argument| if argument == "-" { read_token() } else { Ok(argument) }).transpose()?;
     let config = Config::load(file, &Environment::read()).map_err(Failure::configuration)?;
     let clock = Clock::default();
     let engine = Engine::build(config, clock.clone(), Carried::default()).map_err(Failure::configuration)?;
-    let token = if argument == "-" { read_token() } else { argument };
-    let explanation = explain_with_fetched_keys(engine, clock, token.trim().as_bytes(), at).await;
+    let token = token.as_deref().map(without_scheme);
+    let request = request.map(|request| match token {
+        Some(token) => request.carrying(token, &engine.current.authorizer.tokens.from),
+        None => request,
+    });
+    let explanation =
+        explain_with_fetched_keys(engine, clock, request.as_ref(), token.unwrap_or_default(), at).await;
     print(&match format {
         Format::Text => explanation.text(in_colour()),
         Format::Json => format!("{:#}\n", explanation.json()),
@@ -53,7 +66,8 @@ pub(super) async fn verify(
 async fn explain_with_fetched_keys(
     mut engine: Engine,
     clock: Clock,
-    token: &[u8],
+    request: Option<&OwnedRequest>,
+    token: &str,
     at: Option<UnixTime>,
 ) -> Explanation {
     // `verify` must not write to `key_store`: the entries there are the server's.
@@ -65,18 +79,33 @@ async fn explain_with_fetched_keys(
     let authorizer = &current.authorizer;
     // After a timeout the keys that did arrive are used; an issuer without keys is a step that fails.
     let _ = timeout(FIRST_KEYS_TIMEOUT, authorizer.keys.first_answers()).await;
-    let explanation = explain(authorizer, token, at.unwrap_or_else(|| clock.now())).await;
+    let explanation = match request {
+        Some(request) => explain_request(authorizer, &request.view()).await,
+        None => explain(authorizer, token.as_bytes(), at.unwrap_or_else(|| clock.now())).await,
+    };
     stop.cancel();
     // A panic there changes nothing any more.
     let _ = refreshing.await;
     explanation
 }
 
-fn read_token() -> String {
+/// A token is often copied with the scheme of its header (RFC 6750 section 2.1).
+fn without_scheme(token: &str) -> &str {
+    let token = token.trim();
+    match token.split_once(char::is_whitespace) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim_start(),
+        _ => token,
+    }
+}
+
+fn read_token() -> Result<String, Failure> {
     let mut token = Vec::new();
-    // An error ends the token where it came: a token cut short is denied.
-    let _ = io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_end(&mut token);
-    String::from_utf8_lossy(&token).into_owned()
+    io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_end(&mut token).map_err(Failure::other)?;
+    let token = String::from_utf8_lossy(&token).into_owned();
+    if token.trim().is_empty() {
+        return Err(Failure::other("standard input holds no token"));
+    }
+    Ok(token)
 }
 
 /// Colour on a terminal, unless `NO_COLOR` is set and not empty (no-color.org).

@@ -17,6 +17,7 @@ mod path_demand;
 mod pattern;
 mod rule;
 mod selection;
+mod trace;
 
 pub(crate) use cover::{CoveredBy, covered};
 pub(crate) use demand::{ClaimDemand, Wanted};
@@ -25,6 +26,8 @@ use path_demand::PathDemand;
 pub(crate) use pattern::{HostPattern, Ignored, PathPattern};
 pub(crate) use rule::{Access, Requirement, Rule};
 pub(crate) use selection::Selection;
+pub(crate) use trace::RuleOfReading;
+use trace::{Kept, Trace};
 
 /// The most readings of one request, method and host included, that are looked up one by one. One with more falls under every
 /// rule.
@@ -125,12 +128,22 @@ impl Policy {
     /// [`Denial::RuleUnknown`] if the route names no rule of ours; [`Denial::RequestMalformed`] if rules look at hosts or at
     /// paths and the request has none.
     pub(crate) fn select(&self, request: &Request<'_>) -> Result<Selection<'_>, Denial> {
+        self.select_traced(request, &mut ())
+    }
+
+    /// The readings of a request, each with the rule that it falls under. None if the request cannot be read.
+    pub(crate) fn readings(&self, request: &Request<'_>) -> Vec<RuleOfReading> {
+        let mut kept = Kept::default();
+        self.select_traced(request, &mut kept).map_or_else(|_| Vec::new(), |_| kept.0)
+    }
+
+    fn select_traced<T: Trace>(&self, request: &Request<'_>, trace: &mut T) -> Result<Selection<'_>, Denial> {
         if let Some(name) = request.rule {
             let at = str::from_utf8(name).ok().and_then(|name| self.by_name.get(name));
             let (at, rule) = at.and_then(|at| self.ranked(*at)).ok_or(Denial::RuleUnknown)?;
-            let mut selected = Selected(None);
+            let mut selected = Selected { selection: None, trace };
             selected.add_without_path((at, rule));
-            return selected.0.ok_or(Denial::RuleUnknown);
+            return selected.selection.ok_or(Denial::RuleUnknown);
         }
         if self.rules.is_empty() {
             return Ok(Selection::of(self.otherwise()));
@@ -164,7 +177,7 @@ impl Policy {
                 &named_hosts
             }
         };
-        let mut selected = Selected(None);
+        let mut selected = Selected { selection: None, trace };
         let each = methods.iter().flat_map(|method| hosts.iter().map(move |host| (&**method, *host)));
         match path {
             Readings::One(path) if methods.len() * hosts.len() <= MAX_LOOKUPS => {
@@ -181,17 +194,17 @@ impl Policy {
                 self.add_all(methods, hosts, &mut selected)
             }
         }
-        Ok(selected.0.unwrap_or_else(|| Selection::of(self.otherwise())))
+        Ok(selected.selection.unwrap_or_else(|| Selection::of(self.otherwise())))
     }
 
     /// Adds the rules of a path, and of what is left of it when an upstream ignores case or a slash at its end.
-    fn add_folded<'p>(
+    fn add_folded<'p, T: Trace>(
         &'p self,
         method: &[u8],
         (host, port): (&str, Option<&str>),
         path: &[u8],
         level: usize,
-        selected: &mut Selected<'p>,
+        selected: &mut Selected<'p, '_, T>,
     ) {
         let case = self.ignored.case && (self.looks_at.capitals || pattern::has_case(path));
         let trailing_slash =
@@ -209,7 +222,12 @@ impl Policy {
     /// Adds the first rule that matches. A rule that restricts must not be escaped by another port than its host pattern means,
     /// or by another spelling of an escape in its path; one that opens must not be met by either. So where they may differ,
     /// the request is looked up in both ways, each by itself: a rule that is met in one of them hides none that another way finds.
-    fn add_first<'p>(&'p self, asked: Asked<'_>, index: &Index, selected: &mut Selected<'p>) {
+    fn add_first<'p, T: Trace>(
+        &'p self,
+        asked: Asked<'_>,
+        index: &Index,
+        selected: &mut Selected<'p, '_, T>,
+    ) {
         let find = |any_port: &dyn Fn(&Rule) -> bool, any_level: bool| {
             let matches = |at: usize| {
                 let any_level = |rule: &Rule| any_level && rule.closes();
@@ -232,14 +250,15 @@ impl Policy {
     }
 
     /// Adds a rule with what the path asks for by it.
-    fn add_on<'p>(
+    fn add_on<'p, T: Trace>(
         &self,
         (at, rule): (usize, &'p Rule),
         asked: Asked<'_>,
         any_level: bool,
-        selected: &mut Selected<'p>,
+        selected: &mut Selected<'p, '_, T>,
     ) {
         selected.add((at, rule));
+        selected.trace.found(&asked, rule);
         if self.looks_at.path_claims {
             let any_level = any_level && rule.closes();
             if let Some(demand) = rule.path_demand(asked.path, asked.level, asked.ignored, any_level) {
@@ -249,11 +268,11 @@ impl Policy {
     }
 
     /// Adds every rule that some path of the request may fall under.
-    fn add_all<'p>(
+    fn add_all<'p, T: Trace>(
         &'p self,
         methods: &[Cow<'_, [u8]>],
         hosts: &[(&str, Option<&str>)],
-        selected: &mut Selected<'p>,
+        selected: &mut Selected<'p, '_, T>,
     ) {
         for (at, rule) in self.rules.iter().enumerate() {
             let any_port = rule.access != Access::Public;
@@ -270,6 +289,7 @@ impl Policy {
             }
         }
         selected.add(self.otherwise());
+        selected.trace.may_match(&self.otherwise);
     }
 
     fn ranked(&self, at: usize) -> Option<(usize, &Rule)> {
@@ -291,12 +311,15 @@ impl Asked<'_> {
 }
 
 /// The rules found so far.
-struct Selected<'p>(Option<Selection<'p>>);
+struct Selected<'p, 't, T> {
+    selection: Option<Selection<'p>>,
+    trace: &'t mut T,
+}
 
-impl<'p> Selected<'p> {
+impl<'p, T: Trace> Selected<'p, '_, T> {
     fn add(&mut self, rule: (usize, &'p Rule)) {
-        match &mut self.0 {
-            None => self.0 = Some(Selection::of(rule)),
+        match &mut self.selection {
+            None => self.selection = Some(Selection::of(rule)),
             Some(selection) => selection.add(rule),
         }
     }
@@ -304,13 +327,14 @@ impl<'p> Selected<'p> {
     /// Adds a rule to a request whose path is not looked at. What its paths ask of a token is then never met.
     fn add_without_path(&mut self, (at, rule): (usize, &'p Rule)) {
         self.add((at, rule));
+        self.trace.may_match(rule);
         if rule.path_claims().next().is_some() {
             self.demand(rule, PathDemand::unmet());
         }
     }
 
     fn demand(&mut self, rule: &'p Rule, demand: PathDemand<'p>) {
-        if let Some(selection) = &mut self.0 {
+        if let Some(selection) = &mut self.selection {
             selection.demand(rule, demand);
         }
     }

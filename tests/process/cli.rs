@@ -32,25 +32,36 @@ fn run(arguments: &[&str], input: &str) -> Ran {
 }
 
 fn token() -> String {
-    key().mint(APP, |_, claims| claims["exp"] = json!(1_800_000_000))
+    token_until(1_800_000_000)
+}
+
+fn token_until(exp: u64) -> String {
+    key().mint(APP, |_, claims| claims["exp"] = json!(exp))
 }
 
 const GOOD: &str = "\
 pass  length    457 of at most 8192 bytes
 pass  form
 pass  crit
-pass  iss       issuer passage
+pass  iss       \"app1\", issuer passage
 pass  alg       RS256
-pass  typ
+pass  typ       \"JWT\"
 pass  kid       k1
-pass  key       usable keys of the issuer at hand: 1
+pass  key       keys at hand: \"k1\" for RS256; from inline
 pass  signature
-pass  exp, nbf  at 2027-01-15T07:59:59Z
-pass  aud
+pass  exp, nbf  the time is 2027-01-15T07:59:59Z, exp is 2027-01-15T08:00:00Z, in 1s; leeway 30 s
+pass  aud       not checked: audiences is []
 pass  claims    x-passage-user-id: user-1
 pass  binding
 
 allow
+
+header:
+{
+  \"alg\": \"RS256\",
+  \"kid\": \"k1\",
+  \"typ\": \"JWT\"
+}
 
 claims:
 {
@@ -64,18 +75,26 @@ const EXPIRED: &str = "\
 pass  length    457 of at most 8192 bytes
 pass  form
 pass  crit
-pass  iss       issuer passage
+pass  iss       \"app1\", issuer passage
 pass  alg       RS256
-pass  typ
+pass  typ       \"JWT\"
 pass  kid       k1
-pass  key       usable keys of the issuer at hand: 1
+pass  key       keys at hand: \"k1\" for RS256; from inline
 pass  signature
 FAIL  exp, nbf  token_expired: The token has expired.
+                the time is 2027-01-15T08:00:30Z, exp is 2027-01-15T08:00:00Z, 30s ago; leeway 30 s
   -   aud
   -   claims
   -   binding
 
 deny 401 token_expired
+
+header, NOT verified:
+{
+  \"alg\": \"RS256\",
+  \"kid\": \"k1\",
+  \"typ\": \"JWT\"
+}
 
 claims, NOT verified:
 {
@@ -89,11 +108,11 @@ const TAMPERED: &str = "\
 pass  length    457 of at most 8192 bytes
 pass  form
 pass  crit
-pass  iss       issuer passage
+pass  iss       \"app1\", issuer passage
 pass  alg       RS256
-pass  typ
+pass  typ       \"JWT\"
 pass  kid       k1
-pass  key       usable keys of the issuer at hand: 1
+pass  key       keys at hand: \"k1\" for RS256; from inline
 FAIL  signature signature_invalid: The token's signature does not verify.
   -   exp, nbf
   -   aud
@@ -101,6 +120,13 @@ FAIL  signature signature_invalid: The token's signature does not verify.
   -   binding
 
 deny 401 signature_invalid
+
+header, NOT verified:
+{
+  \"alg\": \"RS256\",
+  \"kid\": \"k1\",
+  \"typ\": \"JWT\"
+}
 
 claims, NOT verified:
 {
@@ -138,7 +164,6 @@ fn verify_speaks_json_and_names_every_fault() {
         (edit(|_, _| {}), Value::Null, None),
         ("x".repeat(9000), json!("token_too_long"), Some("length")),
         ("a.b".to_owned(), json!("token_malformed"), Some("form")),
-        (String::new(), json!("token_malformed"), Some("form")),
         (edit(|header, _| header["crit"] = json!([])), json!("critical_header"), Some("crit")),
         (edit(|_, claims| claims["iss"] = json!(1)), json!("issuer_unknown"), Some("iss")),
         (edit(|header, _| header["alg"] = json!("none")), json!("algorithm_not_allowed"), Some("alg")),
@@ -189,7 +214,9 @@ fn verify_says_what_is_wrong_with_a_token() {
     let claims = r#"{"iss":"app1","sub":"u","exp":4000000000,"aud":"api","sub":"v"}"#;
     for (token, want) in [
         (good.clone(), None),
-        (format!("Bearer {good}"), Some("Bearer is the scheme of the credentials")),
+        (format!("Bearer {good}"), None),
+        (format!("  bearer   {good}\n"), None),
+        (format!("DPoP {good}"), Some("DPoP is the scheme of the credentials")),
         (format!("\"{good}\""), Some("it stands in quotes")),
         (format!("psg_auth_token={good}"), Some("psg_auth_token= is the name of a cookie")),
         (good.replace('.', "=."), Some("its header is padded with =")),
@@ -198,7 +225,54 @@ fn verify_says_what_is_wrong_with_a_token() {
         (key().mint("app2", |_, _| {}), Some("iss is \"app2\"; configured: \"app1\"")),
         (
             key().mint(APP, |_, claims| claims["aud"] = json!(["web", 1])),
-            Some("aud is [\"web\",1], azp is absent; accepted: \"api\""),
+            Some("aud is [\"web\",1]; accepted: a text or a list of texts, with one of \"api\""),
+        ),
+        (
+            key().mint(APP, |_, claims| claims["azp"] = json!("web")),
+            Some("aud is azp: \"web\"; accepted: \"api\""),
+        ),
+        (key().mint(APP, |_, _| {}), Some("aud is absent; accepted: \"api\"")),
+        (
+            key().mint(APP, |header, _| header["alg"] = json!("RS512")),
+            Some("alg is \"RS512\"; accepted: RS256"),
+        ),
+        (
+            key().mint(APP, |header, _| header["typ"] = json!("dpop+jwt")),
+            Some("typ is \"dpop+jwt\"; accepted: "),
+        ),
+        (
+            key().mint(APP, |header, _| header["crit"] = json!(["b64"])),
+            Some("crit is [\"b64\"]; accepted: no crit"),
+        ),
+        (
+            key().mint(APP, |header, _| header["kid"] = json!("k9")),
+            Some("keys at hand: \"k1\" for RS256; from inline"),
+        ),
+        (
+            key()
+                .mint(APP, |_, claims| (claims["aud"], claims["exp"]) = (json!("api"), json!(1_700_000_000))),
+            Some(", exp is 2023-11-14T22:13:20Z, "),
+        ),
+        (
+            key().mint(APP, |_, claims| {
+                (claims["aud"], claims["nbf"]) = (json!("api"), json!(3_900_000_000_u64))
+            }),
+            Some(", nbf is 2093-08-01T21:20:00Z, in "),
+        ),
+        (
+            key().mint(APP, |_, claims| {
+                claims["aud"] = json!("api");
+                claims.as_object_mut().unwrap().remove("sub");
+            }),
+            Some("sub is absent"),
+        ),
+        (
+            key().mint(APP, |_, claims| (claims["aud"], claims["exp"]) = (json!("api"), json!("soon"))),
+            Some("exp is \"soon\""),
+        ),
+        (
+            key().mint(APP, |_, claims| (claims["aud"], claims["cnf"]) = (json!("api"), json!({}))),
+            Some("accepted with bound_tokens: ignore"),
         ),
     ] {
         let text = run(&["verify", "--config", path, "-"], &token).stdout;
@@ -215,6 +289,86 @@ fn verify_says_what_is_wrong_with_a_token() {
         }
         let signature = good.rsplit('.').next().unwrap();
         assert!(!text.contains(signature), "{text}");
+    }
+}
+
+#[test]
+fn verify_names_an_empty_input() {
+    let file = file(&inline(""));
+    for input in ["", " \n"] {
+        let ran = run(&["verify", "--config", file.path().to_str().unwrap(), "-"], input);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+        assert_eq!(ran.stderr, "passage-authz: standard input holds no token\n");
+    }
+}
+
+/// Which rule decides on a request, and which of the readings falls under it.
+#[test]
+fn verify_judges_a_request_by_the_rules() {
+    let rules = "rules:\n\
+        - {name: files, match: {paths: ['/files/*']}, access: public}\n\
+        - {name: admin, match: {hosts: [admin.example]}, require: {claims: {role: admin}}}\n\
+        - {name: closed, match: {paths: ['/closed/*']}, access: deny}\n\
+        - {name: trial, match: {paths: [/trial]}, access: deny, shadow: true}\n";
+    let file = file(&inline(rules));
+    let path = file.path().to_str().unwrap();
+    let (token, boss) =
+        (token_until(4_000_000_000), key().mint(APP, |_, claims| claims["role"] = json!("admin")));
+    let cookie = format!("cookie: psg_auth_token={token}");
+    for (arguments, verdict, lines) in [
+        (
+            vec!["GET https://shop.example/x", &token],
+            "allow",
+            vec![
+                "GET shop.example /x",
+                "no rule (access: required), which decides",
+                "the upstream gets x-passage-user-id: user-1",
+            ],
+        ),
+        (vec!["GET https://shop.example/x"], "deny 401 token_missing: The request", vec!["no rule"]),
+        (vec!["GET https://shop.example/x", "--header", &cookie], "allow", vec!["user-1"]),
+        (
+            vec!["GET https://shop.example/files/x"],
+            "allow",
+            vec!["rule files (access: public), which decides"],
+        ),
+        (
+            vec!["GET https://shop.example/files/%2e%2e/closed/x", &token],
+            "deny 403 rule_denies: This request",
+            vec![
+                "/closed/x",
+                "rule closed (access: deny), which decides",
+                "/files/%2e%2e/closed/x",
+                "rule files (access: public)\n",
+            ],
+        ),
+        (
+            vec!["GET https://admin.example/x", &token],
+            "deny 403 claims_insufficient",
+            vec!["rule admin (access: required), which decides"],
+        ),
+        (vec!["GET https://admin.example/x", &boss], "allow", vec!["rule admin"]),
+        (vec!["GET /x", "--header", "Host: admin.example", &boss], "allow", vec!["rule admin"]),
+        (
+            vec!["GET https://shop.example/trial", &token],
+            "allow",
+            vec!["rule trial (access: deny), which decides", "shadow: without it, 403 rule_denies"],
+        ),
+        (vec!["GET /x", &token], "deny 400 request_malformed", vec!["no host or no path"]),
+    ] {
+        let all = [&["verify", "--config", path, "--request"][..], &arguments].concat();
+        let ran = run(&all, "");
+        assert!(ran.stdout.contains(&format!("\n{verdict}")), "{arguments:?}: {} {}", ran.stdout, ran.stderr);
+        assert_eq!(ran.code, Some(i32::from(verdict != "allow")));
+        for line in lines {
+            assert!(ran.stdout.contains(line), "{arguments:?}, {line}: {}", ran.stdout);
+        }
+        let signature = token.rsplit('.').next().unwrap();
+        assert!(!ran.stdout.contains(signature), "{}", ran.stdout);
+        let json = run(&[&all[..], &["--output", "json"]].concat(), "").stdout;
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["verdict"], verdict.split(' ').next().unwrap());
+        assert!(json["request"]["readings"].is_array(), "{json}");
     }
 }
 
@@ -349,6 +503,9 @@ fn bad_calls_end_with_2() {
         (vec!["verify", "--config", bad, "x"], "issuers: 7 is not accepted"),
         (vec!["verify", "--config", good, "--at", "tomorrow", "x"], "RFC 3339"),
         (vec!["verify", "--config", good], "TOKEN"),
+        (vec!["verify", "--config", good, "--request", "/x"], "a method and a URL or a path"),
+        (vec!["verify", "--config", good, "--request", "GET /x", "--at", "1"], "--at"),
+        (vec!["verify", "--config", good, "--header", "a: b", "x"], "--request"),
         (vec!["check-config", "--config", bad], "issuers: 7 is not accepted"),
         (vec!["check-config", "--config", "/no/such/file"], "cannot be read"),
     ] {

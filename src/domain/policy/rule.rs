@@ -24,6 +24,19 @@ pub(crate) enum Access {
     Deny,
 }
 
+impl Access {
+    /// As the configuration writes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Lenient => "lenient",
+            Self::Optional => "optional",
+            Self::Required => "required",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// One rule.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rule {
