@@ -33,6 +33,7 @@ use crate::server::{self, Drained, Options, PortCounters, Protocol, WhenFull};
 
 mod clock_watch;
 pub(crate) mod engine;
+mod overload_watch;
 pub(crate) mod reload;
 mod tasks;
 
@@ -214,6 +215,8 @@ impl Bound {
             reported_last.cancel();
         });
         tasks.spawn("the watch over the clock", clock_watch::watch(clock.clone(), tasks.drained()));
+        let overload = overload_watch::watch(Arc::clone(&admission), tasks.drained());
+        tasks.spawn("the watch over refused checks", overload);
         if let Some(tls) = tls.clone() {
             tasks.spawn("the watch over the certificates", tls.follow(clock.clone(), tasks.drained()));
         }

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::issuer::{IssuerId, PassageApp};
 
+pub mod log;
 pub mod steps;
 
 /// A private key with its `kid` and the one algorithm it signs with.

@@ -4,37 +4,14 @@
 mod support;
 
 use std::collections::HashSet;
-use std::io;
-use std::sync::{Arc, Mutex};
 
 use passage_authz::cli::logging;
+use passage_authz::testing::log::Kept;
 use passage_authz::testing::{Behavior, FakeIssuer, tampered};
 use serde_json::{Value, json};
 use support::fixtures::{APP, key, passage_with};
 use support::{Service, get, header_map_request, raw_check_request};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
-
-/// Keeps what is written.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Kept {
-    type Writer = Self;
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 /// A token as it may stand in a path: escaped, or its segments joined by something else.
 fn wrapped(token: &str) -> Vec<String> {
@@ -141,7 +118,7 @@ async fn no_token_stands_in_any_log() {
     let (_, keys) = get(admin, "/keys").await;
     assert!(service.end().await.is_ok());
 
-    let log = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+    let log = kept.take();
     let said: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let decisions = said.iter().filter(|event| event["message"] == "decision").count();
     assert!(decisions > 400, "{decisions}");

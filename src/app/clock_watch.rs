@@ -40,41 +40,18 @@ pub(crate) async fn watch(clock: Clock, stop: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use tracing_subscriber::fmt::MakeWriter;
-
     use super::*;
     use crate::domain::clock::UnixTime;
-
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Kept {
-        type Writer = Self;
-        fn make_writer(&'a self) -> Self {
-            self.clone()
-        }
-    }
+    use crate::testing::log::Kept;
 
     #[tokio::test(start_paused = true)]
     async fn a_clock_that_is_behind_is_logged_once_a_minute() {
         let kept = Kept::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(kept.clone()).finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let _guard = kept.capture();
         let (clock, stop) = (Clock::stepped(UnixTime::from_secs(1_800_000_000)), CancellationToken::new());
         let watching = tokio::spawn(watch(clock.clone(), stop.clone()));
         let lines = || {
-            let text = String::from_utf8(std::mem::take(&mut *kept.0.lock().unwrap())).unwrap();
+            let text = kept.take();
             let of = |level: &str| text.lines().filter(|line| line.contains(level)).count();
             (of("WARN"), of("INFO"))
         };

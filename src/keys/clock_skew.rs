@@ -43,3 +43,59 @@ impl ClockSkewLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::domain::clock::{Clock, UnixTime};
+    use crate::domain::clock_skew::ClockSkew;
+    use crate::keys::sets::SlotSettings;
+    use crate::testing::log::Kept;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_difference_is_logged_when_it_begins_once_an_hour_and_when_it_ends() {
+        let kept = Kept::default();
+        let _guard = kept.capture();
+        let text = "issuers: [{name: i, issuer: 'https://a.example', audiences: [], leeway: 30s, keys: {discovery: true}}]";
+        let config = Config::parse(text, "test.yaml").unwrap();
+        let issuers: Vec<_> = config.issuers.iter().map(|config| config.issuer.clone()).collect();
+        let slots = config.issuers.iter().map(|config| SlotSettings {
+            issuer: config.issuer.name.clone(),
+            source: config.keys.to_string(),
+            refresh: config.refresh.clone(),
+            inline: false,
+        });
+        let start = UnixTime::from_secs(1_800_000_000);
+        let keys = KeySets::new(slots, Clock::stepped(start));
+        let publisher = keys.publisher(&issuers[0].name).unwrap();
+        let mut log = ClockSkewLog::default();
+        let mut lines = |issuers: &[Issuer]| {
+            log.look(&keys, issuers);
+            let text = kept.take();
+            let of = |level: &str| text.lines().filter(|line| line.contains(level)).count();
+            (of("WARN"), of("INFO"))
+        };
+        let behind = |seconds: u64| {
+            ClockSkew::of(
+                start,
+                start.after(Duration::from_secs(1 + seconds)),
+                start.after(Duration::from_secs(1 + seconds)),
+            )
+        };
+        assert_eq!(lines(&issuers), (0, 0), "no answer told the time yet");
+        publisher.compared_clocks(behind(30));
+        assert_eq!(lines(&issuers), (0, 0));
+        publisher.compared_clocks(behind(31));
+        assert_eq!([lines(&issuers), lines(&issuers)], [(1, 0), (0, 0)]);
+        tokio::time::advance(LINES_APART).await;
+        assert_eq!([lines(&issuers), lines(&issuers)], [(1, 0), (0, 0)]);
+        publisher.compared_clocks(behind(0));
+        assert_eq!([lines(&issuers), lines(&issuers)], [(0, 1), (0, 0)]);
+        // A larger leeway after a reload ends it, too.
+        publisher.compared_clocks(behind(60));
+        assert_eq!(lines(&issuers), (1, 0));
+        let patient = [Issuer { leeway: Duration::from_secs(60), ..issuers[0].clone() }];
+        assert_eq!(lines(&patient), (0, 1));
+    }
+}
