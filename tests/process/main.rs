@@ -5,6 +5,7 @@ mod support;
 
 mod cli;
 mod connections;
+mod drill;
 mod health;
 mod lifecycle;
 mod reload;

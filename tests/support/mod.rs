@@ -9,6 +9,7 @@ pub(crate) mod helm;
 pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod process;
+pub(crate) mod promtool;
 pub(crate) mod pypi;
 pub(crate) mod tls;
 

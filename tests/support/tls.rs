@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use passage_authz::domain::clock::Clock;
 use passage_authz::testing::FakeIssuer;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +27,20 @@ pub(crate) fn issued_by(authority: &CertifiedIssuer<'_, KeyPair>, name: &str) ->
     let mut own = CertificateParams::new(vec![name.to_owned()]).unwrap();
     // By default rcgen gives every certificate the same name, and one named like its issuer counts as self-signed.
     own.distinguished_name.push(DnType::CommonName, name);
+    (own.signed_by(&key, authority).unwrap(), key)
+}
+
+/// A certificate for this name that expired so long ago, and its key.
+pub(crate) fn expired_by(
+    authority: &CertifiedIssuer<'_, KeyPair>,
+    name: &str,
+    ago: Duration,
+) -> (Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let mut own = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    own.distinguished_name.push(DnType::CommonName, name);
+    let expired = Duration::from_secs(Clock::default().now().as_secs()) - ago;
+    own.not_after = (SystemTime::UNIX_EPOCH + expired).into();
     (own.signed_by(&key, authority).unwrap(), key)
 }
 
