@@ -50,24 +50,34 @@ async fn no_token_stands_in_any_log() {
     let service = Service::ready(&format!(
         "http: {{listen: '127.0.0.1:0', style: forward_auth}}\n{source}\n{rules}\n\
          decision_log: {{denied: 1, allowed: 1, max_per_second: 1000000, subject: clear}}\n{}",
-        passage_with(&issuer, "")
+        passage_with(&issuer, ", audiences: [api]")
     ))
     .await;
     let iss = issuer.passage_iss(APP);
-    let mint = |edit: fn(&mut Value, &mut Value)| key.mint(&iss, edit);
-    let good = mint(|_, _| {});
+    let mint = |edit: &dyn Fn(&mut Value, &mut Value)| {
+        key.mint(&iss, |header, claims| {
+            claims["aud"] = json!("api");
+            edit(header, claims);
+        })
+    };
+    let good = mint(&|_, _| {});
     let tokens = [
         good.clone(),
         tampered(&good),
         format!("{good}="),
-        mint(|_, claims| claims["exp"] = json!(1)),
-        mint(|_, claims| claims["sub"] = json!("")),
-        mint(|_, claims| claims["aud"] = json!({"a": 1})),
-        mint(|header, _| header["kid"] = json!("unknown")),
-        mint(|header, _| header["alg"] = json!("none")),
-        mint(|header, _| header["crit"] = json!(["x"])),
+        mint(&|_, claims| claims["exp"] = json!(1)),
+        mint(&|_, claims| claims["sub"] = json!("")),
+        mint(&|_, claims| claims["aud"] = json!({"a": 1})),
+        mint(&|header, _| header["kid"] = json!("unknown")),
+        mint(&|header, _| header["alg"] = json!("none")),
+        mint(&|header, _| header["crit"] = json!(["x"])),
         key.mint("stranger", |_, _| {}),
-        mint(|_, claims| claims["padding"] = json!("x".repeat(9000))),
+        // What the log says of a denial is itself a token.
+        mint(&|header, _| header["kid"] = json!(good)),
+        mint(&|_, claims| claims["aud"] = json!(good)),
+        mint(&|_, claims| claims["aud"] = json!(["x", format!("Bearer {good}")])),
+        key.mint(&good, |_, _| {}),
+        mint(&|_, claims| claims["padding"] = json!("x".repeat(9000))),
     ];
     let client = reqwest::Client::new();
     let auth = format!("http://{}/auth", service.http.unwrap());
