@@ -17,6 +17,7 @@ pub(crate) mod policy;
 mod public_key;
 pub(crate) mod readings;
 pub(crate) mod request;
+pub(crate) mod revoked;
 pub(crate) mod token;
 pub(crate) mod token_fault;
 pub(crate) mod verdict;

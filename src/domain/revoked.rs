@@ -1,0 +1,427 @@
+//! Which tokens are good no longer although they have not expired. An entry names a token, a session, a user, a client or all of an
+//! issuer's tokens; it holds for tokens that were issued up to a time, and is gone when the last of them has expired. Nothing is
+//! approximate: a token is named by an entry or it is not.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
+use strum::VariantArray;
+
+use crate::domain::clock::UnixTime;
+use crate::domain::issuer::IssuerName;
+use crate::domain::json::{Member, Object};
+
+/// What an entry names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
+pub(crate) enum Kind {
+    /// One token (RFC 7519 section 4.1.7).
+    Jti,
+    /// The tokens of a session (OpenID Connect Front-Channel Logout 1.0 section 3).
+    Sid,
+    /// The tokens of a user: `sub`, or what the issuer's `subject` makes of it.
+    Sub,
+    /// The tokens of a client: `azp` or `client_id`.
+    Client,
+    /// All tokens of the issuer.
+    Issuer,
+}
+
+impl Kind {
+    /// Its name in files, metrics and messages.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Jti => "jti",
+            Self::Sid => "sid",
+            Self::Sub => "sub",
+            Self::Client => "client",
+            Self::Issuer => "issuer",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::VARIANTS.iter().copied().find(|kind| kind.name() == name)
+    }
+}
+
+/// One entry, as a source gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Revocation {
+    pub issuer: IssuerName,
+    pub kind: Kind,
+    /// Empty for [`Kind::Issuer`].
+    pub value: String,
+    /// Tokens whose `iat` is not after it are revoked.
+    pub issued_before: UnixTime,
+    /// When no such token can be good any more.
+    pub until: UnixTime,
+}
+
+/// What an entry names, as a keyed hash of 128 bits: entries take little memory, and nobody who does not know the key finds two names
+/// with one hash. The last bits are the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NameHash([u64; 2]);
+
+impl NameHash {
+    const KIND_BITS: u64 = 0b111;
+
+    pub(crate) fn kind(self) -> Option<Kind> {
+        let [_, low] = self.0;
+        Kind::VARIANTS.get(usize::try_from(low & Self::KIND_BITS).ok()?).copied()
+    }
+
+    /// A number that is distributed evenly.
+    pub(crate) const fn spread(self) -> u64 {
+        let [high, _] = self.0;
+        high
+    }
+}
+
+impl Hash for NameHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [_, low] = self.0;
+        state.write_u64(low);
+    }
+}
+
+/// A [`NameHash`] is evenly distributed already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        // hashbrown takes the top bits for its tags and the low ones for the place; the lowest are the kind.
+        self.0.rotate_right(3)
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
+/// Makes [`NameHash`]es by a secret key.
+#[derive(Clone)]
+pub(crate) struct NameHashing(SipHasher24);
+
+impl std::fmt::Debug for NameHashing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NameHashing(..)")
+    }
+}
+
+impl NameHashing {
+    pub(crate) fn with_key(key: &[u8; 16]) -> Self {
+        Self(SipHasher24::new_with_key(key))
+    }
+
+    pub(crate) fn of(&self, issuer: &IssuerName, kind: Kind, value: &str) -> NameHash {
+        let mut hasher = self.0;
+        for part in [issuer.as_str(), value] {
+            // The length first, so that no two pairs are the same bytes.
+            hasher.write_usize(part.len());
+            hasher.write(part.as_bytes());
+        }
+        let kind = kind as u64;
+        hasher.write_u64(kind);
+        let hash = hasher.finish128();
+        NameHash([hash.h1, (hash.h2 & !NameHash::KIND_BITS) | kind])
+    }
+}
+
+/// The names that a token goes by, and when it was issued: all that is looked up of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenNames {
+    names: Box<[NameHash]>,
+    /// `iat`, cut to the second; `None` if there is none that is a number.
+    issued_at: Option<u64>,
+}
+
+impl TokenNames {
+    /// `claims` are the token's own, `subject` what the issuer's `subject` makes of them: an entry may name either.
+    pub(crate) fn of(claims: &Object<'_>, subject: &str, issuer: &IssuerName, hashing: &NameHashing) -> Self {
+        let claimed = [
+            (Kind::Jti, "jti"),
+            (Kind::Sid, "sid"),
+            (Kind::Sub, "sub"),
+            (Kind::Client, "azp"),
+            (Kind::Client, "client_id"),
+        ];
+        let mut names = vec![hashing.of(issuer, Kind::Issuer, ""), hashing.of(issuer, Kind::Sub, subject)];
+        for (kind, claim) in claimed {
+            let name = match claims.member(claim) {
+                Member::String(text) => hashing.of(issuer, kind, &text),
+                // By its digits: an entry can hold nothing else.
+                Member::Number(_) => match claims.raw(claim) {
+                    Some(digits) => hashing.of(issuer, kind, digits.get()),
+                    None => continue,
+                },
+                _ => continue,
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let issued_at = match claims.member("iat") {
+            // Fractions are cut here and in entries alike; what is below zero is before all entries.
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a cast of a float saturates"
+            )]
+            Member::Number(iat) => Some(iat as u64),
+            _ => None,
+        };
+        Self { names: names.into(), issued_at }
+    }
+
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = NameHash> {
+        self.names.iter().copied()
+    }
+}
+
+/// The times of an entry, in seconds since 1970. 32 bits last until 2106, and later times stand for that year.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    /// Cut to the second.
+    issued_before: u32,
+    /// Rounded up.
+    until: u32,
+}
+
+impl Times {
+    fn of(revocation: &Revocation) -> Self {
+        let seconds = |seconds: u64| u32::try_from(seconds).unwrap_or(u32::MAX);
+        let until = revocation.until;
+        let up = u64::from(until.as_secs_f64() > UnixTime::from_secs(until.as_secs()).as_secs_f64());
+        Self {
+            issued_before: seconds(revocation.issued_before.as_secs()),
+            until: seconds(until.as_secs().saturating_add(up)),
+        }
+    }
+
+    const fn covers(self, other: Self) -> bool {
+        self.issued_before >= other.issued_before && self.until >= other.until
+    }
+
+    fn hold_for(self, issued_at: Option<u64>, now: u64) -> bool {
+        u64::from(self.until) > now && issued_at.is_none_or(|at| at <= u64::from(self.issued_before))
+    }
+}
+
+/// Entries by what they name. In whatever order and how often entries are added, the outcome is the same.
+#[derive(Debug, Default)]
+pub(crate) struct Revoked {
+    entries: HashMap<NameHash, Times, BuildHasherDefault<AsItIs>>,
+    /// Further times of a name, where none covers another: rare, as a later entry usually lasts longer.
+    more: HashMap<NameHash, Vec<Times>, BuildHasherDefault<AsItIs>>,
+}
+
+impl Revoked {
+    pub(crate) fn with_capacity(entries: usize) -> Self {
+        let entries = HashMap::with_capacity_and_hasher(entries, BuildHasherDefault::default());
+        Self { entries, more: HashMap::default() }
+    }
+
+    /// How many entries there are, those of the past included until [`Revoked::sweep`].
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() + self.more.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// The entries of a kind.
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        let of_kind = |name: &&NameHash| name.kind() == Some(kind);
+        let more = self.more.iter().filter(|(name, _)| of_kind(name)).map(|(_, times)| times.len());
+        self.entries.keys().filter(of_kind).count() + more.sum::<usize>()
+    }
+
+    /// Adds an entry. Returns whether it says anything new.
+    pub(crate) fn add(&mut self, name: NameHash, revocation: &Revocation) -> bool {
+        let times = Times::of(revocation);
+        let Some(first) = self.entries.get_mut(&name) else {
+            self.entries.insert(name, times);
+            return true;
+        };
+        let more = self.more.get(&name).map_or(&[][..], Vec::as_slice);
+        if first.covers(times) || more.iter().any(|other| other.covers(times)) {
+            return false;
+        }
+        let mut left: Vec<_> = more.iter().copied().filter(|other| !times.covers(*other)).collect();
+        if times.covers(*first) {
+            *first = times;
+        } else {
+            left.push(times);
+        }
+        if left.is_empty() {
+            self.more.remove(&name);
+        } else {
+            self.more.insert(name, left);
+        }
+        true
+    }
+
+    /// Whether an entry names this and holds for a token that was issued then.
+    fn names(&self, name: &NameHash, issued_at: Option<u64>, now: u64) -> bool {
+        let Some(first) = self.entries.get(name) else { return false };
+        let more = if self.more.is_empty() { None } else { self.more.get(name) };
+        std::iter::once(first).chain(more.into_iter().flatten()).any(|times| times.hold_for(issued_at, now))
+    }
+
+    /// Whether an entry names the token by this one of its names.
+    pub(crate) fn is_revoked_as(&self, name: &NameHash, token: &TokenNames, now: UnixTime) -> bool {
+        self.names(name, token.issued_at, now.as_secs())
+    }
+
+    /// Drops the entries of the past; returns how many.
+    pub(crate) fn sweep(&mut self, now: UnixTime) -> usize {
+        let (before, now) = (self.len(), now.as_secs());
+        let lasts = |times: &Times| u64::from(times.until) > now;
+        for (name, times) in &mut self.more {
+            times.retain(lasts);
+            // One of them takes the place of the first, if that is of the past.
+            if let Some(first) = self.entries.get_mut(name).filter(|first| !lasts(first))
+                && let Some(next) = times.pop()
+            {
+                *first = next;
+            }
+        }
+        self.more.retain(|_, times| !times.is_empty());
+        self.entries.retain(|_, times| lasts(times));
+        before - self.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hashing() -> NameHashing {
+        NameHashing::with_key(&[7; 16])
+    }
+
+    fn entry(kind: Kind, value: &str, issued_before: u64, until: u64) -> Revocation {
+        let at = UnixTime::from_secs;
+        let issuer = IssuerName::new("i");
+        Revocation {
+            issuer,
+            kind,
+            value: value.to_owned(),
+            issued_before: at(issued_before),
+            until: at(until),
+        }
+    }
+
+    fn set(entries: &[Revocation]) -> Revoked {
+        let mut revoked = Revoked::default();
+        for entry in entries {
+            revoked.add(hashing().of(&entry.issuer, entry.kind, &entry.value), entry);
+        }
+        revoked
+    }
+
+    fn is_revoked(revoked: &Revoked, claims: &str, issuer: &str, now: u64) -> bool {
+        let claims = Object::parse(claims.as_bytes()).unwrap();
+        let token = TokenNames::of(&claims, "oid-1", &IssuerName::new(issuer), &hashing());
+        token.hashes().any(|name| revoked.is_revoked_as(&name, &token, UnixTime::from_secs(now)))
+    }
+
+    #[test]
+    fn a_token_is_named_or_it_is_not() {
+        let claims = r#"{"jti":"t","sid":"s","sub":"u","azp":"a","client_id":"c","iat":100.9}"#;
+        for (kind, value, named) in [
+            (Kind::Jti, "t", true),
+            (Kind::Jti, "s", false),
+            (Kind::Jti, "T", false),
+            (Kind::Jti, "", false),
+            (Kind::Sid, "s", true),
+            (Kind::Sub, "u", true),
+            (Kind::Sub, "oid-1", true),
+            (Kind::Client, "a", true),
+            (Kind::Client, "c", true),
+            (Kind::Client, "u", false),
+            (Kind::Issuer, "", true),
+            (Kind::Issuer, "i", false),
+        ] {
+            let revoked = set(&[entry(kind, value, 100, 200)]);
+            assert_eq!(is_revoked(&revoked, claims, "i", 150), named, "{kind:?} {value}");
+            assert!(!is_revoked(&revoked, claims, "other", 150), "another issuer's tokens are others");
+        }
+    }
+
+    #[test]
+    fn an_entry_holds_for_tokens_that_were_issued_up_to_a_time_and_until_a_time() {
+        let revoked = set(&[entry(Kind::Sub, "u", 100, 200)]);
+        for (iat, now, holds) in [
+            (r#","iat":99"#, 150, true),
+            (r#","iat":100"#, 199, true),
+            (r#","iat":100.5"#, 150, true),
+            (r#","iat":101"#, 150, false),
+            (r#","iat":1e300"#, 150, false),
+            (r#","iat":-1e300"#, 150, true),
+            ("", 150, true),
+            (r#","iat":null"#, 150, true),
+            (r#","iat":"150""#, 150, true),
+            (r#","iat":99"#, 200, false),
+            ("", 200, false),
+        ] {
+            assert_eq!(
+                is_revoked(&revoked, &format!(r#"{{"sub":"u"{iat}}}"#), "i", now),
+                holds,
+                "{iat} {now}"
+            );
+        }
+        let numbers = set(&[entry(Kind::Sid, "18446744073709551617", 100, 200)]);
+        assert!(is_revoked(&numbers, r#"{"sid":18446744073709551617}"#, "i", 150));
+    }
+
+    #[test]
+    fn a_million_entries_take_25_bytes_a_place() {
+        assert_eq!(size_of::<(NameHash, Times)>(), 24);
+    }
+
+    #[test]
+    fn issuer_and_value_are_kept_apart() {
+        let name = |issuer: &str, value: &str| hashing().of(&IssuerName::new(issuer), Kind::Sub, value);
+        assert_ne!(name("ab", "c"), name("a", "bc"));
+        assert_ne!(name("", "abc"), name("abc", ""));
+        let other = NameHashing::with_key(&[8; 16]);
+        assert_ne!(name("a", "b"), other.of(&IssuerName::new("a"), Kind::Sub, "b"));
+    }
+
+    /// All entries, each looked at by itself.
+    fn model(entries: &[Revocation], iat: Option<u64>, now: u64) -> bool {
+        entries.iter().any(|entry| {
+            entry.until.as_secs() > now && iat.is_none_or(|iat| iat <= entry.issued_before.as_secs())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn order_repetition_and_sweeps_change_nothing(
+            times in proptest::collection::vec((0_u64..20, 0_u64..20), 0..12),
+            order in any::<u64>(),
+            iat in proptest::option::of(0_u64..22),
+            now in 0_u64..22,
+            swept in 0_u64..22,
+        ) {
+            let entries: Vec<_> =
+                times.iter().map(|(before, until)| entry(Kind::Sub, "u", *before, *until)).collect();
+            let mut shuffled: Vec<_> = entries.iter().chain(&entries).cloned().collect();
+            let mut random = fastrand::Rng::with_seed(order);
+            random.shuffle(&mut shuffled);
+            let mut revoked = set(&shuffled);
+            let claims = iat.map_or(r#"{"sub":"u"}"#.to_owned(), |iat| format!(r#"{{"sub":"u","iat":{iat}}}"#));
+            let want = model(&entries, iat, now);
+            prop_assert_eq!(is_revoked(&revoked, &claims, "i", now), want);
+            let before = revoked.len();
+            let dropped = revoked.sweep(UnixTime::from_secs(swept.min(now)));
+            prop_assert_eq!(before - dropped, revoked.len());
+            prop_assert_eq!(is_revoked(&revoked, &claims, "i", now), want, "swept");
+            revoked.sweep(UnixTime::from_secs(20));
+            prop_assert_eq!(revoked.len(), 0);
+        }
+    }
+}
