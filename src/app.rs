@@ -136,7 +136,7 @@ impl Bound {
         let Setup { config, clock, source, exporter } = setup;
         let spans = exporter.as_ref().map(Exporter::spans).unwrap_or_default();
         let Built { engine, tls, proxy_secret } = build(config, clock.clone(), spans)?;
-        let Fixed { server, http, admin_listen } = &engine.fixed;
+        let Fixed { server, http, admin_listen, revocation: _ } = &engine.fixed;
         let tcp = |address: &String| Listen::Tcp(address.clone());
         let grpc_listener = Listener::bind("server.listen", &server.listen, server.unix_mode).await?;
         let http_listener = match http {
@@ -185,7 +185,9 @@ impl Bound {
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
         let Self { engine, clock, source, exporter, tls, proxy_secret, grpc, http, admin, workers, threads } =
             self;
-        let Fixed { server, http: http_settings, admin_listen: _ } = engine.fixed.clone();
+        let Fixed { server, http: http_settings, admin_listen: _, revocation: _ } = engine.fixed.clone();
+        let mut engine = engine;
+        let revocation_file = engine.revocation_file.take();
         let (live, reloader) = Reloader::start(engine, clock.clone(), source);
         let reporter = HealthReporter::new();
         health::begin(&reporter).await;
@@ -215,6 +217,13 @@ impl Bound {
             reported_last.cancel();
         });
         tasks.spawn("the watch over the clock", clock_watch::watch(clock.clone(), tasks.drained()));
+        if let (Some(file), Some(revocations)) =
+            (revocation_file, live.current().authorizer.revocations.clone())
+        {
+            let current = Arc::clone(&live);
+            let issuers = move || current.current().authorizer.issuers.names();
+            tasks.spawn("the watch over revocations", file.follow(revocations, issuers, tasks.drained()));
+        }
         let overload = overload_watch::watch(Arc::clone(&admission), tasks.drained());
         tasks.spawn("the watch over refused checks", overload);
         if let Some(tls) = tls.clone() {

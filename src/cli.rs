@@ -11,6 +11,7 @@ use crate::cli::output::{Failure, print};
 use crate::cli::probe::Target;
 use crate::cli::request::OwnedRequest;
 use crate::cli::request::Target as RequestTarget;
+use crate::cli::revoke::{What, revoke};
 use crate::cli::serve::serve;
 use crate::cli::verify::{Asked, Format, verify};
 use crate::config;
@@ -25,6 +26,7 @@ pub mod logging;
 mod output;
 mod probe;
 mod request;
+mod revoke;
 mod serve;
 mod signals;
 mod verify;
@@ -88,6 +90,26 @@ enum Verb {
         /// The token, with or without "Bearer "; `-` reads it from standard input, which keeps it out of the process list
         #[arg(value_name = "TOKEN", required_unless_present = "request")]
         token: Option<String>,
+    },
+    /// Revoke tokens: add an entry to the file of revocations, and print it
+    ///
+    /// A running server reads the file again within a second. Exits with 0, or 2 if nothing was written.
+    #[command(after_help = ENVIRONMENT)]
+    Revoke {
+        /// The configuration, YAML, with revocation.file
+        #[arg(long, value_name = "FILE", env = "PASSAGE_AUTHZ_CONFIG")]
+        config: Option<PathBuf>,
+        /// The name of the issuer; not needed if there is only one, or for a token
+        #[arg(long, value_name = "NAME")]
+        issuer: Option<String>,
+        #[command(flatten)]
+        what: What,
+        /// The tokens that were issued up to this time: RFC 3339, or Unix seconds [default: now]
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        issued_before: Option<UnixTime>,
+        /// When the last of them has expired [default: revocation.max_token_lifetime later, or the token's own exp]
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        until: Option<UnixTime>,
     },
     /// Ask a running server whether it serves, for probes in an image without a shell
     ///
@@ -153,6 +175,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Verb::Verify { config, at, output, request, header, token } => {
             let request = request.map(|target| OwnedRequest::new(target, header));
             verify(config.as_deref(), output, Asked { at, request, token }).await
+        }
+        Verb::Revoke { config, issuer, what, issued_before, until } => {
+            revoke(config.as_deref(), revoke::Asked { issuer, what, issued_before, until })
         }
         Verb::Health { address, admin, service, timeout, wait } => {
             let target = match admin {

@@ -50,6 +50,8 @@ pub struct Config {
     pub issuers: Vec<IssuerConfig>,
     /// The folder that keeps the last good key sets across restarts.
     pub key_store: Option<KeyStore>,
+    /// Where revocations come from; `None`: no token is revoked.
+    pub(crate) revocation: Option<RevocationSettings>,
     /// Which claims the upstream and the proxy's metadata receive.
     pub identity: Identity,
     /// What an upstream may ignore in a path.
@@ -77,6 +79,28 @@ pub struct KeyStore {
     pub path: PathBuf,
     /// Whether sets are read from there and never written.
     pub read_only: bool,
+}
+
+/// `revocation`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RevocationSettings {
+    /// Entries, one a line.
+    pub file: PathBuf,
+    /// No token is good for longer: how long an entry lasts that does not say so itself.
+    pub max_token_lifetime: Duration,
+    pub max_entries: usize,
+    /// The age at which the state is stale.
+    pub stale_after: Duration,
+    pub when_stale: WhenStale,
+}
+
+/// What is done with tokens while it is not known which are revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenStale {
+    /// They are judged by what was known last.
+    Serve,
+    /// They are denied.
+    Deny,
 }
 
 /// The gRPC port.

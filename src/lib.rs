@@ -32,6 +32,7 @@ pub mod domain;
 mod keys;
 mod live;
 mod per_core;
+mod revocation;
 pub mod server;
 mod sha256;
 mod watched_file;

@@ -10,9 +10,10 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::api::metrics::{self, Ports};
+use crate::check::authorizer::Authorizer;
 use crate::domain::clock::UnixTime;
 use crate::domain::clock_skew::ClockSkew;
-use crate::keys::sets::{KeySets, LastWrite};
+use crate::keys::sets::LastWrite;
 use crate::live::Live;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -38,12 +39,17 @@ impl Admin {
         match request.uri().path() {
             "/livez" => respond_with(StatusCode::OK, TEXT, "alive\n"),
             "/readyz" => {
-                let keys = Arc::clone(&self.live.current().authorizer.keys);
-                match (draining, keys.is_ready()) {
-                    (true, _) => respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
-                    (false, true) => respond_with(StatusCode::OK, TEXT, format!("ready\n{}", pending(&keys))),
-                    (false, false) => {
-                        let said = format!("no issuer has usable keys, see /keys\n{}", pending(&keys));
+                let authorizer = &self.live.current().authorizer;
+                let pending = pending(authorizer);
+                match (draining, authorizer.is_ready(), authorizer.keys.is_ready()) {
+                    (true, ..) => respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
+                    (false, true, _) => respond_with(StatusCode::OK, TEXT, format!("ready\n{pending}")),
+                    (false, false, true) => {
+                        let said = format!("revocations are too old, and tokens are denied then\n{pending}");
+                        respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, said)
+                    }
+                    (false, false, false) => {
+                        let said = format!("no issuer has usable keys, see /keys\n{pending}");
                         respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, said)
                     }
                 }
@@ -97,10 +103,19 @@ fn key_store_error(write: LastWrite) -> Option<String> {
     }
 }
 
-/// A line for each issuer whose tokens cannot be verified, with the cause.
-fn pending(keys: &KeySets) -> String {
+/// A line for each issuer whose tokens cannot be verified, with the cause, and one for revocations that are too old.
+fn pending(authorizer: &Authorizer) -> String {
+    let keys = &authorizer.keys;
     let now = keys.now();
     let mut lines = String::new();
+    if let Some(revocations) = authorizer.revocations.as_ref().filter(|revocations| revocations.is_stale()) {
+        let age = revocations.age().as_secs();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            lines,
+            "revocations: the file is not what is in force since {age} s; the log has the cause"
+        );
+    }
     for (issuer, source) in keys.sources().iter().filter(|(issuer, _)| !keys.is_usable(issuer, now)) {
         let (set, status) = keys.inspect(issuer);
         let error = status.last_error.map(|(_, error)| format!(": {error}")).unwrap_or_default();

@@ -37,7 +37,7 @@ pub(crate) async fn report(reporter: HealthReporter, live: Arc<Live>, stop: Canc
         let current = live.current();
         let keys = Arc::clone(&current.authorizer.keys);
         let mut changes = keys.changes();
-        let ready = keys.is_ready();
+        let ready = current.authorizer.is_ready();
         outages.look(&keys);
         clocks.look(&keys, current.authorizer.issuers.all());
         drop(current);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::HeaderMap;
 use prometheus_client::collector::Collector;
@@ -11,12 +12,15 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use strum::VariantArray as _;
 
 use crate::api::metrics_format::Format;
 use crate::api::process::Process;
 use crate::domain::issuer::IssuerName;
+use crate::domain::revoked::Kind;
 use crate::keys::sets::LastWrite;
 use crate::live::Live;
+use crate::revocation::state::Revocations;
 use crate::server::PortCounters;
 use crate::server::overload::Admission;
 use crate::server::tls::Tls;
@@ -78,9 +82,12 @@ impl Collector for LiveCollector {
         for (result, count) in [("ok", reloaded), ("failed", refused)] {
             ConstCounter::new(count).encode(reloads.encode_family(&[("result", result)])?)?;
         }
+        if let Some(revocations) = &authorizer.revocations {
+            encode_revocations(revocations, &mut encoder)?;
+        }
         let help = "Whether some issuer's tokens can be verified: 1 or 0";
         let ready = encoder.encode_descriptor("ready", help, None, MetricType::Gauge)?;
-        ConstGauge::new(i64::from(key_sets.is_ready())).encode(ready)?;
+        ConstGauge::new(i64::from(authorizer.is_ready())).encode(ready)?;
         let help = "Whether the issuer's tokens can be verified: 1 or 0";
         let mut usable = encoder.encode_descriptor("issuer_usable", help, None, MetricType::Gauge)?;
         let now = key_sets.now();
@@ -162,6 +169,29 @@ impl Collector for Ports {
         }
         Ok(())
     }
+}
+
+fn encode_revocations(
+    revocations: &Revocations,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    let help = "Entries in force by what they name";
+    let mut entries = encoder.encode_descriptor("revocations", help, None, MetricType::Gauge)?;
+    for kind in Kind::VARIANTS {
+        let count = i64::try_from(revocations.count(*kind)).unwrap_or(i64::MAX);
+        ConstGauge::new(count).encode(entries.encode_family(&[("kind", kind.name())])?)?;
+    }
+    let help = "Changes of revocations that sources brought, by source and by what became of them";
+    let mut events = encoder.encode_descriptor("revocation_events", help, None, MetricType::Counter)?;
+    let reads = revocations.reads();
+    for (result, count) in [("accepted", &reads.accepted), ("refused", &reads.refused)] {
+        let labels = [("source", "file"), ("result", result)];
+        ConstCounter::new(count.load(Ordering::Relaxed)).encode(events.encode_family(&labels)?)?;
+    }
+    let help = "Time since the source was last known to be what is in force";
+    let unit = Some(&Unit::Seconds);
+    let mut ages = encoder.encode_descriptor("revocation_age", help, unit, MetricType::Gauge)?;
+    ConstGauge::new(revocations.age().as_secs_f64()).encode(ages.encode_family(&[("source", "file")])?)
 }
 
 fn gauge<N>(value: N, encoder: &mut MetricEncoder<'_>, issuer: &IssuerName) -> Result<(), fmt::Error>

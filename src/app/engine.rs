@@ -1,5 +1,6 @@
 //! From a configuration to what works by it: an authorizer, and a refresher for each issuer's keys.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::check::authorizer::Authorizer;
@@ -8,7 +9,7 @@ use crate::check::decision_log::DecisionLog;
 use crate::check::observers::Observers;
 use crate::check::spans::Spans;
 use crate::check::token_cache::TokenCache;
-use crate::config::{Config, Http, IssuerConfig, KeySource, KeyStore, Server};
+use crate::config::{Config, Http, IssuerConfig, KeySource, KeyStore, RevocationSettings, Server};
 use crate::domain::clock::Clock;
 use crate::domain::issuer::{IssuerName, Issuers};
 use crate::domain::policy::Policy;
@@ -18,6 +19,8 @@ use crate::keys::last_good::LastGood;
 use crate::keys::refresh::Refresher;
 use crate::keys::sets::{KeySets, SlotSettings};
 use crate::live::Current;
+use crate::revocation::file::{FileError, RevocationFile};
+use crate::revocation::state::{NoRandomness, Revocations};
 use crate::watched_file::FileRead;
 use crate::wire::envoy::Answers;
 
@@ -27,6 +30,8 @@ pub(crate) struct Engine {
     /// Not running yet. Without those of issuers whose refresher goes on from the configuration before.
     pub refreshers: Vec<(IssuerName, Refresher)>,
     pub fixed: Fixed,
+    /// Not running yet; `None` without one, and at a reload.
+    pub revocation_file: Option<RevocationFile>,
     pub issuers: IssuerConfigs,
     pub files: Vec<FileRead>,
 }
@@ -46,6 +51,7 @@ pub(crate) struct Predecessor<'a> {
     pub issuers: &'a IssuerConfigs,
     pub keys: &'a KeySets,
     pub counts: &'a CheckCounts,
+    pub revocations: Option<&'a Arc<Revocations>>,
 }
 
 /// Settings that only a restart changes.
@@ -54,13 +60,14 @@ pub(crate) struct Fixed {
     pub server: Server,
     pub http: Option<Http>,
     pub admin_listen: String,
+    pub revocation: Option<RevocationSettings>,
 }
 
 impl Fixed {
     /// The configuration keys in which `other` differs.
     #[must_use]
     pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
-        let Self { server, http, admin_listen } = self;
+        let Self { server, http, admin_listen, revocation } = self;
         let Server {
             listen,
             unix_mode,
@@ -80,6 +87,7 @@ impl Fixed {
             ("server.drain_timeout", *drain_timeout != other.server.drain_timeout),
             ("http", *http != other.http),
             ("admin.listen", *admin_listen != other.admin_listen),
+            ("revocation", *revocation != other.revocation),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -87,12 +95,20 @@ impl Fixed {
     }
 }
 
-/// An issuer whose client cannot be built.
+/// What a configuration names and cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("issuer {issuer}: {error}")]
-pub struct BuildError {
-    issuer: String,
-    error: ClientError,
+#[error(transparent)]
+pub struct BuildError(#[from] Unusable);
+
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    /// An issuer's client cannot be built.
+    #[error("issuer {issuer}: {error}")]
+    Issuer { issuer: String, error: ClientError },
+    #[error("revocation.file: {}: {error}", file.display())]
+    Revocations { file: PathBuf, error: FileError },
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
 }
 
 /// One configuration's issuers and their sources of keys. A reload compares two of them: refreshers of issuers that
@@ -148,6 +164,7 @@ impl Engine {
             tokens,
             issuers: configs,
             key_store,
+            revocation,
             identity,
             paths,
             rules,
@@ -166,7 +183,7 @@ impl Engine {
         };
         let slots: Vec<_> = issuers.configs.iter().map(slot_settings).collect();
         let (keys, counts) = match predecessor {
-            Some(Predecessor { issuers: _, keys, counts }) => {
+            Some(Predecessor { issuers: _, keys, counts, revocations: _ }) => {
                 (keys.followed_by(slots, keeps_refresher), counts.followed_by(issuers.names()))
             }
             None => (KeySets::new(slots, clock.clone()), CheckCounts::new(issuers.names())),
@@ -176,6 +193,19 @@ impl Engine {
             let refresher = refresher(config, issuers.key_store.as_ref(), &keys)?;
             refreshers.push((config.issuer.name.clone(), refresher));
         }
+        let (revocations, revocation_file) = match (&revocation, predecessor) {
+            (None, _) => (None, None),
+            // A change of these settings needs a restart, so they are those of the predecessor, whose task goes on.
+            (Some(_), Some(Predecessor { revocations, .. })) => (revocations.cloned(), None),
+            (Some(settings), None) => {
+                let revocations =
+                    Revocations::new(settings.clone(), clock.clone()).map_err(Unusable::from)?;
+                let names = issuers.names().cloned().collect();
+                let file = RevocationFile::start(&settings.file, &revocations, &names);
+                let named = |error| Unusable::Revocations { file: settings.file.clone(), error };
+                (Some(Arc::new(revocations)), Some(file.map_err(named)?))
+            }
+        };
         let policy = Policy::new(rules, paths);
         let answers = Answers::new(&wording, &identity);
         let authorizer = Authorizer {
@@ -188,12 +218,14 @@ impl Engine {
             check_flags,
             observers: Observers { counts, decisions: DecisionLog::new(decision_log), spans },
             keys: Arc::new(keys),
+            revocations,
             clock,
         };
         Ok(Self {
             current: Current { authorizer, wording, answers },
             refreshers,
-            fixed: Fixed { server, http, admin_listen },
+            fixed: Fixed { server, http, admin_listen, revocation },
+            revocation_file,
             issuers,
             files,
         })
@@ -218,7 +250,7 @@ fn refresher(
     let IssuerConfig { issuer, keys, refresh } = config;
     let name = &issuer.name;
     let source = fetcher(keys, refresh.timeout)
-        .map_err(|error| BuildError { issuer: name.as_str().to_owned(), error })?;
+        .map_err(|error| Unusable::Issuer { issuer: name.as_str().to_owned(), error })?;
     let publisher = sets.publisher(name).expect("the key sets were made for these issuers");
     let store = key_store.filter(|_| source.can_change());
     let last_good = store.map(|store| LastGood::new(&store.path, name, keys.binding()));

@@ -17,11 +17,13 @@ use crate::domain::key_set::KeySet;
 use crate::domain::policy::{Access, Policy, Rule, Selection};
 use crate::domain::readings::method;
 use crate::domain::request::Request;
+use crate::domain::revoked::WatchedToken;
 use crate::domain::token::{self, Forwarded, Joined, Token, TokenPlace, TokenSource};
 use crate::domain::token_fault::TokenFault;
 use crate::domain::verdict::{Grant, Verdict};
 use crate::domain::verify::{Addressed, CachedToken, ClaimsNeeded, TokenIdentity, Unverified, Verified};
 use crate::keys::sets::{KeySets, Missing};
+use crate::revocation::state::Revocations;
 
 /// Decides checks by one configuration. It never fetches keys: each issuer's refresher does.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) struct Authorizer {
     pub check_flags: CheckFlags,
     pub observers: Observers,
     pub keys: Arc<KeySets>,
+    /// `None`: no token is revoked.
+    pub revocations: Option<Arc<Revocations>>,
     /// The tokens that were verified before.
     pub cache: TokenCache,
     /// The claims that the cache keeps of a token: those that the rules read.
@@ -246,11 +250,13 @@ impl Authorizer {
             Refusal::of(&issuer.name, fault.denial).with(evidence)
         })?;
         let identity = verified.identity(&self.identity);
+        let watched = self.revocations.as_ref().map(|revocations| Arc::new(revocations.watch(&verified)));
         let cached = digest.and_then(|digest| {
-            let cached = verified.to_cached(&keys, &self.issuers, &self.claims_needed, identity.clone());
+            let (needed, watched) = (&self.claims_needed, watched.clone());
+            let cached = verified.to_cached(&keys, &self.issuers, needed, identity.clone(), watched);
             Some((digest, cached?))
         });
-        let decided = self.grant(&verified, identity, selection);
+        let decided = self.grant(&verified, identity, watched.as_deref(), selection);
         let has_logged_change = self.logs_change(&decided, selection);
         if let Some((digest, cached)) = cached {
             self.cache.put(digest, cached.with_logged_change(has_logged_change));
@@ -283,7 +289,9 @@ impl Authorizer {
         let audiences =
             self.policy.has_audiences().then(|| selection.audiences(issuer)).into_iter().flatten();
         Some(match token.judge_again(issuer, keys, audiences, now)? {
-            Ok(verified) => self.grant(&verified, token.identity(), selection),
+            Ok(verified) => {
+                self.grant(&verified, token.identity(), token.watched().map(AsRef::as_ref), selection)
+            }
             Err(fault) => {
                 let evidence =
                     token.claims().and_then(|claims| self.evidence(fault, &claims, issuer, selection, now));
@@ -307,6 +315,7 @@ impl Authorizer {
         &'c self,
         token: &Verified<'_, 'c>,
         identity: TokenIdentity,
+        watched: Option<&WatchedToken>,
         selection: &Selection<'c>,
     ) -> Decided<'c> {
         let refusal = |denial| Refusal {
@@ -318,8 +327,25 @@ impl Authorizer {
             let evidence = self.evidence(fault, token.claims(), token.issuer(), selection, self.clock.now());
             refusal(fault.denial).with(evidence)
         })?;
+        self.unless_revoked(watched).map_err(refusal)?;
         selection.judge(token).map_err(|(rule, denial)| Refusal { unmet: Some(rule), ..refusal(denial) })?;
         Ok(grant)
+    }
+
+    /// Whether some tokens can be judged: those of an issuer with keys, unless revocations are too old.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.keys.is_ready() && !self.revocations.as_ref().is_some_and(|revocations| revocations.denies())
+    }
+
+    /// # Errors
+    /// Those of [`Revocations::judge`].
+    pub(crate) fn unless_revoked(&self, token: Option<&WatchedToken>) -> Result<(), Denial> {
+        match (&self.revocations, token) {
+            (None, _) => Ok(()),
+            (Some(revocations), Some(token)) => revocations.judge(token),
+            // A cache belongs to one configuration, so there is none without it.
+            (Some(_), None) => Err(Denial::RevocationUnavailable),
+        }
     }
 
     /// The issuer's keys. A check waits only for the first fetch, or if the token's key is unknown; both are bounded.

@@ -171,6 +171,16 @@ impl TokenExplanation {
         if issuer.bound_tokens == BoundTokens::Ignore {
             self.note(TokenStep::Binding, "not checked: bound_tokens is ignore".to_owned());
         }
+        let watched = authorizer.revocations.as_ref().map(|revocations| revocations.watch(&verified));
+        authorizer.unless_revoked(watched.as_ref()).map_err(|denial| TokenStep::Revocation.fault(denial))?;
+        let known = authorizer
+            .revocations
+            .as_ref()
+            .map(|revocations| format!("no entry of {} names it", revocations.len()));
+        self.note(
+            TokenStep::Revocation,
+            known.unwrap_or_else(|| "not checked: no revocation is configured".to_owned()),
+        );
         Ok(())
     }
 

@@ -43,8 +43,8 @@ pub(super) struct Asked {
 
 pub(super) async fn verify(file: Option<&Path>, format: Format, asked: Asked) -> Result<ExitCode, Failure> {
     let Asked { at, request, token } = asked;
-    let token =
-        token.map(|argument| if argument == "-" { read_token() } else { Ok(argument) }).transpose()?;
+    let token = token.map(|argument| if argument == "-" { read_token() } else { Ok(argument) });
+    let token = token.transpose().map_err(Failure::other)?;
     let config = Config::load(file, &Environment::read()).map_err(Failure::configuration)?;
     let clock = Clock::default();
     let engine = Engine::build(config, clock.clone(), Carried::default()).map_err(Failure::configuration)?;
@@ -90,7 +90,7 @@ async fn explain_with_fetched_keys(
 }
 
 /// A token is often copied with the scheme of its header (RFC 6750 section 2.1).
-fn without_scheme(token: &str) -> &str {
+pub(super) fn without_scheme(token: &str) -> &str {
     let token = token.trim();
     match token.split_once(char::is_whitespace) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim_start(),
@@ -98,12 +98,12 @@ fn without_scheme(token: &str) -> &str {
     }
 }
 
-fn read_token() -> Result<String, Failure> {
+pub(super) fn read_token() -> Result<String, String> {
     let mut token = Vec::new();
-    io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_end(&mut token).map_err(Failure::other)?;
+    io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_end(&mut token).map_err(|error| error.to_string())?;
     let token = String::from_utf8_lossy(&token).into_owned();
     if token.trim().is_empty() {
-        return Err(Failure::other("standard input holds no token"));
+        return Err("standard input holds no token".to_owned());
     }
     Ok(token)
 }

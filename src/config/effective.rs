@@ -12,8 +12,8 @@ use super::duration::format_duration;
 use super::size::format_size;
 use super::{
     Certificates, CheckFlags, ClientCertificate, ClientIdentity, Config, DecisionLogSettings, Http,
-    IssuerConfig, KeySource, KeyStore, Refresh, Server, Style, TlsFiles, TokenSettings, WebAccess,
-    discovery_url,
+    IssuerConfig, KeySource, KeyStore, Refresh, RevocationSettings, Server, Style, TlsFiles, TokenSettings,
+    WebAccess, WhenStale, discovery_url,
 };
 use crate::domain::claim::Claim;
 use crate::domain::denial::Wording;
@@ -41,6 +41,7 @@ impl Config {
             tokens,
             issuers,
             key_store,
+            revocation,
             identity,
             paths: Ignored { case, trailing_slash },
             rules,
@@ -59,6 +60,7 @@ impl Config {
             "tokens": tokens_value(tokens),
             "issuers": null,
             "key_store": key_store.as_ref().map(key_store_value),
+            "revocation": revocation.as_ref().map(revocation_value),
             "identity": identity_value(identity),
             "paths": {"ignore_case": case, "ignore_trailing_slash": trailing_slash},
             "rules": null,
@@ -121,6 +123,20 @@ fn serialize_number<S: Serializer>(number: &Number, serializer: S) -> Result<S::
 
 fn key_store_value(KeyStore { path, read_only }: &KeyStore) -> Value {
     if *read_only { json!({"path": path, "read_only": true}) } else { json!(path) }
+}
+
+fn revocation_value(settings: &RevocationSettings) -> Value {
+    let RevocationSettings { file, max_token_lifetime, max_entries, stale_after, when_stale } = settings;
+    let then = match when_stale {
+        WhenStale::Serve => "serve",
+        WhenStale::Deny => "deny",
+    };
+    json!({
+        "file": file,
+        "max_token_lifetime": duration_value(*max_token_lifetime),
+        "max_entries": max_entries,
+        "when_stale": {"after": duration_value(*stale_after), "then": then},
+    })
 }
 
 fn server_value(server: &Server) -> Value {

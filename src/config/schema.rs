@@ -16,6 +16,7 @@ mod identity;
 mod issuers;
 mod key_sources;
 mod ports;
+mod revocation;
 mod rules;
 mod shapes;
 mod tokens;
@@ -53,6 +54,7 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
         let server = root.at("server").table(ports::server);
         let admin_listen = root.at("admin").table(ports::admin_listen);
         let key_store = key_store(&root.at("key_store"));
+        let revocation = revocation::read(&root.at("revocation"));
         let mut identity = root
             .at("identity")
             .table(|identity| identity::read(identity, &tokens.from, &names, &own_identity));
@@ -67,6 +69,7 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
             http,
             admin_listen,
             key_store,
+            revocation,
             identity,
             paths,
             rules,

@@ -40,6 +40,8 @@ pub enum Denial {
     ClaimInvalid,
     /// The token is bound to a key (`cnf`, RFC 7800) and there is no proof of that key.
     ProofMissing,
+    /// An entry of the revocations names the token.
+    TokenRevoked,
     /// A verified token lacks a claim that the rule asks for.
     ClaimsInsufficient,
     /// A verified token's issuer is not one that the rule accepts.
@@ -48,6 +50,8 @@ pub enum Denial {
     RuleDenies,
     /// The issuer's keys were not fetched in time, or are older than `max_stale`.
     KeysUnavailable,
+    /// The revocations are older than `revocation.when_stale` allows.
+    RevocationUnavailable,
     /// The check request is not well formed, or rules look at its host or its path and it has none.
     RequestMalformed,
     /// The check request, with the body that the proxy put into it, is longer than `server.max_message`.
@@ -110,10 +114,12 @@ impl Denial {
             Self::ClaimMissing => "claim_missing",
             Self::ClaimInvalid => "claim_invalid",
             Self::ProofMissing => "proof_missing",
+            Self::TokenRevoked => "token_revoked",
             Self::ClaimsInsufficient => "claims_insufficient",
             Self::IssuerNotAccepted => "issuer_not_accepted",
             Self::RuleDenies => "rule_denies",
             Self::KeysUnavailable => "keys_unavailable",
+            Self::RevocationUnavailable => "revocation_unavailable",
             Self::RequestMalformed => "request_malformed",
             Self::RequestTooLarge => "request_too_large",
             Self::RuleUnknown => "rule_unknown",
@@ -143,10 +149,14 @@ impl Denial {
             Self::ProofMissing => {
                 "The token is bound to a key, and the request does not prove that it holds that key."
             }
+            Self::TokenRevoked => "The token has been revoked.",
             Self::ClaimsInsufficient => "The token does not grant what this request needs.",
             Self::IssuerNotAccepted => "The token's issuer is not accepted for this request.",
             Self::RuleDenies => "This request is not allowed.",
             Self::KeysUnavailable => "The token cannot be verified at the moment. Try again shortly.",
+            Self::RevocationUnavailable => {
+                "Whether the token was revoked cannot be told at the moment. Try again shortly."
+            }
             Self::RequestMalformed => "The request cannot be authorized in this form.",
             Self::RequestTooLarge => "The request is larger than can be authorized.",
             Self::RuleUnknown => {
@@ -174,10 +184,11 @@ impl Denial {
             | Self::AudienceMismatch
             | Self::ClaimMissing
             | Self::ClaimInvalid
-            | Self::ProofMissing => Challenge::InvalidToken,
+            | Self::ProofMissing
+            | Self::TokenRevoked => Challenge::InvalidToken,
             Self::ClaimsInsufficient => Challenge::Scope,
             Self::IssuerNotAccepted | Self::RuleDenies => Challenge::Forbidden,
-            Self::KeysUnavailable => Challenge::RetryLater,
+            Self::KeysUnavailable | Self::RevocationUnavailable => Challenge::RetryLater,
             Self::RequestMalformed => Challenge::Malformed,
             Self::RequestTooLarge => Challenge::TooLarge,
             Self::RuleUnknown => Challenge::Misconfigured,

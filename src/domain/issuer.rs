@@ -159,6 +159,10 @@ impl Issuers {
     }
 
     /// In the configuration's order.
+    pub(crate) fn names(&self) -> Vec<IssuerName> {
+        self.all.iter().map(|issuer| issuer.name.clone()).collect()
+    }
+
     pub(crate) fn all(&self) -> &[Issuer] {
         &self.all
     }

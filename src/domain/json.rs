@@ -83,7 +83,7 @@ impl<'a> Object<'a> {
     }
 
     /// The member itself, whatever stands for it.
-    fn own(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn own(&self, name: &str) -> Option<&'a RawValue> {
         let at = self.members.binary_search_by(|(key, _)| key.as_ref().cmp(name)).ok()?;
         self.members.get(at).map(|(_, value)| *value)
     }

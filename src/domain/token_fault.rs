@@ -33,6 +33,8 @@ pub(crate) enum TokenStep {
     Claims,
     /// No `cnf`, or the issuer's `bound_tokens` is `ignore`.
     Binding,
+    /// No revocation names the token.
+    Revocation,
 }
 
 impl TokenStep {
@@ -52,6 +54,7 @@ impl TokenStep {
             Self::Audience => "aud",
             Self::Claims => "claims",
             Self::Binding => "binding",
+            Self::Revocation => "revoked",
         }
     }
 

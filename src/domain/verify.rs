@@ -2,6 +2,7 @@
 //! [`TokenStep`].
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claim::Claim;
@@ -12,6 +13,7 @@ use crate::domain::identity::{Identity, IdentityValues};
 use crate::domain::issuer::{Audiences, Issuer, Issuers};
 use crate::domain::json::{Member, Object};
 use crate::domain::key_set::{Generation, KeySet, VerifyingKey};
+use crate::domain::revoked::WatchedToken;
 use crate::domain::token::Segments;
 use crate::domain::token_fault::{TokenFault, TokenStep};
 
@@ -190,6 +192,8 @@ pub(crate) struct CachedToken {
     issuer_position: u32,
     claims: Box<str>,
     identity: TokenIdentity,
+    /// See [`CachedToken::watched`].
+    watched: Option<Arc<WatchedToken>>,
     /// See [`CachedToken::has_logged_change`].
     has_logged_change: bool,
 }
@@ -214,6 +218,7 @@ impl Verified<'_, '_> {
         issuers: &Issuers,
         claims_needed: &ClaimsNeeded,
         identity: TokenIdentity,
+        watched: Option<Arc<WatchedToken>>,
     ) -> Option<CachedToken> {
         let claims = self.claims.subset_as_json(claims_needed.names());
         let size = claims.len() + identity.as_ref().map_or(0, IdentityValues::size);
@@ -223,6 +228,7 @@ impl Verified<'_, '_> {
             issuer_position,
             claims: claims.into(),
             identity,
+            watched,
             has_logged_change: false,
         })
     }
@@ -232,6 +238,11 @@ impl CachedToken {
     /// What [`Verified::identity`] gave.
     pub(crate) fn identity(&self) -> TokenIdentity {
         self.identity.clone()
+    }
+
+    /// What revocations are held against; `None` where none are configured.
+    pub(crate) const fn watched(&self) -> Option<&Arc<WatchedToken>> {
+        self.watched.as_ref()
     }
 
     /// Whether a shadow rollout has logged that the identity is not the plain claim.

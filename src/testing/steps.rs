@@ -85,7 +85,7 @@ impl CheckSteps {
         let claims_needed = ClaimsNeeded::of(issuers, std::iter::empty(), false);
         let grant = verified(token, issuers, &keys, now, |verified| {
             let of_token = verified.identity(identity);
-            let cached = verified.to_cached(&keys, issuers, &claims_needed, of_token.clone());
+            let cached = verified.to_cached(&keys, issuers, &claims_needed, of_token.clone(), None);
             cache.put(digest, cached.expect("a small token"));
             Grant::to(verified, identity, of_token).expect("an identity")
         });

@@ -1,12 +1,15 @@
 //! What each token comes to, and how it is said: one row for each denial.
 
+use std::path::Path;
+
 use passage_authz::domain::algorithm::Algorithm;
 use passage_authz::domain::denial::{Challenge, Denial};
 use passage_authz::testing::{Behavior, FakeIssuer, SigningKey, jwks, tampered};
 use serde_json::{Value, json};
 
 use crate::support::fixtures::{APP, PATIENT, key, passage, passage_with};
-use crate::support::{Provocation, Service, get, join_all, raw_check_request};
+use crate::support::process::file;
+use crate::support::{Provocation, Service, get, join_all, raw_check_request, wait_until};
 
 #[tokio::test]
 async fn a_good_token_is_let_through_under_its_subject() {
@@ -54,10 +57,11 @@ fn row(denial: Denial) -> (i32, u16, &'static str) {
         | Denial::AudienceMismatch
         | Denial::ClaimMissing
         | Denial::ClaimInvalid
-        | Denial::ProofMissing => (16, 401, "Bearer realm=\"shop\", error=\"invalid_token\""),
+        | Denial::ProofMissing
+        | Denial::TokenRevoked => (16, 401, "Bearer realm=\"shop\", error=\"invalid_token\""),
         Denial::ClaimsInsufficient => (7, 403, "Bearer realm=\"shop\", error=\"insufficient_scope\""),
         Denial::IssuerNotAccepted | Denial::RuleDenies => (7, 403, ""),
-        Denial::KeysUnavailable => (14, 503, ""),
+        Denial::KeysUnavailable | Denial::RevocationUnavailable => (14, 503, ""),
         Denial::RequestMalformed => (3, 400, ""),
         Denial::RequestTooLarge => (3, 413, ""),
         Denial::RuleUnknown => (13, 500, ""),
@@ -90,6 +94,9 @@ fn provoke(denial: Denial, iss: &str) -> Provocation {
         Denial::RuleDenies => Rule("closed", key().mint(iss, |_, _| {})),
         Denial::RuleUnknown => Rule("unheard-of", key().mint(iss, |_, _| {})),
         Denial::KeysUnavailable => Token(key().mint("dead", |_, _| {})),
+        Denial::TokenRevoked => mint(|_, claims| claims["sub"] = json!("gone")),
+        // Of a service whose revocations are stale.
+        Denial::RevocationUnavailable => Token(key().mint(iss, |_, _| {})),
         Denial::RequestMalformed => Empty,
         Denial::RequestTooLarge => Large,
     }
@@ -112,8 +119,19 @@ async fn every_denial_is_answered_as_the_contract_says() {
         issuer.url(),
         dead.url()
     );
-    let service = Service::ready(&config).await;
+    let entry = "{\"issuer\":\"passage\",\"kind\":\"sub\",\"value\":\"gone\",\"issued_before\":4000000000,\"until\":4000000000}\n";
+    let (revoked, stale) = (file(entry), file(""));
+    let with_file =
+        |file: &Path, more: &str| format!("{config}revocation: {{file: '{}'{more}}}\n", file.display());
+    let service = Service::ready(&with_file(revoked.path(), "")).await;
+    let stale_service =
+        Service::ready(&with_file(stale.path(), ", when_stale: {after: 2s, then: deny}")).await;
+    drop(stale);
+    let good = key().mint(APP, |_, _| {});
+    wait_until("stale", || async { stale_service.bearer(&good).await.code() == "revocation_unavailable" })
+        .await;
     for &denial in Denial::ALL {
+        let service = if denial == Denial::RevocationUnavailable { &stale_service } else { &service };
         let answer = service.send(provoke(denial, APP).request()).await;
         let (grpc_code, http, challenge) = row(denial);
         assert_eq!(answer.code(), denial.code(), "{answer:?}");

@@ -16,6 +16,7 @@ mod limits;
 mod metrics;
 mod numbers;
 mod paths;
+mod revocation;
 mod rotation;
 mod rules;
 mod services;

@@ -53,6 +53,7 @@ pass  exp, nbf  the time is 2027-01-15T07:59:59Z, exp is 2027-01-15T08:00:00Z, i
 pass  aud       not checked: audiences is []
 pass  claims    x-passage-user-id: user-1
 pass  binding
+pass  revoked   not checked: no revocation is configured
 
 allow
 
@@ -86,6 +87,7 @@ FAIL  exp, nbf  token_expired: The token has expired.
   -   aud
   -   claims
   -   binding
+  -   revoked
 
 deny 401 token_expired
 
@@ -118,6 +120,7 @@ FAIL  signature signature_invalid: The token's signature does not verify.
   -   aud
   -   claims
   -   binding
+  -   revoked
 
 deny 401 signature_invalid
 
@@ -184,7 +187,7 @@ fn verify_speaks_json_and_names_every_fault() {
         assert_eq!(ran.code, Some(i32::from(!code.is_null())));
         assert_eq!(said["verdict"], if code.is_null() { "allow" } else { "deny" });
         let steps = said["steps"].as_array().unwrap();
-        assert_eq!(steps.len(), 13);
+        assert_eq!(steps.len(), 14);
         let result = |name: &str| steps.iter().filter(|step| step["result"] == name).count();
         let fails: Vec<_> = steps
             .iter()
@@ -192,7 +195,7 @@ fn verify_speaks_json_and_names_every_fault() {
             .map(|step| step["step"].as_str().unwrap())
             .collect();
         assert_eq!(fails, failed.into_iter().collect::<Vec<_>>());
-        assert_eq!(result("pass") + result("fail") + result("skipped"), 13);
+        assert_eq!(result("pass") + result("fail") + result("skipped"), 14);
         if let Some(signature) = token.rsplit('.').next().filter(|signature| signature.len() > 20) {
             assert!(!ran.stdout.contains(signature) || token.len() == 9000);
         }
@@ -373,6 +376,79 @@ fn verify_judges_a_request_by_the_rules() {
 }
 
 #[test]
+fn revoke_adds_an_entry_that_verify_knows() {
+    let keys = jwks(&[&key()]);
+    let list = file("");
+    let config = file(&format!(
+        "issuers:\n- {{name: a, issuer: app1, audiences: [], keys: {{inline: {keys}}}}}\n\
+         - {{name: b, issuer: b, audiences: [], keys: {{inline: {keys}}}}}\n\
+         revocation: {{file: '{}'}}\n",
+        list.path().display()
+    ));
+    let path = config.path().to_str().unwrap();
+    let mint = |sub: &str, jti: &str| {
+        key().mint(APP, |_, claims| (claims["sub"], claims["jti"]) = (json!(sub), json!(jti)))
+    };
+    let verdict = |token: &str| {
+        let said = run(&["verify", "--config", path, "--output", "json", token], "").stdout;
+        let said: Value = serde_json::from_str(&said).unwrap();
+        said["code"].as_str().unwrap_or("allow").to_owned()
+    };
+    let (one, two, three) = (mint("u", "1"), mint("u", "2"), mint("v", "3"));
+    let revoke =
+        |arguments: &[&str], input: &str| run(&[&["revoke", "--config", path], arguments].concat(), input);
+    assert_eq!(verdict(&one), "allow");
+    let ran = revoke(&["-"], &format!("Bearer {one}\n"));
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.starts_with("{\"issuer\":\"a\",\"kind\":\"jti\",\"value\":\"1\","), "{}", ran.stdout);
+    assert!(ran.stdout.contains("\"until\":\"2096-10-02T07:07:10"), "as long as the token: {}", ran.stdout);
+    assert_eq!([&one, &two, &three].map(|token| verdict(token)), ["token_revoked", "allow", "allow"]);
+    assert_eq!(revoke(&["--issuer", "a", "--subject", "u"], "").code, Some(0));
+    assert_eq!([&one, &two, &three].map(|token| verdict(token)), ["token_revoked", "token_revoked", "allow"]);
+    let text = run(&["verify", "--config", path, &two], "").stdout;
+    assert!(text.contains("FAIL  revoked   token_revoked: The token has been revoked."), "{text}");
+    let held = std::fs::read_to_string(list.path()).unwrap();
+    assert_eq!(held.lines().count(), 2, "{held}");
+    for (arguments, input, want) in [
+        (&["--subject", "u"][..], "", "--issuer: is missing; accepted: one of a, b"),
+        (&["--issuer", "c", "--subject", "u"], "", "--issuer: \"c\" is not configured"),
+        (&["--issuer", "a", "--subject", ""], "", "sub: is empty"),
+        (&["-"], "", "standard input holds no token"),
+        (&["x.y.z"], "", "not a well-formed JSON Web Token"),
+        (&[&key().mint("else", |_, _| {})], "", "issuer is not configured"),
+        (&[&token()], "", "no jti"),
+        (&[], "", "required arguments"),
+        (&["--all", "--subject", "u"], "", "cannot be used with"),
+    ] {
+        let ran = revoke(arguments, input);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(ran.stderr.contains(want), "{want}: {}", ran.stderr);
+        assert_eq!(std::fs::read_to_string(list.path()).unwrap(), held, "nothing was written");
+    }
+    std::fs::write(list.path(), "{}\n").unwrap();
+    let ran = run(&["check-config", "--config", path], "");
+    let fault = format!("revocation.file: {}: line 1: issuer is missing", list.path().display());
+    assert!(ran.code == Some(2) && ran.stderr.contains(&fault), "{}", ran.stderr);
+}
+
+/// Each waits for the others, so none is lost.
+#[test]
+fn many_revoke_at_a_time() {
+    let list = file("");
+    let config = file(&inline(&format!("revocation: {{file: '{}'}}", list.path().display())));
+    let path = config.path().to_str().unwrap();
+    std::thread::scope(|scope| {
+        for at in 0..12 {
+            scope.spawn(move || {
+                let ran = run(&["revoke", "--config", path, "--subject", &format!("u{at}")], "");
+                assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+            });
+        }
+    });
+    assert_eq!(std::fs::read_to_string(list.path()).unwrap().lines().count(), 12);
+}
+
+#[test]
 fn verify_prints_numbers_with_their_digits_and_members_in_their_order() {
     let file = file(&inline(""));
     let path = file.path().to_str().unwrap();
@@ -409,6 +485,7 @@ fn verify_skips_the_steps_after_the_failed_one() {
         "aud",
         "claims",
         "binding",
+        "revoked",
     ];
     let deep = format!("{}1{}", "[".repeat(17), "]".repeat(17));
     type Edit<'a> = &'a dyn Fn(&mut Value, &mut Value);

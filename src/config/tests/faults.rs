@@ -32,7 +32,7 @@ issuers:
         faults(text),
         [
             "authz.yaml:1: mode: \"enforced\" is not accepted; accepted: enforce or shadow",
-            "authz.yaml:2: sever: is not a known key (perhaps server); accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, identity, paths, rules, deny, decision_log",
+            "authz.yaml:2: sever: is not a known key (perhaps server); accepted: one of mode, cors_preflight, tokens, http, issuers, server, admin, key_store, revocation, identity, paths, rules, deny, decision_log",
             "authz.yaml:4: server.listen: 50051 is not accepted; accepted: host:port, such as '[::]:50051' or 127.0.0.1:50051, or unix:/path/to.sock",
             "authz.yaml:5: server.drain_timeout: 20 is not accepted; accepted: a duration from 0s to 1h, written like 250ms, 10s, 5m or 24h",
             "authz.yaml:7: tokens.max_length: 1 is not accepted; accepted: a whole number from 64 to 65536 bytes",
@@ -181,6 +181,10 @@ fn refuses() {
             "key_store.path: is missing; accepted: a folder that exists",
         ),
         (beside("key_store: {path: /, read_only: 1}"), "key_store.read_only: 1 is not accepted"),
+        (beside("revocation: {}"), "revocation.file: is missing; accepted: a file of entries"),
+        (beside("revocation: {file: ''}"), "revocation.file: \"\" is not accepted"),
+        (beside("revocation: {file: /r, max_entries: 0}"), "revocation.max_entries: 0 is not accepted"),
+        (beside("revocation: {file: /r, when_stale: {then: allow}}"), "revocation.when_stale.then: \"allow\" is not accepted"),
         (
             beside("key_store: /no/such/folder"),
             "key_store: \"/no/such/folder\" is not accepted; accepted: a folder that exists",

@@ -185,8 +185,10 @@ fn the_checks_are_made_in_the_order_of_the_steps() {
     let issuers = Issuers::new(vec![issuer(&[Algorithm::Rs256])]);
     let headers = vec![("x-role".to_owned(), Claim::new("role").unwrap().into())];
     let identity = Identity::new(&IdentityMaps { headers, ..IdentityMaps::default() }, &[], None);
-    for (at, &first) in TokenStep::VARIANTS.iter().enumerate() {
-        for &second in &TokenStep::VARIANTS[at..] {
+    // The last one, of revocations, is the authorizer's.
+    let steps = &TokenStep::VARIANTS[..TokenStep::VARIANTS.len() - 1];
+    for (at, &first) in steps.iter().enumerate() {
+        for &second in &steps[at..] {
             let fails_at = |step| step == first || step == second;
             let token = key.mint(ISS, |header, claims| {
                 claims["aud"] = json!("api");
@@ -204,6 +206,8 @@ fn the_checks_are_made_in_the_order_of_the_steps() {
                         TokenStep::Binding => claims["cnf"] = json!({}),
                         // Outside of the JSON objects: below.
                         TokenStep::Length | TokenStep::Form | TokenStep::Key | TokenStep::Signature => {}
+                        // No step of the core.
+                        TokenStep::Revocation => {}
                     }
                 }
             });

@@ -1,0 +1,123 @@
+//! Adds an entry to the file of revocations: all of it or nothing, beside other processes that do the same.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write as _};
+use std::path::Path;
+
+use super::file::{FileError, Limits, entry_of, for_each_line, line_of};
+use crate::domain::clock::UnixTime;
+use crate::domain::issuer::IssuerName;
+use crate::domain::revoked::Revocation;
+
+/// Writes the file anew with this entry, without those of the past. Blocks.
+///
+/// # Errors
+/// [`FileError`]: the file stays as it is. A file with a fault is not written to, so that the fault is seen.
+pub(crate) fn append(
+    path: &Path,
+    revocation: &Revocation,
+    issuers: &[IssuerName],
+    limits: &Limits,
+    now: UnixTime,
+) -> Result<(), FileError> {
+    // A link stays one: what it leads to is written.
+    let path = fs::canonicalize(path)?;
+    let beside = |suffix: &str| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(suffix);
+        path.with_file_name(name)
+    };
+    // The file itself is replaced, so a lock on it would be one on a file that is gone.
+    let lock = File::options().create(true).truncate(false).write(true).open(beside(".lock"))?;
+    lock.lock()?;
+    let temporary = beside(&format!(".{:016x}.tmp", fastrand::u64(..)));
+    let written = write(&path, &temporary, revocation, issuers, limits, now);
+    if written.is_err() {
+        // What it holds is of no use; the error is that of the write.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write(
+    path: &Path,
+    temporary: &Path,
+    revocation: &Revocation,
+    issuers: &[IssuerName],
+    limits: &Limits,
+    now: UnixTime,
+) -> Result<(), FileError> {
+    let file = File::options().write(true).create_new(true).open(temporary)?;
+    file.set_permissions(fs::metadata(path)?.permissions())?;
+    let mut writer = BufWriter::new(file);
+    let is_issuer = |name: &str| issuers.iter().find(|issuer| issuer.as_str() == name).cloned();
+    let (mut entries, mut failed) = (1, Ok(()));
+    for_each_line(path, |line| {
+        let entry = entry_of(line, is_issuer, limits.max_token_lifetime)?;
+        if now < entry.until && failed.is_ok() {
+            entries += 1;
+            failed = writer.write_all(line).and_then(|()| writer.write_all(b"\n"));
+        }
+        Ok(())
+    })?;
+    failed?;
+    if entries > limits.max_entries {
+        return Err(FileError::TooMany(limits.max_entries));
+    }
+    writer.write_all(line_of(revocation).as_bytes())?;
+    let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)?;
+    // The rename itself is on the disk once the folder is.
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::revoked::Kind;
+
+    #[test]
+    fn entries_are_added_and_those_of_the_past_are_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("revoked"), folder.path().join("link"));
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let at = UnixTime::from_secs;
+        let (issuers, limits) =
+            ([IssuerName::new("a")], Limits { max_entries: 2, max_token_lifetime: Duration::from_secs(100) });
+        let entry = |value: &str, until| Revocation {
+            issuer: IssuerName::new("a"),
+            kind: Kind::Sub,
+            value: value.to_owned(),
+            issued_before: at(1000),
+            until: at(until),
+        };
+        let add = |value: &str, until, now| append(&link, &entry(value, until), &issuers, &limits, at(now));
+        let error = |result: Result<(), FileError>| result.unwrap_err().to_string();
+        assert!(
+            error(add("u", 2000, 1000)).contains("No such file"),
+            "a file that is missing may be another one's"
+        );
+        fs::write(&path, "").unwrap();
+        add("u \"1\"", 2000, 1000).unwrap();
+        add("v", 3000, 1000).unwrap();
+        let lines = |path: &Path| fs::read_to_string(path).unwrap();
+        let [u, v] = [entry("u \"1\"", 2000), entry("v", 3000)].map(|entry| line_of(&entry));
+        assert_eq!(lines(&path), format!("{u}{v}"));
+        assert!(link.is_symlink());
+        assert!(error(add("w", 3000, 1000)).contains("more than 2 entries"));
+        assert_eq!(lines(&path), format!("{u}{v}"), "a refused entry changes nothing");
+        add("w", 3000, 2000).unwrap();
+        assert_eq!(lines(&path), format!("{v}{}", line_of(&entry("w", 3000))));
+        fs::write(&path, format!("{v}{{}}\n")).unwrap();
+        assert_eq!(
+            error(add("x", 3000, 1000)),
+            "line 2: issuer is missing, or not a text; accepted: the name of an issuer"
+        );
+        let files = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(files, 3, "the file, the link and the lock");
+    }
+}
