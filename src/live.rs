@@ -1,7 +1,7 @@
 //! The configuration in force. A reload swaps it whole; a check loads one and keeps it to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -25,6 +25,8 @@ pub(crate) struct Live {
     current: ArcSwap<Current>,
     reloaded: AtomicU64,
     refused: AtomicU64,
+    /// Whether the last configuration that was read was refused.
+    is_refused: AtomicBool,
 }
 
 impl Live {
@@ -34,6 +36,7 @@ impl Live {
             current: ArcSwap::from_pointee(current),
             reloaded: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            is_refused: AtomicBool::new(false),
         }
     }
 
@@ -49,11 +52,19 @@ impl Live {
     pub(crate) fn swap(&self, current: Current) {
         self.current.store(Arc::new(current));
         self.reloaded.fetch_add(1, Ordering::Relaxed);
+        self.is_refused.store(false, Ordering::Relaxed);
     }
 
     /// Counts a reload that was refused.
     pub(crate) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+        self.is_refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the configuration in force is the last one that was read.
+    #[must_use]
+    pub(crate) fn is_last(&self) -> bool {
+        !self.is_refused.load(Ordering::Relaxed)
     }
 
     /// Reloads that took effect, and reloads that were refused.

@@ -82,6 +82,10 @@ impl Collector for LiveCollector {
         for (result, count) in [("ok", reloaded), ("failed", refused)] {
             ConstCounter::new(count).encode(reloads.encode_family(&[("result", result)])?)?;
         }
+        let help = "Whether the last configuration that was read is in force: 1 or 0";
+        let last =
+            encoder.encode_descriptor("config_last_reload_successful", help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::from(self.0.is_last())).encode(last)?;
         if let Some(revocations) = &authorizer.revocations {
             encode_revocations(revocations, &mut encoder)?;
         }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::support::fixtures::inline;
+use crate::support::fixtures::serving;
+use crate::support::get;
 use crate::support::helm::{Answer, NAMESPACE, RELEASE, ask, ask_as, chart, scenarios};
-use crate::support::process::{binary, file};
+use crate::support::process::{Running, binary, file};
 use crate::support::tls::{authority, issued_by};
-use crate::support::{Service, get};
 use serde_json::{Value, json};
 
 fn rendered() -> BTreeMap<String, Answer> {
@@ -508,9 +508,19 @@ fn a_name_that_no_service_can_have_is_refused() {
 
 #[tokio::test]
 async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
-    let service = Service::ready(&inline("")).await;
-    service.check(&[]).await;
-    let (_, metrics) = get(service.admin, "/metrics").await;
+    // With all that has metrics of its own.
+    let (folder, authority) = (tempfile::tempdir().unwrap(), authority());
+    let (certificate, key) = issued_by(&authority, "localhost");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(at("tls.crt"), certificate.pem()).unwrap();
+    fs::write(at("tls.key"), key.serialize_pem()).unwrap();
+    fs::write(at("revoked"), "").unwrap();
+    let more = format!("revocation: {{file: '{}'}}", at("revoked"));
+    let server =
+        format!("listen: '127.0.0.1:0', tls: {{cert: '{}', key: '{}'}}", at("tls.crt"), at("tls.key"));
+    let config = file(&serving(&server, &more));
+    let running = Running::serve(config.path(), "info").await;
+    let (_, metrics) = get(running.admin, "/metrics").await;
     let known: Vec<_> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
@@ -535,5 +545,4 @@ async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
     }
     assert!(seen > 20, "{seen}");
     assert!(!exists("passage_authz_check_total"), "a typo is seen");
-    service.end().await.unwrap();
 }

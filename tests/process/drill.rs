@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 
 use crate::support::fixtures::{bearer, key};
 use crate::support::process::{Running, file, replace};
-use crate::support::promtool::{Samples, firing};
+use crate::support::promtool::{after_a_day, firing};
 use crate::support::tls::{authority, expired_by};
 use crate::support::{check_request, check_token, get, series, wait_until};
 
@@ -395,14 +395,10 @@ async fn each_incident_leaves_what_the_runbook_says() {
             }
         }
     }
-    let samples = seen.iter().map(|(incident, seen)| Samples {
-        name: incident,
-        before: &seen.before,
-        after: &seen.after,
-    });
-    if let Some(firing) = firing(&samples.collect::<Vec<_>>()) {
-        for (incident, alerts) in firing {
-            let documented = &runbook[&incident].alerts;
+    let scenes: Vec<_> = seen.values().map(|seen| after_a_day(&seen.before, &seen.after)).collect();
+    if let Some(firing) = firing(&scenes) {
+        for (incident, alerts) in seen.keys().zip(firing) {
+            let documented = &runbook[*incident].alerts;
             if alerts != *documented {
                 faults.push(format!("{incident}: {alerts:?} fire, the runbook names {documented:?}"));
             }

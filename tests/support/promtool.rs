@@ -1,4 +1,4 @@
-//! Which of the chart's alerts fire for a service whose metrics were scraped twice, by promtool.
+//! Which of the chart's alerts fire, by promtool.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -8,17 +8,18 @@ use serde_json::{Value, json};
 
 use super::helm::ask;
 
-/// Metrics before an incident and while it lasts.
-pub(crate) struct Samples<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) before: &'a str,
-    pub(crate) after: &'a str,
+/// Series as a Prometheus has them, without the labels of the scrape, and how long they have lasted.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    /// Each with its values, a minute apart, as promtool writes them: `1+0x60`.
+    pub(crate) series: Vec<(String, String)>,
+    pub(crate) minutes: usize,
 }
 
 const NOT_RUN: &str = "NOT RUN: promtool is missing (Debian: prometheus)";
 
-#[expect(clippy::print_stderr, reason = "says that the test did not run")]
 /// The command, if it is installed. Fails without it where `REQUIRE_PROMTOOL` is set.
+#[expect(clippy::print_stderr, reason = "says that the test did not run")]
 pub(crate) fn promtool() -> Option<Command> {
     let is_there =
         Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success());
@@ -37,12 +38,15 @@ pub(crate) fn alert_groups() -> Value {
     json!({"groups": rule.expect("a PrometheusRule")["spec"]["groups"]})
 }
 
-/// A day and an hour: longer than any alert waits.
-const LASTS_MINUTES: usize = 25 * 60;
+/// The names of the alerts in these groups.
+pub(crate) fn alert_names(groups: &Value) -> Vec<String> {
+    let groups = groups["groups"].as_array().expect("groups").iter();
+    let rules = groups.flat_map(|group| group["rules"].as_array().expect("rules"));
+    rules.filter_map(|rule| rule["alert"].as_str().map(str::to_owned)).collect()
+}
 
-/// The alerts that fire for each of these when the incident has lasted for a day: gauges stay as they are, and counters rise each minute
-/// by what they rose. `None` without promtool.
-pub(crate) fn firing(all: &[Samples<'_>]) -> Option<BTreeMap<String, BTreeSet<String>>> {
+/// The alerts that fire at the end of each scene. `None` without promtool.
+pub(crate) fn firing(scenes: &[Scene]) -> Option<Vec<BTreeSet<String>>> {
     let mut promtool = promtool()?;
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, json: &Value| {
@@ -50,46 +54,38 @@ pub(crate) fn firing(all: &[Samples<'_>]) -> Option<BTreeMap<String, BTreeSet<St
     };
     let rules = alert_groups();
     write("rules.json", &rules);
-    let alerts: Vec<String> = rules["groups"]
-        .as_array()
-        .expect("groups")
-        .iter()
-        .flat_map(|group| group["rules"].as_array().expect("rules"))
-        .filter_map(|rule| rule["alert"].as_str().map(str::to_owned))
-        .collect();
-    let scraped_as = scrape_labels(&rules);
-    // What fails is an alert that fires: promtool prints the expression, which has the number of the incident in it.
-    let is_silent = |at: usize, alert: &String| {
-        json!({
-            "expr": expression(at, alert),
-            "eval_time": format!("{LASTS_MINUTES}m"),
-            "exp_samples": [{"labels": "{}", "value": 0}],
-        })
-    };
-    let tests: Vec<Value> = all
-        .iter()
-        .enumerate()
-        .map(|(at, samples)| {
+    let (alerts, scraped_as) = (alert_names(&rules), scrape_labels(&rules));
+    // What fails is an alert that fires: promtool prints the expression, which has the number of the scene in it.
+    let tests = scenes.iter().enumerate().map(|(at, Scene { series, minutes })| {
+        let is_silent = |alert: &String| {
             json!({
-                "interval": "1m",
-                "input_series": input_series(samples, &scraped_as),
-                "promql_expr_test": alerts.iter().map(|alert| is_silent(at, alert)).collect::<Vec<_>>(),
+                "expr": expression(at, alert),
+                "eval_time": format!("{minutes}m"),
+                "exp_samples": [{"labels": "{}", "value": 0}],
             })
+        };
+        let series = series.iter().map(|(series, values)| {
+            let (name, own) = series.split_once('{').unwrap_or((series, ""));
+            let own = own.trim_end_matches('}');
+            let comma = if own.is_empty() { "" } else { "," };
+            json!({"series": format!("{name}{{{own}{comma}{scraped_as}}}"), "values": values})
+        });
+        json!({
+            "interval": "1m",
+            "input_series": series.collect::<Vec<_>>(),
+            "promql_expr_test": alerts.iter().map(is_silent).collect::<Vec<_>>(),
         })
-        .collect();
+    });
+    let tests: Vec<Value> = tests.collect();
     write("tests.json", &json!({"rule_files": ["rules.json"], "evaluation_interval": "1m", "tests": tests}));
     let output =
         promtool.args(["test", "rules", "tests.json"]).current_dir(folder.path()).output().expect("promtool");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    let mut firing: BTreeMap<String, BTreeSet<String>> =
-        all.iter().map(|samples| (samples.name.to_owned(), BTreeSet::new())).collect();
-    assert!(said.contains("SUCCESS") || said.contains("FAILED"), "{said}");
-    for (at, samples) in all.iter().enumerate() {
-        for alert in alerts.iter().filter(|alert| said.contains(&expression(at, alert))) {
-            firing.get_mut(samples.name).expect("its set").insert(alert.clone());
-        }
-    }
-    Some(firing)
+    assert!(said.contains("SUCCESS") || said.contains("got: {}"), "{said}");
+    let fire = |at: usize| -> BTreeSet<String> {
+        alerts.iter().filter(|alert| said.contains(&expression(at, alert))).cloned().collect()
+    };
+    Some((0..scenes.len()).map(fire).collect())
 }
 
 /// The labels that the alerts select series by.
@@ -100,42 +96,33 @@ fn scrape_labels(rules: &Value) -> String {
     selector.split_once('}').expect("its end").0.to_owned()
 }
 
-/// How many alerts of this name fire; 0 for none. The number stands for the incident.
-fn expression(incident: usize, alert: &str) -> String {
-    format!("count(ALERTS{{alertname='{alert}',alertstate='firing'}}) or vector(0*{incident})")
+/// How many alerts of this name fire; 0 for none. The number stands for the scene.
+fn expression(scene: usize, alert: &str) -> String {
+    format!("count(ALERTS{{alertname='{alert}',alertstate='firing'}}) or vector(0*{scene})")
 }
 
-/// Series as promtool writes them: a value and its change at each minute.
-fn input_series(samples: &Samples<'_>, scraped_as: &str) -> Vec<Value> {
-    let counters: BTreeSet<&str> = samples
-        .after
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
-        .collect();
-    let before: BTreeMap<&str, f64> = series_of(samples.before).collect();
+/// A day and an hour after a service's metrics were scraped twice: gauges stay as they were at the second time, and counters rise each
+/// minute by what they rose in between.
+pub(crate) fn after_a_day(before: &str, after: &str) -> Scene {
+    let minutes = 25 * 60;
+    let counters: BTreeSet<&str> =
+        after.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let before: BTreeMap<&str, f64> = series_of(before).collect();
     let now = Clock::default().now().as_secs_f64();
-    series_of(samples.after)
-        .map(|(series, value)| {
-            let name = series.split('{').next().unwrap_or_default();
-            let is_counter = counters.contains(name);
-            let (start, step) = if is_counter {
-                let was = before.get(series).copied().unwrap_or_default();
-                (was, value - was)
-            } else if name.ends_with("_timestamp_seconds") {
-                // promtool's time begins at 0.
-                (value - now, 0.0)
-            } else {
-                (value, 0.0)
-            };
-            let own = series.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches('}'));
-            let comma = if own.is_empty() { "" } else { "," };
-            let step = if step < 0.0 { format!("{step}") } else { format!("+{step}") };
-            json!({
-                "series": format!("{name}{{{own}{comma}{scraped_as}}}"),
-                "values": format!("{start}{step}x{LASTS_MINUTES}"),
-            })
-        })
-        .collect()
+    let series = series_of(after).map(|(series, value)| {
+        let name = series.split('{').next().unwrap_or_default();
+        let (start, step) = if counters.contains(name) {
+            let was = before.get(series).copied().unwrap_or_default();
+            (was, value - was)
+        } else if name.ends_with("_timestamp_seconds") {
+            // promtool's time begins at 0.
+            (value - now, 0.0)
+        } else {
+            (value, 0.0)
+        };
+        (series.to_owned(), format!("{start}{step:+}x{minutes}"))
+    });
+    Scene { series: series.collect(), minutes }
 }
 
 fn series_of(metrics: &str) -> impl Iterator<Item = (&str, f64)> {

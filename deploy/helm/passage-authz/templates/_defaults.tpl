@@ -36,7 +36,7 @@ networkPolicy: {enabled: false, callers: [], scrapers: [], keyPorts: [443], extr
 metrics:
   serviceMonitor: {enabled: false, labels: {}, annotations: {}}
   podMonitor: {enabled: false, labels: {}, annotations: {}}
-  prometheusRule: {enabled: false, labels: {}, alertLabels: {}, job: "", keySetAgeSeconds: 3600}
+  prometheusRule: {enabled: false, labels: {}, alertLabels: {}, job: "", keySetAgeSeconds: 3600, clockSkewSeconds: 30, certificateDays: 14, revocationAgeSeconds: 60}
   dashboard: {enabled: false, labels: {}, annotations: {}}
 istio:
   enabled: false
