@@ -59,18 +59,9 @@ pub(crate) struct Revocation {
 }
 
 /// What an entry names, as a keyed hash of 128 bits: entries take little memory, and nobody who does not know the key finds two names
-/// with one hash. The last bits are the kind.
+/// with one hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NameHash([u64; 2]);
-
-impl NameHash {
-    const KIND_BITS: u64 = 0b111;
-
-    pub(crate) fn kind(self) -> Option<Kind> {
-        let [_, low] = self.0;
-        Kind::VARIANTS.get(usize::try_from(low & Self::KIND_BITS).ok()?).copied()
-    }
-}
 
 impl Hash for NameHash {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -85,8 +76,7 @@ pub(crate) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
-        // hashbrown takes the top bits for its tags and the low ones for the place; the lowest are the kind.
-        self.0.rotate_right(3)
+        self.0
     }
 
     fn write(&mut self, _: &[u8]) {}
@@ -118,10 +108,9 @@ impl NameHashing {
             hasher.write_usize(part.len());
             hasher.write(part.as_bytes());
         }
-        let kind = kind as u64;
-        hasher.write_u64(kind);
+        hasher.write_u64(kind as u64);
         let hash = hasher.finish128();
-        NameHash([hash.h1, (hash.h2 & !NameHash::KIND_BITS) | kind])
+        NameHash([hash.h1, hash.h2])
     }
 }
 
@@ -238,49 +227,52 @@ pub(crate) struct Revoked {
     entries: HashMap<NameHash, Times, BuildHasherDefault<AsItIs>>,
     /// Further times of a name, where none covers another: rare, as a later entry usually lasts longer.
     more: HashMap<NameHash, Vec<Times>, BuildHasherDefault<AsItIs>>,
+    /// By [`Kind`].
+    counts: [usize; Kind::VARIANTS.len()],
 }
 
 impl Revoked {
-    pub(crate) fn with_capacity(entries: usize) -> Self {
-        let entries = HashMap::with_capacity_and_hasher(entries, BuildHasherDefault::default());
-        Self { entries, more: HashMap::default() }
-    }
-
-    /// How many entries there are, those of the past included.
+    /// How many entries there are, those included that became of the past after they were added.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() + self.more.values().map(Vec::len).sum::<usize>()
+        self.counts.iter().sum()
     }
 
     /// The entries of a kind.
     pub(crate) fn count(&self, kind: Kind) -> usize {
-        let of_kind = |name: &&NameHash| name.kind() == Some(kind);
-        let more = self.more.iter().filter(|(name, _)| of_kind(name)).map(|(_, times)| times.len());
-        self.entries.keys().filter(of_kind).count() + more.sum::<usize>()
+        self.counts.get(kind as usize).copied().unwrap_or_default()
     }
 
-    /// Adds an entry. Returns whether it says anything new.
-    pub(crate) fn add(&mut self, name: NameHash, revocation: &Revocation) -> bool {
+    /// Adds an entry; one that says nothing new changes nothing.
+    pub(crate) fn add(&mut self, name: NameHash, revocation: &Revocation) {
         let times = Times::of(revocation);
         let Some(first) = self.entries.get_mut(&name) else {
             self.entries.insert(name, times);
-            return true;
+            return self.count_changed(revocation.kind, 1, 0);
         };
         let more = self.more.get(&name).map_or(&[][..], Vec::as_slice);
         if first.covers(times) || more.iter().any(|other| other.covers(times)) {
-            return false;
+            return;
         }
+        let before = more.len();
         let mut left: Vec<_> = more.iter().copied().filter(|other| !times.covers(*other)).collect();
         if times.covers(*first) {
             *first = times;
         } else {
             left.push(times);
         }
+        let after = left.len();
         if left.is_empty() {
             self.more.remove(&name);
         } else {
             self.more.insert(name, left);
         }
-        true
+        self.count_changed(revocation.kind, after, before);
+    }
+
+    fn count_changed(&mut self, kind: Kind, added: usize, removed: usize) {
+        if let Some(count) = self.counts.get_mut(kind as usize) {
+            *count = (*count + added).saturating_sub(removed);
+        }
     }
 
     /// Whether an entry names this and holds for a token that was issued then.
@@ -421,6 +413,7 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(order);
             random.shuffle(&mut shuffled);
             let revoked = set(&shuffled);
+            prop_assert_eq!(revoked.len(), revoked.entries.len() + revoked.more.values().map(Vec::len).sum::<usize>());
             let claims = iat.map_or(r#"{"sub":"u"}"#.to_owned(), |iat| format!(r#"{{"sub":"u","iat":{iat}}}"#));
             let want = model(&entries, iat, now);
             prop_assert_eq!(is_revoked(&revoked, &claims, "i", now), want);

@@ -142,7 +142,7 @@ pub(crate) fn read(
     now: UnixTime,
 ) -> Result<Revoked, FileError> {
     let is_issuer = |name: &str| issuers.iter().find(|issuer| issuer.as_str() == name).cloned();
-    let mut revoked = Revoked::with_capacity(0);
+    let mut revoked = Revoked::default();
     for_each_line(path, |line| {
         let entry = entry_of(line, is_issuer, limits.max_token_lifetime)?;
         if now < entry.until {

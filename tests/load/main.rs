@@ -7,6 +7,7 @@ mod support;
 mod bodies;
 mod hostile;
 mod overload;
+mod revocations;
 mod unknown_kids;
 mod users;
 
