@@ -232,6 +232,12 @@ pub(crate) struct Revoked {
 }
 
 impl Revoked {
+    /// Room for so many names at once: a table that grows is held twice for a while.
+    pub(crate) fn with_capacity(names: usize) -> Self {
+        let entries = HashMap::with_capacity_and_hasher(names, BuildHasherDefault::default());
+        Self { entries, ..Self::default() }
+    }
+
     /// How many entries there are, those included that became of the past after they were added.
     pub(crate) fn len(&self) -> usize {
         self.counts.iter().sum()

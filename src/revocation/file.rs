@@ -142,7 +142,7 @@ pub(crate) fn read(
     now: UnixTime,
 ) -> Result<Revoked, FileError> {
     let is_issuer = |name: &str| issuers.iter().find(|issuer| issuer.as_str() == name).cloned();
-    let mut revoked = Revoked::default();
+    let mut revoked = Revoked::with_capacity(count_lines(path)?.min(limits.max_entries));
     for_each_line(path, |line| {
         let entry = entry_of(line, is_issuer, limits.max_token_lifetime)?;
         if now < entry.until {
@@ -154,6 +154,17 @@ pub(crate) fn read(
         return Err(FileError::TooMany(limits.max_entries));
     }
     Ok(revoked)
+}
+
+fn count_lines(path: &Path) -> io::Result<usize> {
+    let (mut file, mut buffer, mut lines) = (File::open(path)?, vec![0; 1 << 16], 0);
+    loop {
+        let length = file.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(lines);
+        }
+        lines += memchr::memchr_iter(b'\n', buffer.get(..length).unwrap_or_default()).count();
+    }
 }
 
 /// Gives each line to `take`, without its line break. Blank lines are skipped.
