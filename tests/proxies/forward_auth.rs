@@ -31,8 +31,8 @@ impl Files {
             let text = text
                 .replace("http://:10000", &format!("http://:{}", clients.port()))
                 .replace("127.0.0.1:10000", &clients.to_string())
-                .replace("127.0.0.1:8080", &authz.to_string())
-                .replace("127.0.0.1:8081", &upstream.to_string())
+                .replace("127.0.0.1:8081", &authz.to_string())
+                .replace("127.0.0.1:8080", &upstream.to_string())
                 // A busy machine is no fault of the proxy.
                 .replace("timeout = 1000", "timeout = 30000")
                 .replace("timeout connect 1s", "timeout connect 30s");

@@ -32,8 +32,8 @@ pub(crate) async fn through(
 /// Envoy with the shipped http.yaml.
 pub(crate) async fn envoy_over_http(service: &Service, upstream: &Upstream) -> Envoy {
     let bootstrap = include_str!("../../deploy/envoy/http.yaml")
-        .replace("port_value: 8080", &format!("port_value: {}", service.http.unwrap().port()))
-        .replace("port_value: 8081", &format!("port_value: {}", upstream.address.port()));
+        .replace("port_value: 8081", &format!("port_value: {}", service.http.unwrap().port()))
+        .replace("port_value: 8080", &format!("port_value: {}", upstream.address.port()));
     Envoy::run(&binary().await, bootstrap).await.unwrap()
 }
 
@@ -132,8 +132,8 @@ async fn nginx_with(
     let folder = tempfile::tempdir().unwrap();
     let mut config = edit(include_str!("../../deploy/nginx/nginx.conf").to_owned())
         .replace("127.0.0.1:10000", &free.to_string())
-        .replace("127.0.0.1:8080", &service.http.unwrap().to_string())
-        .replace("127.0.0.1:8081", &upstream.address.to_string())
+        .replace("127.0.0.1:8081", &service.http.unwrap().to_string())
+        .replace("127.0.0.1:8080", &upstream.address.to_string())
         .replace("access_log off;", "access_log off; %")
         .replace("_timeout 1s;", "_timeout 30s;");
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
