@@ -62,7 +62,7 @@ YAML
 right install proxied "$work/proxied"
 : > "$work/contour.yaml"
 "$tools/bin/contour" serve --kubeconfig "$KUBECONFIG" --config-path "$work/contour.yaml" --insecure --xds-address 127.0.0.1 --xds-port 8001 \
-  --disable-leader-election --envoy-service-http-port 8080 --envoy-service-https-port 8443 --http-port 8002 --health-port 8003 \
+  --disable-leader-election --envoy-service-http-port 10000 --envoy-service-https-port 8443 --http-port 8002 --health-port 8003 \
   > "$work/contour.log" 2>&1 & pids+=($!)
 "$tools/bin/contour" bootstrap "$work/envoy.json" --xds-address 127.0.0.1 --xds-port 8001 --admin-address "$work/envoy.sock" > "$work/said" 2>&1 \
   || { cat "$work/said" >&2; fail 'contour bootstrap'; }

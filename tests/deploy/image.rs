@@ -107,7 +107,7 @@ fn the_dockerfile_is_linted() {
         ("USER 65532:65532\n", "", "no numeric user but root"),
         ("ENTRYPOINT [\"/passage-authz\"]", "ENTRYPOINT /passage-authz", "the entry point is no JSON list"),
         ("CMD [\"serve\"]", "CMD [\"check-config\"]", "not served by default"),
-        ("EXPOSE 50051 9090", "EXPOSE 8080", "not the default ports"),
+        ("EXPOSE 50051 9090", "EXPOSE 8081", "not the default ports"),
         ("--locked ", "", "a build that may change the lock file"),
         ("COPY --from=build /out", "COPY /out", "copied from outside"),
         ("ARG VERSION=0.1.0", "ARG API_TOKEN=x", "a secret"),

@@ -141,7 +141,7 @@ fn what_cannot_work_is_refused_with_its_remedy() {
         ),
         (with("config.admin.listen", json!("[::1]:9090")), "config.admin.listen is a loopback address"),
         (
-            with("config.http", json!({"listen": "localhost:8080", "style": "envoy"})),
+            with("config.http", json!({"listen": "localhost:8081", "style": "envoy"})),
             "config.http.listen is a loopback address",
         ),
         (with("service.port", json!(9090)), "9090, 9090: each must be another"),

