@@ -73,8 +73,9 @@ async fn forward_auth_decides_as_grpc_does() {
                 for name in &want.remove {
                     assert_eq!(got.header(name), Some(""), "{case}");
                 }
-                assert_eq!(got.body, "");
+                assert_eq!((got.body.as_str(), got.header("x-passage-authz-denial")), ("", None));
             } else {
+                assert_eq!(got.header("x-passage-authz-denial"), Some(got.body.as_str()), "{case}");
                 assert_eq!(serde_json::from_str::<Value>(&got.body).unwrap(), want.body, "{case}");
                 assert_eq!(got.header("content-type"), Some("application/problem+json"));
                 assert_eq!(got.header(USER), None, "{case}");

@@ -6,6 +6,7 @@ mod support;
 
 mod alerts;
 mod chart;
+mod dashboard;
 mod files;
 mod image;
 mod values;

@@ -329,7 +329,9 @@ fn null_takes_any_key_out() {
         );
         assert!(answer.objects().len() > 3, "{key}");
         for (template, text) in answer.templates() {
-            let bad = text.lines().find(|line| {
+            // The lowest threshold of a Grafana panel has no value.
+            let mut lines = text.lines().filter(|line| line.trim() != "\"value\": null");
+            let bad = lines.find(|line| {
                 ["<nil>", "%!", "no value"].iter().any(|mark| line.contains(mark))
                     || line.trim_end().ends_with(": null")
             });

@@ -75,13 +75,14 @@ fn answer(status: u16, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}")
 }
 
-/// An answer of passage-authz, as it would be on this check.
-fn denial(status: u16, check: &str) -> String {
-    let headers = format!(
-        "content-type: application/problem+json\r\nwww-authenticate: of the {check}\r\nretry-after: {}\r\n",
-        check.len()
-    );
-    answer(status, &headers, &format!("{{\"status\":{status},\"code\":\"of_the_{check}\"}}"))
+/// A denial in the form of passage-authz.
+fn denial(status: u16) -> String {
+    let body = format!("{{\"status\":{status}}}");
+    answer(
+        status,
+        &format!("content-type: application/problem+json\r\nx-passage-authz-denial: {body}\r\n"),
+        &body,
+    )
 }
 
 /// The only value of a header, if it has any.
@@ -245,57 +246,51 @@ async fn through_caddy() {
     come_through("Caddy", files.clients, &upstream).await;
 }
 
-/// nginx asks for the body of a denial once more. Whatever that second check says, the status and the headers are those
-/// of the first, and the upstream sees nothing.
+/// A denial is one check, and what the client gets is what passage-authz answered: nothing of it is read again by nginx.
 #[tokio::test]
-async fn the_second_check_of_nginx_changes_no_denial() {
-    let allow = || answer(200, "x-passage-user-id: someone\r\n", "");
-    // Closed without an answer.
-    let none = || String::new();
+async fn nginx_passes_a_denial_on_as_it_is() {
     let own = |status: u16| format!("{{\"type\":\"about:blank\",\"status\":{status}}}");
+    let forged = [("x-passage-authz-denial", "{\"code\":\"forged\"}".to_owned())];
     for status in [400, 401, 403, 413, 503] {
-        for (second, body) in [
-            (
-                denial(status, "second check"),
-                format!("{{\"status\":{status},\"code\":\"of_the_second check\"}}"),
-            ),
-            (allow(), own(status)),
-            (none(), own(status)),
-            (answer(401, "", ""), own(status)),
-        ] {
-            let authz = Scripted::start(vec![denial(status, "first"), second.clone()]).await;
+        for text in
+            ["{\"code\":\"a\"}", "$host ${uri} \\ \"'; return 200", "<!--# include virtual=\"/\" -->", ""]
+        {
+            let headers = "content-type: application/problem+json\r\nwww-authenticate: of the check\r\nretry-after: 7\r\n";
+            let headers =
+                format!("{headers}x-passage-user-id: someone\r\nx-passage-authz-denial: {text}\r\n");
+            let authz = Scripted::start(vec![answer(status, &headers, "dropped")]).await;
             let upstream = Scripted::upstream().await;
             let Some(nginx) = nginx_with(authz.address, upstream.address, |shipped| shipped).await else {
                 return;
             };
-            let (said, _) = through(nginx.address, "/orders", &[]).await;
-            let case = format!("{status}, then {second}");
-            assert_eq!((said.status, said.body), (status, body), "{case}");
-            assert_eq!(said.headers.get_all("www-authenticate").iter().count(), 1, "{case}");
-            assert_eq!(said.headers["www-authenticate"], "of the first", "{case}");
-            assert_eq!(said.headers["retry-after"], "5", "{case}");
+            let (said, _) = through(nginx.address, "/orders", &forged).await;
+            let body = if text.is_empty() { own(status) } else { text.to_owned() };
+            let case = format!("{status}, {text}");
+            assert_eq!((said.status, said.body.as_str()), (status, body.as_str()), "{case}");
+            assert_eq!(only(&said, "www-authenticate"), Some("of the check"), "{case}");
+            assert_eq!(only(&said, "retry-after"), Some("7"), "{case}");
             assert_eq!(said.headers.get("x-passage-user-id"), None, "{case}");
-            assert_eq!((authz.heads().len(), upstream.heads().len()), (2, 0), "{case}");
+            assert_eq!((authz.heads().len(), upstream.heads().len()), (1, 0), "{case}");
         }
     }
-    // What is no denial of passage-authz is 503, without a second check.
-    for first in [
-        none(),
+    // What is no denial of passage-authz is 503.
+    for other in [
+        String::new(),
         // nginx takes what is no HTTP/1 for an answer of HTTP/0.9, which auth_request does not.
         "nothing".to_owned(),
         answer(401, "content-type: text/html\r\n", "<html>"),
         answer(302, "location: /\r\n", ""),
-        denial(404, "first"),
-        denial(500, "first"),
+        denial(404),
+        denial(500),
         answer(503, "", ""),
     ] {
-        let (authz, upstream) = (Scripted::start(vec![first.clone()]).await, Scripted::upstream().await);
+        let (authz, upstream) = (Scripted::start(vec![other.clone()]).await, Scripted::upstream().await);
         let Some(nginx) = nginx_with(authz.address, upstream.address, |shipped| shipped).await else {
             return;
         };
         let (said, _) = through(nginx.address, "/orders", &[]).await;
-        assert_eq!(said.status, 503, "{first}");
-        assert_eq!((authz.heads().len(), upstream.heads().len()), (1, 0), "{first}");
+        assert_eq!(said.status, 503, "{other}");
+        assert_eq!((authz.heads().len(), upstream.heads().len()), (1, 0), "{other}");
     }
 }
 
