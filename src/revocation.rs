@@ -2,4 +2,6 @@
 
 pub(crate) mod append;
 pub(crate) mod file;
+pub(crate) mod line;
+pub(crate) mod list;
 pub(crate) mod state;

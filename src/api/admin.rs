@@ -113,7 +113,8 @@ fn pending(authorizer: &Authorizer) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             lines,
-            "revocations: the file is not what is in force since {age} s; the log has the cause"
+            "revocations: the file is not what is in force since {age} s: {}",
+            revocations.trouble()
         );
     }
     for (issuer, source) in keys.sources().iter().filter(|(issuer, _)| !keys.is_usable(issuer, now)) {

@@ -19,7 +19,8 @@ use crate::keys::last_good::LastGood;
 use crate::keys::refresh::Refresher;
 use crate::keys::sets::{KeySets, SlotSettings};
 use crate::live::Current;
-use crate::revocation::file::{FileError, RevocationFile};
+use crate::revocation::file::RevocationFile;
+use crate::revocation::list::FileError;
 use crate::revocation::state::{NoRandomness, Revocations};
 use crate::watched_file::FileRead;
 use crate::wire::envoy::Answers;
@@ -107,6 +108,10 @@ enum Unusable {
     Issuer { issuer: String, error: ClientError },
     #[error("revocation.file: {}: {error}", file.display())]
     Revocations { file: PathBuf, error: FileError },
+    #[error(
+        "issuers: {0} is named by revocation.file, and is missing; accepted: to take its entries out of the file first"
+    )]
+    RevokedIssuer(IssuerName),
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
 }
@@ -196,11 +201,17 @@ impl Engine {
         let (revocations, revocation_file) = match (&revocation, predecessor) {
             (None, _) => (None, None),
             // A change of these settings needs a restart, so they are those of the predecessor, whose task goes on.
-            (Some(_), Some(Predecessor { revocations, .. })) => (revocations.cloned(), None),
+            (Some(_), Some(Predecessor { revocations, .. })) => {
+                let names: Vec<_> = issuers.names().cloned().collect();
+                if let Some(issuer) = revocations.and_then(|revocations| revocations.named_beside(&names)) {
+                    return Err(Unusable::RevokedIssuer(issuer).into());
+                }
+                (revocations.cloned(), None)
+            }
             (Some(settings), None) => {
                 let revocations =
                     Revocations::new(settings.clone(), clock.clone()).map_err(Unusable::from)?;
-                let names = issuers.names().cloned().collect();
+                let names: Vec<_> = issuers.names().cloned().collect();
                 let file = RevocationFile::start(&settings.file, &revocations, &names);
                 let named = |error| Unusable::Revocations { file: settings.file.clone(), error };
                 (Some(Arc::new(revocations)), Some(file.map_err(named)?))

@@ -14,7 +14,8 @@ use crate::domain::json::{Member, Object};
 use crate::domain::revoked::{Kind, Revocation};
 use crate::domain::token::Token;
 use crate::revocation::append::append;
-use crate::revocation::file::{Limits, line_of};
+use crate::revocation::line::line_of;
+use crate::revocation::list::Limits;
 
 /// What is revoked: exactly one of these.
 #[derive(Debug, Args)]

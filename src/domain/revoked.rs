@@ -238,6 +238,12 @@ impl Revoked {
         Self { entries, ..Self::default() }
     }
 
+    /// Whether any entry is not of the past. Looks at all of them.
+    pub(crate) fn holds_any(&self, now: UnixTime) -> bool {
+        let more = self.more.values().flatten();
+        self.entries.values().chain(more).any(|times| u64::from(times.until) > now.as_secs())
+    }
+
     /// How many entries there are, those included that became of the past after they were added.
     pub(crate) fn len(&self) -> usize {
         self.counts.iter().sum()

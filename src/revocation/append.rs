@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
-use super::file::{FileError, Limits, entry_of, for_each_line, line_of};
+use super::line::{entry_of, line_of};
+use super::list::{FileError, Limits, for_each_line};
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerName;
 use crate::domain::revoked::Revocation;
@@ -28,8 +30,10 @@ pub(crate) fn append(
         path.with_file_name(name)
     };
     // The file itself is replaced, so a lock on it would be one on a file that is gone.
-    let lock = File::options().create(true).truncate(false).write(true).open(beside(".lock"))?;
-    lock.lock()?;
+    // A lock of another user may be one that can only be read, which is enough.
+    let new = || File::options().create(true).truncate(false).write(true).open(beside(".lock"));
+    let lock = File::open(beside(".lock")).or_else(|_| new()).map_err(FileError::Write)?;
+    lock.lock().map_err(FileError::Write)?;
     let temporary = beside(&format!(".{:016x}.tmp", fastrand::u64(..)));
     let written = write(&path, &temporary, revocation, issuers, limits, now);
     if written.is_err() {
@@ -47,8 +51,18 @@ fn write(
     limits: &Limits,
     now: UnixTime,
 ) -> Result<(), FileError> {
-    let file = File::options().write(true).create_new(true).open(temporary)?;
-    file.set_permissions(fs::metadata(path)?.permissions())?;
+    let before = fs::metadata(path)?;
+    let file =
+        File::options().write(true).create_new(true).mode(0o600).open(temporary).map_err(FileError::Write)?;
+    // The server that reads it may be another user than the one who revokes.
+    let same_owner = |file: &File| -> io::Result<()> {
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
+            fchown(file, Some(before.uid()), Some(before.gid()))?;
+        }
+        file.set_permissions(before.permissions())
+    };
+    same_owner(&file).map_err(FileError::Write)?;
     let mut writer = BufWriter::new(file);
     let is_issuer = |name: &str| issuers.iter().find(|issuer| issuer.as_str() == name).cloned();
     let (mut entries, mut failed) = (1, Ok(()));
@@ -60,17 +74,18 @@ fn write(
         }
         Ok(())
     })?;
-    failed?;
+    failed.map_err(FileError::Write)?;
     if entries > limits.max_entries {
         return Err(FileError::TooMany(limits.max_entries));
     }
-    writer.write_all(line_of(revocation).as_bytes())?;
-    let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    // The rename itself is on the disk once the folder is.
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(())
+    let finish = || {
+        writer.write_all(line_of(revocation).as_bytes())?;
+        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(temporary, path)?;
+        // The rename itself is on the disk once the folder is.
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    finish().map_err(FileError::Write)
 }
 
 #[cfg(test)]

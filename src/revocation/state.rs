@@ -1,18 +1,19 @@
 //! The revocations in force, as checks ask for them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 use tokio::time::Instant;
 
+use super::list::List;
 use crate::config::{RevocationSettings, WhenStale};
 use crate::domain::clock::{Clock, UnixTime};
 use crate::domain::denial::Denial;
 use crate::domain::issuer::IssuerName;
-use crate::domain::revoked::{Kind, NameHashing, Revoked, TokenNames, WatchedToken};
+use crate::domain::revoked::{Kind, NameHashing, TokenNames, WatchedToken};
 use crate::domain::verify::Verified;
 
 /// Shared by the checks, which only read, and by the sources of revocations.
@@ -21,8 +22,9 @@ pub(crate) struct Revocations {
     pub(super) settings: RevocationSettings,
     pub(super) hashing: NameHashing,
     clock: Clock,
-    /// The entries of the file.
-    listed: ArcSwap<Revoked>,
+    listed: ArcSwap<List>,
+    /// Why the file is not what is in force.
+    trouble: Mutex<Option<String>>,
     /// Another number after each change of what is in force; from 1.
     epoch: AtomicU64,
     /// Whether tokens are denied because the state is too old.
@@ -63,6 +65,7 @@ impl Revocations {
             hashing: NameHashing::with_key(&key),
             clock,
             listed: ArcSwap::default(),
+            trouble: Mutex::default(),
             epoch: AtomicU64::new(1),
             denies: AtomicBool::new(false),
             age: Age { start: Instant::now(), confirmed: AtomicU64::new(0) },
@@ -88,7 +91,7 @@ impl Revocations {
 
     #[cold]
     fn judge_anew(&self, token: &WatchedToken, epoch: u64) -> Result<(), Denial> {
-        if self.listed.load().is_revoked(token.names(), self.clock.now()) {
+        if self.listed.load().revoked.is_revoked(token.names(), self.clock.now()) {
             return Err(Denial::TokenRevoked);
         }
         if self.denies() {
@@ -99,9 +102,30 @@ impl Revocations {
     }
 
     /// Puts the entries of the file in force.
-    pub(super) fn replace_listed(&self, entries: Revoked) {
-        self.listed.store(Arc::new(entries));
+    pub(super) fn replace_listed(&self, list: List) {
+        self.listed.store(Arc::new(list));
         self.begin_epoch();
+    }
+
+    /// Whether an entry is in force that is not of the past.
+    pub(super) fn holds_any(&self) -> bool {
+        self.listed.load().revoked.holds_any(self.clock.now())
+    }
+
+    /// The first issuer that an entry names and that is none of these: its tokens would be good again under another name.
+    pub(crate) fn named_beside(&self, issuers: &[IssuerName]) -> Option<IssuerName> {
+        let listed = self.listed.load();
+        listed.issuers.iter().find(|named| !issuers.contains(named)).cloned()
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Why the file is not what is in force.
+    pub(crate) fn trouble(&self) -> String {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        trouble.unwrap_or_else(|| "the file cannot be found, or never rests".to_owned())
     }
 
     /// After a change. A check that sees the new epoch sees the change, too.
@@ -145,18 +169,15 @@ impl Revocations {
 
     /// How many entries there are of a kind.
     pub(crate) fn count(&self, kind: Kind) -> usize {
-        self.listed.load().count(kind)
+        self.listed.load().revoked.count(kind)
     }
 
     /// All entries.
     pub(crate) fn len(&self) -> usize {
-        self.listed.load().len()
+        self.listed.load().revoked.len()
     }
 
     pub(crate) const fn reads(&self) -> &Reads {
         &self.reads
     }
 }
-
-/// The issuers that entries may name.
-pub(crate) type IssuerNames = Vec<IssuerName>;

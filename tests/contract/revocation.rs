@@ -149,6 +149,31 @@ async fn a_file_that_cannot_be_used_is_refused_and_its_entries_go_on() {
         .await;
 }
 
+/// As a mounted ConfigMap changes: a link leads elsewhere.
+#[tokio::test]
+async fn a_link_that_leads_elsewhere_is_followed() {
+    let list = file(&entry("sub", Some("user-1"), ISSUED));
+    let service = Service::ready(&config(list.path(), "")).await;
+    let mine = token(|_| {});
+    let folder = list.path().with_extension("elsewhere");
+    std::fs::create_dir(&folder).unwrap();
+    let link = |target: &Path| {
+        let fresh = list.path().with_extension("link");
+        std::os::unix::fs::symlink(target, &fresh).unwrap();
+        std::fs::rename(&fresh, list.path()).unwrap();
+    };
+    // A folder has a version and cannot be read.
+    link(&folder);
+    let said = || async { get(service.admin, "/metrics").await.1 };
+    let refused = "passage_authz_revocation_events_total{source=\"file\",result=\"refused\"} 1\n";
+    wait_until("refused", || async { said().await.contains(refused) }).await;
+    assert_eq!(service.bearer(&mine).await.code(), "token_revoked");
+    let other = file(&entry("sub", Some("user-2"), ISSUED));
+    link(other.path());
+    wait_until("lifted", || async { service.bearer(&mine).await.code() == "allowed" }).await;
+    std::fs::remove_dir(folder).unwrap();
+}
+
 #[tokio::test]
 async fn stale_revocations_deny_tokens_where_that_is_asked_for() {
     for (then, code, ready) in [("serve", "allowed", 200), ("deny", "revocation_unavailable", 503)] {

@@ -269,3 +269,52 @@ async fn a_file_that_only_a_refused_configuration_names_is_watched() {
     wait_until("the table is read again", || async { running.reloads("ok").await == 1 }).await;
     assert_eq!(running.reloads("failed").await, 1);
 }
+
+/// Under another name its tokens would be good again.
+#[tokio::test]
+async fn an_issuer_that_revocations_name_is_not_taken_away() {
+    let list = file(
+        "{\"issuer\":\"passage\",\"kind\":\"sub\",\"value\":\"user-1\",\"issued_before\":4000000000,\"until\":4000000000}\n",
+    );
+    let text =
+        serving("listen: '127.0.0.1:0'", &format!("revocation: {{file: '{}'}}", list.path().display()));
+    let config = file(&text);
+    let mut running = Running::serve(config.path(), "info").await;
+    running.until_ready().await;
+    let client = AuthorizationClient::connect(format!("http://{}", running.grpc)).await.unwrap();
+    let code = async || {
+        let request = check_request(&[("authorization", &bearer(&good()))]);
+        Answer::from(client.clone().check(request).await.unwrap().into_inner()).code().to_owned()
+    };
+    assert_eq!(code().await, "token_revoked");
+    replace(config.path(), &text.replace("name: passage", "name: renamed"));
+    running.until_logged("issuers: passage is named by revocation.file, and is missing").await;
+    assert_eq!(code().await, "token_revoked");
+    // Another change is taken, and the revocations stay.
+    replace(config.path(), &format!("{text}deny: {{realm: other}}\n"));
+    running.until_logged("configuration reloaded").await;
+    assert_eq!(code().await, "token_revoked");
+    replace(config.path(), &text.replace("revocation:", "# revocation:"));
+    running.until_logged("a change of revocation needs a restart").await;
+    assert_eq!(code().await, "token_revoked");
+}
+
+/// What the file names may be configured by now.
+#[tokio::test]
+async fn revocations_that_were_refused_are_tried_again_though_the_file_has_not_changed() {
+    let entry = |issuer: &str| {
+        format!(
+            "{{\"issuer\":\"{issuer}\",\"kind\":\"issuer\",\"issued_before\":4000000000,\"until\":4000000000}}\n"
+        )
+    };
+    let list = file("");
+    let text =
+        serving("listen: '127.0.0.1:0'", &format!("revocation: {{file: '{}'}}", list.path().display()));
+    let config = file(&text);
+    let mut running = Running::serve(config.path(), "info").await;
+    replace(list.path(), &entry("renamed"));
+    running.until_logged("line 1: issuer \\\"renamed\\\" is not configured").await;
+    replace(config.path(), &text.replace("name: passage", "name: renamed"));
+    running.until_logged("configuration reloaded").await;
+    running.until_logged("revocations were read again").await;
+}
