@@ -12,7 +12,7 @@ use crate::domain::denial::Denial;
 use crate::domain::evidence::Evidence;
 use crate::domain::issuer::BoundTokens;
 use crate::domain::json::{Json, MAX_DEPTH, Object};
-use crate::domain::policy::{RuleOfReading, Selection};
+use crate::domain::policy::{Access, RuleOfReading, Selection};
 use crate::domain::request::Request;
 use crate::domain::token::{self, Joined, Token};
 use crate::domain::token_fault::{TokenFault, TokenStep};
@@ -45,6 +45,8 @@ struct RequestExplanation {
     readings: Vec<RuleOfReading>,
     /// The name of the rule that decides.
     rule: String,
+    /// There is a token, and the rule decides without it.
+    token_is_ignored: bool,
     denial: Option<Denial>,
     /// Why a denied request would be let through all the same.
     shadow: Option<Denial>,
@@ -71,11 +73,14 @@ pub(super) async fn explain(authorizer: &Authorizer, token: &[u8], at: UnixTime)
 pub(super) async fn explain_request(authorizer: &Authorizer, request: &Request<'_>) -> Explanation {
     let (joined, now) = (Joined::new(), authorizer.clock.now());
     let selection = authorizer.policy.select(request).ok();
-    let token = match token::find(&authorizer.tokens.from, request, &joined) {
-        Ok(found) => {
+    let is_seen = |selection: &Selection<'_>| !matches!(selection.access(), Access::Public | Access::Deny);
+    let found = token::find(&authorizer.tokens.from, request, &joined).ok();
+    let token_is_ignored = found.is_some() && !selection.as_ref().is_some_and(is_seen);
+    let token = match found.filter(|_| !token_is_ignored) {
+        Some(found) => {
             Some(TokenExplanation::of(authorizer, found.token.bytes(), selection.as_ref(), now).await)
         }
-        Err(_) => None,
+        None => None,
     };
     let judged = authorizer.judge(request).await;
     let rule = judged.rule.to_owned();
@@ -87,7 +92,10 @@ pub(super) async fn explain_request(authorizer: &Authorizer, request: &Request<'
             (None, grant.shadow(), grant.identity().set().map(owned).collect())
         }
     };
-    Explanation { token, request: Some(RequestExplanation { readings, rule, denial, shadow, headers }) }
+    Explanation {
+        token,
+        request: Some(RequestExplanation { readings, rule, token_is_ignored, denial, shadow, headers }),
+    }
 }
 
 impl TokenExplanation {
@@ -260,6 +268,9 @@ impl RequestExplanation {
         if self.readings.is_empty() {
             text.push_str("  none: the request has no host or no path that can be read\n");
         }
+        if self.token_is_ignored {
+            text.push_str("the token is not looked at\n");
+        }
         for (name, value) in &self.headers {
             text.push_str(&plain(&format!("the upstream gets {name}: {value}\n")));
         }
@@ -282,6 +293,7 @@ impl RequestExplanation {
         Json::from(json!({
             "rule": self.rule,
             "readings": readings,
+            "token_is_ignored": self.token_is_ignored,
             "headers": headers,
             "shadow": self.shadow.map(Denial::code),
         }))

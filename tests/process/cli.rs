@@ -331,6 +331,11 @@ fn verify_judges_a_request_by_the_rules() {
         (vec!["GET https://shop.example/x"], "deny 401 token_missing: The request", vec!["no rule"]),
         (vec!["GET https://shop.example/x", "--header", &cookie], "allow", vec!["user-1"]),
         (
+            vec!["GET https://shop.example/files/x", "a.b"],
+            "allow",
+            vec!["rule files (access: public), which decides", "the token is not looked at"],
+        ),
+        (
             vec!["GET https://shop.example/files/x"],
             "allow",
             vec!["rule files (access: public), which decides"],
