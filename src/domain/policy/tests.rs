@@ -436,3 +436,39 @@ fn patterns_that_could_never_match_are_none() {
         assert_eq!(HostPattern::new(text).map(|pattern| pattern.to_string()).as_deref(), Some(text));
     }
 }
+
+#[test]
+fn readings_are_told_with_their_rules() {
+    let policy = Policy::new(
+        vec![
+            rule("files", Access::Public, &[], &["/files/*"], &[]),
+            rule("closed", Access::Deny, &[], &["/closed/*"], &[]),
+        ],
+        Ignored::NOTHING,
+    );
+    let told = |path: &str| {
+        let readings = policy.readings(&request("GET", "any", path)).into_iter();
+        readings.map(|reading| (reading.path.unwrap_or_default(), reading.rule)).collect::<Vec<_>>()
+    };
+    let pair = |path: &str, rule: &str| (path.to_owned(), rule.to_owned());
+    assert_eq!(told("/files/x?y"), [pair("/files/x", "files")]);
+    assert_eq!(told("/other"), [pair("/other", "")]);
+    let climbing = told("/files/%2e%2e/closed/x");
+    for wanted in [pair("/files/../closed/x", "files"), pair("/closed/x", "closed")] {
+        assert!(climbing.contains(&wanted), "{climbing:?}");
+    }
+    assert_eq!(told("no path"), [], "it is denied before any rule is looked for");
+    // More readings than are looked up: every rule that may match, and none that is left out.
+    let many = told(&"/a;b/%3b%25/%2f/\\x//.././/%24%5c%252e/".repeat(5));
+    assert_eq!(many, [pair("", "files"), pair("", "closed"), pair("", "")]);
+    // What is told is what is held.
+    for path in ["/files/x", "/other", "/files/%2e%2e/closed/x", "/files/..%2fclosed/x"] {
+        let request = request("GET", "any", path);
+        let selection = policy.select(&request).unwrap();
+        let mut held: Vec<_> = selection.rules().map(|rule| rule.name.clone()).collect();
+        let mut told: Vec<_> = told(path).into_iter().map(|(_, rule)| rule).collect();
+        (held.sort(), told.sort());
+        told.dedup();
+        assert_eq!(held, told, "{path}");
+    }
+}
