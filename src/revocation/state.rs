@@ -27,8 +27,8 @@ pub(crate) struct Revocations {
     trouble: Mutex<Option<String>>,
     /// Another number after each change of what is in force; from 1.
     epoch: AtomicU64,
-    /// Whether tokens are denied because the state is too old.
-    denies: AtomicBool,
+    /// Whether the state was too old when it was last looked at.
+    is_stale: AtomicBool,
     age: Age,
     reads: Reads,
 }
@@ -67,7 +67,7 @@ impl Revocations {
             listed: ArcSwap::default(),
             trouble: Mutex::default(),
             epoch: AtomicU64::new(1),
-            denies: AtomicBool::new(false),
+            is_stale: AtomicBool::new(false),
             age: Age { start: Instant::now(), confirmed: AtomicU64::new(0) },
             reads: Reads::default(),
         })
@@ -147,18 +147,19 @@ impl Revocations {
 
     /// Whether the state is older than `when_stale.after`.
     pub(crate) fn is_stale(&self) -> bool {
-        self.age() > self.settings.stale_after
+        self.is_stale.load(Ordering::Acquire)
     }
 
     /// Whether tokens are denied because the state is too old.
     pub(crate) fn denies(&self) -> bool {
-        self.denies.load(Ordering::Acquire)
+        self.settings.when_stale == WhenStale::Deny && self.is_stale()
     }
 
     /// Looks at the age, by which tokens may have to be denied.
     pub(super) fn look_at_age(&self) {
-        let denies = self.is_stale() && self.settings.when_stale == WhenStale::Deny;
-        if self.denies.swap(denies, Ordering::AcqRel) != denies {
+        let is_stale = self.age() > self.settings.stale_after;
+        if self.is_stale.swap(is_stale, Ordering::AcqRel) != is_stale {
+            // Tokens that were found good are judged again.
             self.begin_epoch();
         }
     }
