@@ -467,7 +467,8 @@ fn readings_are_told_with_their_rules() {
         let selection = policy.select(&request).unwrap();
         let mut held: Vec<_> = selection.rules().map(|rule| rule.name.clone()).collect();
         let mut told: Vec<_> = told(path).into_iter().map(|(_, rule)| rule).collect();
-        (held.sort(), told.sort());
+        held.sort();
+        told.sort();
         told.dedup();
         assert_eq!(held, told, "{path}");
     }
