@@ -1,4 +1,5 @@
-//! The dashboard as the chart renders it: each panel says what it shows, and asks what a Prometheus understands.
+//! The dashboard as the chart renders it, with these values of `metrics.prometheusRule`: each panel says what it shows, and asks what a
+//! Prometheus understands.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +8,8 @@ use serde_json::{Value, json};
 use crate::support::helm::ask;
 use crate::support::promtool::promtool;
 
-fn dashboard(runbook_url: Option<&str>) -> Value {
-    let mut metrics = json!({"dashboard": {"enabled": true}});
-    if let Some(url) = runbook_url {
-        metrics["prometheusRule"] = json!({"runbookUrl": url});
-    }
+fn dashboard(rules: Value) -> Value {
+    let metrics = json!({"dashboard": {"enabled": true}, "prometheusRule": rules});
     let answer = ask(&[json!({"passage": {"appId": "app1"}, "metrics": metrics})]).remove(0);
     let objects = answer.objects();
     let text = objects.iter().find_map(|object| object["data"]["passage-authz.json"].as_str());
@@ -22,16 +20,25 @@ fn panels(dashboard: &Value) -> &[Value] {
     dashboard["panels"].as_array().unwrap()
 }
 
-/// The queries of all panels, and of the variables.
+/// The queries of all panels and of the variables, with something in place of the variables.
 fn queries(dashboard: &Value) -> Vec<String> {
     let targets =
         panels(dashboard).iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
-    targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
+    let of_panels = targets.map(|target| target["expr"].as_str().unwrap());
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    let of_variables = variables.filter_map(|variable| {
+        let labels = variable["query"]["query"].as_str()?.strip_prefix("label_values(").unwrap();
+        Some(labels.rsplit_once(", ").unwrap().0)
+    });
+    let replaced = of_panels.chain(of_variables).map(|query| {
+        query.replace("$__rate_interval", "5m").replace("$namespace", ".*").replace("$job", "a|b")
+    });
+    replaced.inspect(|query| assert!(!query.contains('$'), "{query}")).collect()
 }
 
 #[test]
 fn each_panel_says_what_it_shows() {
-    let dashboard = dashboard(None);
+    let dashboard = dashboard(json!({}));
     let source = json!({"type": "prometheus", "uid": "${datasource}"});
     let mut ids = BTreeSet::new();
     for panel in panels(&dashboard) {
@@ -42,6 +49,10 @@ fn each_panel_says_what_it_shows() {
         }
         assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{title}");
         assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}");
+        let steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"].as_array();
+        for (at, step) in steps.into_iter().flatten().enumerate() {
+            assert_eq!(step["value"].is_number(), at > 0, "{title}: {step}");
+        }
         assert_eq!(panel["datasource"], source, "{title}");
         let targets = panel["targets"].as_array().unwrap();
         let refs: BTreeSet<_> = targets.iter().map(|target| target["refId"].as_str().unwrap()).collect();
@@ -54,11 +65,72 @@ fn each_panel_says_what_it_shows() {
         }
     }
     assert_eq!(panels(&dashboard)[0]["title"], "Now");
+    // Older ones are migrated when they are loaded; a newer one is not read by each Grafana that is in use.
+    assert!((39..=42).contains(&dashboard["schemaVersion"].as_u64().unwrap()));
+    assert_eq!(dashboard["templating"]["list"][0]["name"], "datasource");
+    assert_eq!(dashboard["templating"]["list"][0]["type"], "datasource");
+}
+
+/// The numbers at which the colours of a panel change.
+fn thresholds(dashboard: &Value, title: &str) -> Vec<f64> {
+    let panel = panels(dashboard).iter().find(|panel| panel["title"] == title).expect(title);
+    let steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"].as_array().expect(title);
+    steps.iter().filter_map(|step| step["value"].as_f64()).collect()
+}
+
+#[test]
+fn red_begins_where_the_alerts_do() {
+    let all = |dashboard: &Value| {
+        [
+            "Denied",
+            "Oldest keys",
+            "Age of the key sets",
+            "Clocks of issuers",
+            "Certificate",
+            "Age of the revocations",
+        ]
+        .map(|title| thresholds(dashboard, title))
+    };
+    let day = 86_400.0;
+    let usual = [vec![0.5], vec![3600.0], vec![3600.0], vec![-30.0, 30.0], vec![14.0 * day], vec![60.0]];
+    assert_eq!(all(&dashboard(json!({}))), usual);
+    assert_eq!(all(&dashboard(json!({"deniedShare": null}))), usual, "without the alert");
+    let ours = dashboard(json!({
+        "deniedShare": 0.05, "keySetAgeSeconds": 43_200_000, "clockSkewSeconds": 5, "certificateDays": 30,
+        "revocationAgeSeconds": 10, "runbookUrl": "",
+    }));
+    let expected =
+        [vec![0.05], vec![500.0 * day], vec![500.0 * day], vec![-5.0, 5.0], vec![30.0 * day], vec![10.0]];
+    assert_eq!(all(&ours), expected);
+    // As the alert, which has no value.
+    let rules = include_str!("../../deploy/helm/passage-authz/templates/prometheusrule.yaml");
+    assert!(rules.contains("[5m])) > 0.01\n"));
+    assert_eq!(thresholds(&ours, "Errors"), [0.01]);
+}
+
+#[test]
+fn each_metric_stands_in_the_readme() {
+    let readme = include_str!("../../README.md");
+    let rows =
+        readme.lines().filter_map(|line| line.strip_prefix("| `passage_authz_")?.split(['{', '`']).next());
+    let known: BTreeSet<_> = rows.collect();
+    let unknown = |query: &str| -> Vec<String> {
+        let words = query.split(|byte: char| !(byte.is_ascii_alphanumeric() || byte == '_'));
+        let ours = words.filter_map(|word| word.strip_prefix("passage_authz_"));
+        let ours = ours.map(|name| name.strip_suffix("_bucket").unwrap_or(name));
+        ours.filter(|name| !known.contains(name)).map(str::to_owned).collect()
+    };
+    let queries = queries(&dashboard(json!({})));
+    for query in &queries {
+        assert!(query.contains("passage_authz_") || query.contains("process_"), "{query}");
+        assert_eq!(unknown(query), [""; 0], "{query}");
+    }
+    assert_eq!(unknown("rate(passage_authz_check_total[5m])"), ["check_total"], "a typo is seen");
 }
 
 #[test]
 fn no_two_panels_overlap() {
-    let dashboard = dashboard(None);
+    let dashboard = dashboard(json!({}));
     let mut taken = BTreeSet::new();
     for panel in panels(&dashboard) {
         let at = |name: &str| panel["gridPos"][name].as_u64().unwrap();
@@ -76,7 +148,7 @@ fn links_lead_to_sections_of_the_runbook() {
     let page = include_str!("../../docs/runbook.md");
     let anchors: BTreeSet<_> =
         page.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_ascii_lowercase).collect();
-    let ours = dashboard(Some("https://wiki.example/authz"));
+    let ours = dashboard(json!({"runbookUrl": "https://wiki.example/authz"}));
     assert_eq!(ours["links"][0]["url"], "https://wiki.example/authz");
     let links = panels(&ours).iter().flat_map(|panel| panel["links"].as_array().into_iter().flatten());
     let mut count = 0;
@@ -86,8 +158,16 @@ fn links_lead_to_sections_of_the_runbook() {
         count += 1;
     }
     assert!(count > 10, "{count}");
-    assert!(!dashboard(None).to_string().contains("RUNBOOK_URL"));
-    assert_eq!(dashboard(Some(""))["links"][0]["url"], "about:blank");
+    assert!(!dashboard(json!({})).to_string().contains("RUNBOOK_URL"));
+    // Without a page: all the same, but no link.
+    let without = dashboard(json!({"runbookUrl": ""}));
+    assert!(!without.to_string().contains("\"links\""));
+    let mut same = dashboard(json!({}));
+    same.as_object_mut().unwrap().remove("links");
+    for panel in same["panels"].as_array_mut().unwrap() {
+        panel.as_object_mut().unwrap().remove("links");
+    }
+    assert_eq!(without, same);
 }
 
 /// As recording rules, which promtool parses.
@@ -97,7 +177,7 @@ fn each_query_is_understood() {
         let rules: Vec<_> = queries
             .iter()
             .enumerate()
-            .map(|(at, query)| json!({"record": format!("q:{at}"), "expr": query.replace("$__rate_interval", "5m")}))
+            .map(|(at, query)| json!({"record": format!("q:{at}"), "expr": query}))
             .collect();
         let groups = json!({"groups": [{"name": "dashboard", "rules": rules}]});
         let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
@@ -106,7 +186,7 @@ fn each_query_is_understood() {
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         Some((output.status.success(), said.into_owned()))
     };
-    let queries = queries(&dashboard(None));
+    let queries = queries(&dashboard(json!({})));
     assert!(queries.len() > 20, "{}", queries.len());
     let Some((parsed, said)) = parses(&queries) else { return };
     assert!(parsed, "{said}");

@@ -233,6 +233,29 @@ runbook_url: "{{ . }}#{{ index $ 1 | lower }}"
 {{- end -}}
 {{- end -}}
 
+{{/* The dashboard: red begins where the alerts do, and links lead where theirs do. Without a page there are no links. */}}
+{{- define "passage-authz.dashboard" -}}
+{{- $text := .Files.Get "files/dashboard.json" -}}
+{{- with .Values.metrics.prometheusRule -}}
+{{- range $name, $value := dict
+  "KEY_SET_AGE_SECONDS" (int .keySetAgeSeconds)
+  "DENIED_SHARE" (.deniedShare | default 0.5)
+  "CLOCK_AHEAD_SECONDS" (int .clockSkewSeconds)
+  "CLOCK_BEHIND_SECONDS" (int .clockSkewSeconds | mul -1)
+  "CERTIFICATE_SECONDS" (int .certificateDays | mul 86400)
+  "REVOCATION_AGE_SECONDS" (int .revocationAgeSeconds) -}}
+{{- $text = $text | replace ($name | quote) (toString $value) -}}
+{{- end -}}
+{{- if .runbookUrl -}}
+{{- $text | replace "RUNBOOK_URL" .runbookUrl -}}
+{{- else -}}
+{{- $dashboard := omit (fromJson $text) "links" -}}
+{{- range $dashboard.panels -}}{{- $_ := unset . "links" -}}{{- end -}}
+{{- toPrettyJson $dashboard -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "passage-authz.hasBudget" -}}
 {{- $switch := toString .Values.podDisruptionBudget.enabled -}}
 {{- if or (eq $switch "true") (and (eq $switch "auto") (gt (include "passage-authz.replicas" . | int) 1)) -}}true{{- end -}}
