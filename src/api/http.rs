@@ -43,7 +43,8 @@ const PROXY_SECRET: HeaderName = HeaderName::from_static("x-passage-authz-proxy-
 /// `$upstream_http_...`).
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
-/// The body of a denial once more, which is one line of ASCII: nginx drops the body of a check (`auth_request`).
+/// The body of a denial once more, for a proxy that keeps no body of a check's answer (nginx's `auth_request`). Envoy hands on
+/// the body, and would hand on this too.
 const DENIAL: HeaderName = HeaderName::from_static("x-passage-authz-denial");
 
 impl HttpChecks {
@@ -96,7 +97,7 @@ impl HttpChecks {
         };
         let response = match verdict {
             Verdict::Allow(grant) => settings.allow_response(&grant),
-            Verdict::Deny(denial) => settings.deny_response(denial, &current.wording),
+            Verdict::Deny(denial) => deny_response(denial, &current.wording, settings.style),
         };
         // A value that is illegal in a header: without its header the response would be an allow with half an identity.
         response.unwrap_or_else(|| empty_response(StatusCode::INTERNAL_SERVER_ERROR))
@@ -167,25 +168,6 @@ impl Settings {
                         .insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_static(""));
                 }
             }
-        }
-        Some(response)
-    }
-}
-
-impl Settings {
-    fn deny_response(&self, denial: Denial, wording: &Wording) -> Option<Response<Full<Bytes>>> {
-        let Denied { status, headers, body } = denied::render(denial, wording);
-        let in_header = match self.style {
-            Style::ForwardAuth => Some(HeaderValue::from_str(&body).ok()?),
-            Style::Envoy => None,
-        };
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = StatusCode::from_u16(status).ok()?;
-        for (name, value) in headers {
-            response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?);
-        }
-        if let Some(body) = in_header {
-            response.headers_mut().insert(DENIAL, body);
         }
         Some(response)
     }
@@ -313,6 +295,22 @@ fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<
 
 fn borrow_all(headers: &HeaderMap) -> Vec<(&[u8], &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
+}
+
+fn deny_response(denial: Denial, wording: &Wording, style: Style) -> Option<Response<Full<Bytes>>> {
+    let Denied { status, headers, body } = denied::render(denial, wording);
+    let mut response = empty_response(StatusCode::from_u16(status).ok()?);
+    for (name, value) in headers {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?);
+    }
+    match style {
+        Style::Envoy => {}
+        Style::ForwardAuth => {
+            response.headers_mut().insert(DENIAL, HeaderValue::from_str(&body).ok()?);
+        }
+    }
+    *response.body_mut() = Full::new(Bytes::from(body));
+    Some(response)
 }
 
 fn empty_response(status: StatusCode) -> Response<Full<Bytes>> {

@@ -13,7 +13,7 @@ pub(crate) struct Denied {
     pub status: u16,
     /// The challenge of RFC 6750 section 3, `retry-after`, the content type.
     pub headers: Vec<(&'static str, String)>,
-    /// `application/problem+json` (RFC 9457).
+    /// `application/problem+json` (RFC 9457): printable ASCII on one line, so it can stand in a header, too.
     pub body: String,
 }
 
@@ -53,4 +53,25 @@ fn problem(denial: Denial, with_reason: bool) -> String {
         json!({"type": "about:blank", "title": title, "status": status, "code": "invalid_token"})
     }
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9110 section 5.5. No realm stands in a body.
+    #[test]
+    fn every_body_is_a_legal_header_value() {
+        for &denial in Denial::ALL {
+            for realm in ["passage-authz", "$host %{x} <!--# -->", "a\r\nb: c\u{e9}"] {
+                for reasons in [true, false] {
+                    let body = render(denial, &Wording { realm: realm.to_owned(), reasons }).body;
+                    assert!(body.starts_with('{') && body.ends_with('}'), "{body}");
+                    assert!(body.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{body}");
+                    assert!(!body.contains(realm), "{body}");
+                    assert!(body.len() < 256, "a proxy's buffer for headers has other uses: {body}");
+                }
+            }
+        }
+    }
 }

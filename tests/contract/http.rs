@@ -107,6 +107,45 @@ async fn forward_auth_decides_as_grpc_does() {
     assert!(service.end().await.is_ok());
 }
 
+/// A denial carries its body in a header, too, where a proxy may drop the body; whatever the client says of it.
+#[tokio::test]
+async fn the_body_of_a_denial_in_a_header() {
+    for (style, in_header) in [("forward_auth", true), ("envoy", false)] {
+        for wording in ["{realm: '$host'}", "{reasons: false}"] {
+            let config = format!("{}deny: {wording}\n", http_port(&format!("style: {style}")));
+            let service = Service::ready(&config).await;
+            for (path, token, status) in [
+                ("/orders", None, 401),
+                ("/orders", Some(tampered(&good())), 401),
+                ("/closed", Some(good()), 403),
+                ("/a%zz", Some(good()), 400),
+                ("/assets/x", None, 200),
+                ("/orders", Some(good()), 200),
+                ("/trial", Some(good()), 200),
+            ] {
+                for sent in [None, Some("{\"code\":\"of_the_client\"}")] {
+                    let url = format!("http://{}{path}", service.http.unwrap());
+                    let original = format!("http://shop.example{path}");
+                    let mut request = reqwest::Client::new().get(url).header("x-original-url", original);
+                    if let Some(token) = &token {
+                        request = request.bearer_auth(token);
+                    }
+                    if let Some(sent) = sent {
+                        request = request.header("x-passage-authz-denial", sent);
+                    }
+                    let got = said(request).await;
+                    let case = format!("{style} {wording} {path} {sent:?}: {}", got.body);
+                    assert_eq!(got.status, status, "{case}");
+                    let want = (in_header && status != 200).then_some(got.body.as_str());
+                    assert_eq!(got.header("x-passage-authz-denial"), want, "{case}");
+                    assert_eq!(got.body.is_empty(), status == 200, "{case}");
+                }
+            }
+            assert!(service.end().await.is_ok());
+        }
+    }
+}
+
 /// What proxies that say no method, or no host, are answered, with the empty headers by which they clear a client's.
 #[tokio::test]
 async fn forward_auth_without_a_method_or_a_host() {

@@ -1,5 +1,5 @@
-//! What a denied client gets through the proxies that ask over HTTP: status, code and headers of the denial, and nothing
-//! reaches the upstream.
+//! What a denied client gets through the proxies that ask over HTTP: status, body and headers of the denial, by one check, and
+//! nothing reaches the upstream.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,10 +14,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::forward_auth::{Files, NO_HAPROXY, installed_caddy};
 use crate::http::{nginx_with, program, through};
-use crate::support::Service;
 use crate::support::fixtures::{APP, bearer, good, key};
 use crate::support::http::{Said, said};
 use crate::support::process::free_port;
+use crate::support::{Service, get, series};
+
+/// The header by which a denial's body comes through nginx.
+const DENIAL: &str = "x-passage-authz-denial";
 
 /// A server that gives each connection the next of its answers, and the last one again and again.
 struct Scripted {
@@ -75,14 +78,15 @@ fn answer(status: u16, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}")
 }
 
-/// A denial in the form of passage-authz.
-fn denial(status: u16) -> String {
-    let body = format!("{{\"status\":{status}}}");
-    answer(
-        status,
-        &format!("content-type: application/problem+json\r\nx-passage-authz-denial: {body}\r\n"),
-        &body,
-    )
+/// A denial of passage-authz, with these headers more. nginx does not read its body.
+fn denial(status: u16, headers: &str) -> String {
+    let usual = "content-type: application/problem+json\r\nwww-authenticate: Bearer\r\nretry-after: 5\r\n";
+    answer(status, &format!("{usual}{headers}"), "{\"code\":\"of_the_body\"}")
+}
+
+/// The checks that the service has counted.
+async fn checks(service: &Service) -> f64 {
+    series(&get(service.admin, "/metrics").await.1, "passage_authz_checks_total").values().sum()
 }
 
 /// The only value of a header, if it has any.
@@ -108,7 +112,8 @@ struct Denied {
 /// A denial of each kind, by requests of each form.
 fn denials() -> Vec<Denied> {
     let token = |token: String| vec![("authorization", bearer(&token))];
-    let plain = Some("realm=\"passage-authz\"");
+    // No proxy reads a variable in what passage-authz says.
+    let plain = Some("realm=\"$host\"");
     let missing = |method, path, body| Denied {
         method,
         path,
@@ -153,6 +158,7 @@ async fn service() -> Service {
     let (keys, gone) = (jwks(&[&key()]), free_port());
     Service::ready(&format!(
         "http: {{listen: '127.0.0.1:0', style: forward_auth}}\n\
+         deny: {{realm: '$host'}}\n\
          issuers:\n\
          - {{name: passage, passage: {{app_id: {APP}}}, keys: {{inline: {keys}}}}}\n\
          - {{name: down, issuer: https://down.example, audiences: [], keys: {{url: 'http://{gone}/keys'}}}}\n\
@@ -177,12 +183,15 @@ async fn asked(at: SocketAddr, denied: &Denied) -> Said {
     said(request).await
 }
 
-/// Every denial comes through as it is, and the upstream sees what is allowed alone.
-async fn come_through(name: &str, at: SocketAddr, upstream: &Scripted) {
-    for denied in denials() {
+/// Every denial comes through as it is, by one check, and the upstream sees what is allowed alone.
+async fn come_through(name: &str, at: SocketAddr, service: &Service, upstream: &Scripted) {
+    for mut denied in denials() {
+        denied.headers.push((DENIAL, "{\"code\":\"of_the_client\"}".to_owned()));
         let Denied { method, path, status, code, challenge, .. } = denied;
         let case = format!("{name}: {method} {path} {code}");
+        let before = checks(service).await;
         let said = asked(at, &denied).await;
+        assert_eq!(checks(service).await - before, 1.0, "{case}: checks");
         assert_eq!(said.status, status, "{case}: {}", said.body);
         if method == "HEAD" {
             assert_eq!(said.body, "", "{case}");
@@ -203,6 +212,7 @@ async fn come_through(name: &str, at: SocketAddr, upstream: &Scripted) {
             }
             (sent, wanted) => panic!("{case}: {sent:?}, not {wanted:?}"),
         }
+        assert_eq!(only(&said, DENIAL), None, "{case}");
         assert_eq!(only(&said, "retry-after"), (status == 503).then_some("5"), "{case}");
         assert_eq!(upstream.heads(), [""; 0], "{case}");
     }
@@ -217,7 +227,7 @@ async fn through_nginx() {
     let Some(nginx) = nginx_with(service.http.unwrap(), upstream.address, |shipped| shipped).await else {
         return;
     };
-    come_through("nginx", nginx.address, &upstream).await;
+    come_through("nginx", nginx.address, &service, &upstream).await;
 }
 
 #[tokio::test]
@@ -229,7 +239,7 @@ async fn through_haproxy() {
     let (service, upstream) = (service().await, Scripted::upstream().await);
     let files = Files::of("haproxy", service.http.unwrap(), upstream.address, |text| text);
     let _process = files.start(Command::new(binary).args(["-db", "-f", "haproxy.cfg"])).await;
-    come_through("HAProxy", files.clients, &upstream).await;
+    come_through("HAProxy", files.clients, &service, &upstream).await;
 }
 
 #[tokio::test]
@@ -243,54 +253,63 @@ async fn through_caddy() {
     let mut command = Command::new(binary);
     command.args(["run", "--config", "Caddyfile", "--adapter", "caddyfile"]);
     let _process = files.start(command.env("HOME", std::env::temp_dir())).await;
-    come_through("Caddy", files.clients, &upstream).await;
+    come_through("Caddy", files.clients, &service, &upstream).await;
 }
 
-/// A denial is one check, and what the client gets is what passage-authz answered: nothing of it is read again by nginx.
+/// nginx gives the client the header's text as it stands, or a body of its own, after one check.
 #[tokio::test]
-async fn nginx_passes_a_denial_on_as_it_is() {
+async fn nginx_takes_the_body_of_a_denial_from_its_header() {
     let own = |status: u16| format!("{{\"type\":\"about:blank\",\"status\":{status}}}");
-    let forged = [("x-passage-authz-denial", "{\"code\":\"forged\"}".to_owned())];
+    let with = |text: &str| format!("{DENIAL}: {text}\r\n");
+    let plain =
+        r#"{"type":"about:blank","status":401,"detail":"The token's issuer.","code":"issuer_unknown"}"#;
+    // What nginx could take for its own.
+    let looks_like_nginx =
+        r#"$host ${uri} $denial '"\" \n \x22; } return 200; %{a} %41 <!--# echo var="uri" -->"#;
     for status in [400, 401, 403, 413, 503] {
-        for text in
-            ["{\"code\":\"a\"}", "$host ${uri} \\ \"'; return 200", "<!--# include virtual=\"/\" -->", ""]
-        {
-            let headers = "content-type: application/problem+json\r\nwww-authenticate: of the check\r\nretry-after: 7\r\n";
-            let headers =
-                format!("{headers}x-passage-user-id: someone\r\nx-passage-authz-denial: {text}\r\n");
-            let authz = Scripted::start(vec![answer(status, &headers, "dropped")]).await;
+        for (headers, body) in [
+            (with(plain), plain.to_owned()),
+            (with(looks_like_nginx), looks_like_nginx.to_owned()),
+            (with(""), own(status)),
+            (String::new(), own(status)),
+        ] {
+            let authz = Scripted::start(vec![denial(status, &headers)]).await;
             let upstream = Scripted::upstream().await;
             let Some(nginx) = nginx_with(authz.address, upstream.address, |shipped| shipped).await else {
                 return;
             };
-            let (said, _) = through(nginx.address, "/orders", &forged).await;
-            let body = if text.is_empty() { own(status) } else { text.to_owned() };
-            let case = format!("{status}, {text}");
-            assert_eq!((said.status, said.body.as_str()), (status, body.as_str()), "{case}");
-            assert_eq!(only(&said, "www-authenticate"), Some("of the check"), "{case}");
-            assert_eq!(only(&said, "retry-after"), Some("7"), "{case}");
-            assert_eq!(said.headers.get("x-passage-user-id"), None, "{case}");
+            let (said, _) = through(nginx.address, "/orders", &[(DENIAL, "of the client".to_owned())]).await;
+            let case = format!("{status}, {headers}");
+            assert_eq!(said.status, status, "{case}");
+            assert_eq!(said.body, body, "{case}");
+            assert_eq!(only(&said, "content-type"), Some("application/problem+json"), "{case}");
+            assert_eq!(only(&said, "content-length"), Some(body.len().to_string().as_str()), "{case}");
+            assert_eq!(only(&said, "www-authenticate"), Some("Bearer"), "{case}");
+            assert_eq!(only(&said, "retry-after"), Some("5"), "{case}");
             assert_eq!((authz.heads().len(), upstream.heads().len()), (1, 0), "{case}");
         }
     }
-    // What is no denial of passage-authz is 503.
-    for other in [
+    // What is no denial of passage-authz is 503, whatever else it says.
+    let more = with("{\"code\":\"of_another\"}");
+    for first in [
+        // Closed without an answer.
         String::new(),
         // nginx takes what is no HTTP/1 for an answer of HTTP/0.9, which auth_request does not.
         "nothing".to_owned(),
-        answer(401, "content-type: text/html\r\n", "<html>"),
-        answer(302, "location: /\r\n", ""),
-        denial(404),
-        denial(500),
-        answer(503, "", ""),
+        answer(401, &format!("content-type: text/html\r\n{more}"), "<html>"),
+        answer(302, &format!("location: /\r\n{more}"), ""),
+        denial(404, &more),
+        denial(500, &more),
+        answer(503, &more, ""),
     ] {
-        let (authz, upstream) = (Scripted::start(vec![other.clone()]).await, Scripted::upstream().await);
+        let (authz, upstream) = (Scripted::start(vec![first.clone()]).await, Scripted::upstream().await);
         let Some(nginx) = nginx_with(authz.address, upstream.address, |shipped| shipped).await else {
             return;
         };
         let (said, _) = through(nginx.address, "/orders", &[]).await;
-        assert_eq!(said.status, 503, "{other}");
-        assert_eq!((authz.heads().len(), upstream.heads().len()), (1, 0), "{other}");
+        assert_eq!(said.status, 503, "{first}");
+        assert!(said.body.contains("nginx") && !said.body.contains("of_another"), "{first}: {}", said.body);
+        assert_eq!((authz.heads().len(), upstream.heads().len()), (1, 0), "{first}");
     }
 }
 
@@ -356,8 +375,8 @@ async fn nginx_passes_other_refusals_on() {
     let service = service().await;
     let authz = service.http.unwrap();
     for status in [400, 401, 403, 413, 500, 502, 503] {
-        let headers = "www-authenticate: Basic\r\ncontent-type: text/plain\r\n";
-        let upstream = Scripted::start(vec![answer(status, headers, "of the upstream")]).await;
+        let headers = format!("www-authenticate: Basic\r\ncontent-type: text/plain\r\n{DENIAL}: {{}}\r\n");
+        let upstream = Scripted::start(vec![answer(status, &headers, "of the upstream")]).await;
         let Some(nginx) = nginx_with(authz, upstream.address, |shipped| shipped).await else { return };
         let (said, _) = through(nginx.address, "/assets/x", &[]).await;
         assert_eq!((said.status, said.body.as_str()), (status, "of the upstream"));
