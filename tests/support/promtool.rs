@@ -47,13 +47,7 @@ pub(crate) fn alert_names(groups: &Value) -> Vec<String> {
 
 /// The alerts that fire at the end of each scene. `None` without promtool.
 pub(crate) fn firing(scenes: &[Scene]) -> Option<Vec<BTreeSet<String>>> {
-    let mut promtool = promtool()?;
-    let folder = tempfile::tempdir().expect("a folder");
-    let write = |name: &str, json: &Value| {
-        std::fs::write(folder.path().join(name), json.to_string()).expect("written")
-    };
     let rules = alert_groups();
-    write("rules.json", &rules);
     let (alerts, scraped_as) = (alert_names(&rules), scrape_labels(&rules));
     // What fails is an alert that fires: promtool prints the expression, which has the number of the scene in it.
     let tests = scenes.iter().enumerate().map(|(at, Scene { series, minutes })| {
@@ -64,28 +58,120 @@ pub(crate) fn firing(scenes: &[Scene]) -> Option<Vec<BTreeSet<String>>> {
                 "exp_samples": [{"labels": "{}", "value": 0}],
             })
         };
-        let series = series.iter().map(|(series, values)| {
-            let (name, own) = series.split_once('{').unwrap_or((series, ""));
-            let own = own.trim_end_matches('}');
-            let comma = if own.is_empty() { "" } else { "," };
-            json!({"series": format!("{name}{{{own}{comma}{scraped_as}}}"), "values": values})
-        });
         json!({
             "interval": "1m",
-            "input_series": series.collect::<Vec<_>>(),
+            "input_series": input_series(series, &scraped_as),
             "promql_expr_test": alerts.iter().map(is_silent).collect::<Vec<_>>(),
         })
     });
-    let tests: Vec<Value> = tests.collect();
-    write("tests.json", &json!({"rule_files": ["rules.json"], "evaluation_interval": "1m", "tests": tests}));
-    let output =
-        promtool.args(["test", "rules", "tests.json"]).current_dir(folder.path()).output().expect("promtool");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let tests = tests.collect();
+    let (_, said) = run(&rules, tests)?;
     assert!(said.contains("SUCCESS") || said.contains("got: {}"), "{said}");
     let fire = |at: usize| -> BTreeSet<String> {
         alerts.iter().filter(|alert| said.contains(&expression(at, alert))).cloned().collect()
     };
     Some((0..scenes.len()).map(fire).collect())
+}
+
+/// What an alert must say in a scene in which it fires.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) alert: String,
+    pub(crate) labels: BTreeMap<&'static str, &'static str>,
+    pub(crate) summary: &'static str,
+    pub(crate) scene: Scene,
+}
+
+/// What promtool says of alerts with other labels or annotations than these, with the chart's texts that have no variables; empty if
+/// there are none. `None` without promtool.
+pub(crate) fn told_otherwise(all: &[Told]) -> Option<String> {
+    let rules = alert_groups();
+    let scraped_as = scrape_labels(&rules);
+    let tests = all.iter().map(|Told { alert, labels, summary, scene }| {
+        let mut annotations = annotations_of(&rules, alert).clone();
+        annotations["summary"] = json!(summary);
+        json!({
+            "interval": "1m",
+            "input_series": input_series(&scene.series, &scraped_as),
+            "alert_rule_test": [{
+                "alertname": alert,
+                "eval_time": format!("{}m", scene.minutes),
+                "exp_alerts": [{"exp_labels": labels, "exp_annotations": annotations}],
+            }],
+        })
+    });
+    let tests = tests.collect();
+    let (passed, said) = run(&rules, tests)?;
+    Some(if passed { String::new() } else { said })
+}
+
+/// Queries at the tenth minute of these series, with the value that each must have; none for no result.
+#[derive(Debug)]
+pub(crate) struct Queries {
+    pub(crate) series: Vec<(String, String)>,
+    pub(crate) values: Vec<(String, Option<f64>)>,
+}
+
+/// What promtool says of queries with other values than these; empty if there are none. `None` without promtool.
+pub(crate) fn valued_otherwise(all: &[Queries]) -> Option<String> {
+    let rules = alert_groups();
+    let scraped_as = scrape_labels(&rules);
+    let tests = all.iter().map(|Queries { series, values }| {
+        let queries = values.iter().map(|(query, value)| {
+            let samples = value.iter().map(|value| json!({"labels": "{}", "value": value}));
+            json!({"expr": query, "eval_time": "10m", "exp_samples": samples.collect::<Vec<_>>()})
+        });
+        json!({
+            "interval": "1m",
+            "input_series": input_series(series, &scraped_as),
+            "promql_expr_test": queries.collect::<Vec<_>>(),
+        })
+    });
+    let (passed, said) = run(&rules, tests.collect())?;
+    Some(if passed { String::new() } else { said })
+}
+
+fn annotations_of<'r>(rules: &'r Value, alert: &str) -> &'r Value {
+    let rules = rules["groups"]
+        .as_array()
+        .expect("groups")
+        .iter()
+        .flat_map(|group| group["rules"].as_array().expect("rules"));
+    let mut rules = rules.filter(|rule| rule["alert"] == alert);
+    &rules.next().expect("the alert")["annotations"]
+}
+
+/// With the labels of the scrape, but where a series has a namespace of its own.
+fn input_series(series: &[(String, String)], scraped_as: &str) -> Vec<Value> {
+    let with_scrape = |(series, values): &(String, String)| {
+        let (name, own) = series.split_once('{').unwrap_or((series, ""));
+        let own = own.trim_end_matches('}');
+        let labels = match own {
+            "" => scraped_as.to_owned(),
+            own if own.contains("namespace=") => own.to_owned(),
+            own => format!("{own},{scraped_as}"),
+        };
+        json!({"series": format!("{name}{{{labels}}}"), "values": values})
+    };
+    series.iter().map(with_scrape).collect()
+}
+
+/// Whether the rules pass promtool's lint and these tests, and what it says. `None` without promtool.
+fn run(rules: &Value, tests: Vec<Value>) -> Option<(bool, String)> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, json: &Value| {
+        std::fs::write(folder.path().join(name), json.to_string()).expect("written")
+    };
+    write("rules.json", rules);
+    write("tests.json", &json!({"rule_files": ["rules.json"], "evaluation_interval": "1m", "tests": tests}));
+    let call = |arguments: &[&str]| {
+        let output = promtool()?.args(arguments).current_dir(folder.path()).output().expect("promtool");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Some((output.status.success(), said.into_owned()))
+    };
+    let (sound, said) = call(&["check", "rules", "--lint=all", "--lint-fatal", "rules.json"])?;
+    assert!(sound, "{said}");
+    call(&["test", "rules", "tests.json"])
 }
 
 /// The labels that the alerts select series by.
