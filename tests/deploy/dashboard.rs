@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::support::helm::ask;
-use crate::support::promtool::promtool;
+use crate::support::promtool::{Queries, promtool, valued_otherwise};
 
 fn dashboard(rules: Value) -> Value {
     let metrics = json!({"dashboard": {"enabled": true}, "prometheusRule": rules});
@@ -192,4 +192,37 @@ fn each_query_is_understood() {
     assert!(parsed, "{said}");
     let (parsed, _) = parses(&["sum(rate(a[5m])".to_owned()]).unwrap();
     assert!(!parsed, "a fault is seen");
+}
+
+/// An empty panel looks like a fault of the dashboard.
+#[test]
+fn the_first_row_has_its_numbers_in_an_outage_and_without_denials_too() {
+    let dashboard = dashboard(json!({}));
+    let query = |title: &str| {
+        let panel = panels(&dashboard).iter().find(|panel| panel["title"] == title).unwrap();
+        let query = panel["targets"][0]["expr"].as_str().unwrap();
+        query.replace("$namespace", ".*").replace("$job", ".*")
+    };
+    let scene = |series: &[(&str, &str)], ready: f64, replicas: f64, denied: Option<f64>| Queries {
+        series: series.iter().map(|(series, values)| ((*series).to_owned(), (*values).to_owned())).collect(),
+        values: vec![
+            (query("Ready replicas"), Some(ready)),
+            (query("Replicas"), Some(replicas)),
+            (query("Denied"), denied),
+        ],
+    };
+    let build = ("passage_authz_build_info{version=\"1\"}", "1+0x20");
+    let (ready, unready) = (("passage_authz_ready", "1+0x20"), ("passage_authz_ready{pod=\"b\"}", "0+0x20"));
+    let checks = "passage_authz_checks_total{issuer=\"a\",outcome=\"allowed\",code=\"\"}";
+    let denials = "passage_authz_checks_total{issuer=\"\",outcome=\"denied\",code=\"token_missing\"}";
+    let all = [
+        scene(&[], 0.0, 0.0, None),
+        scene(&[build, unready], 0.0, 1.0, None),
+        scene(&[build, ready, (checks, "0+60x20")], 1.0, 1.0, Some(0.0)),
+        scene(&[build, ready, unready, (checks, "0+30x20"), (denials, "0+10x20")], 1.0, 1.0, Some(0.25)),
+        // At night.
+        scene(&[build, ready, (checks, "60+0x20")], 1.0, 1.0, None),
+    ];
+    let Some(said) = valued_otherwise(&all) else { return };
+    assert!(said.is_empty(), "{said}");
 }
