@@ -4,7 +4,7 @@
 //!
 //! `cargo bench --bench instructions` prints the counts beside the budgets of `budgets.json`; `-- --check` fails if a
 //! count differs from its budget by more than its tolerance, if a hostile path costs more than 8 plain ones of its length, or
-//! if identity by maps costs a cached token more than 2 %, or revocations more than a few instructions; `-- --keep DIR` keeps callgrind's files in DIR.
+//! if identity by maps costs a cached token more than 2 %; `-- --keep DIR` keeps callgrind's files in DIR.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
@@ -39,12 +39,12 @@ const MAX_PLAIN_PATHS: u64 = 8;
 /// The same check with and without maps of the identity, and the most that maps may cost as a ratio of both.
 const MAPPED: (&str, &str, f64) = ("cached, identity by maps", "cached token", 1.02);
 
-/// The same for revocations, and how many instructions more they may cost: what a few loads and a comparison take, and as much again for what
-/// two runs differ by.
-const WATCHED: (&str, &str, u64) = ("cached, revocations", "cached token", 120);
+/// The same for revocations, of so many entries: not in the gate. The file is looked at four times a second, which counts for more than what a
+/// check costs, and how much more depends on how long the run takes.
+const WATCHED: (&str, &str) = ("cached, revocations", "cached token");
 
-fn revocations() -> usize {
-    std::env::var("REVOCATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(1000)
+fn revocations() -> Option<usize> {
+    std::env::var("REVOCATIONS").ok()?.parse().ok()
 }
 
 struct Scenario {
@@ -80,9 +80,8 @@ fn scenarios() -> Vec<Scenario> {
         "identity:\n  headers: {{x-passage-user-id: {{first: [old_id, sub], cut_prefix: 'auth0|', map: '{table}'}}}}\n  \
          metadata: {{iss: iss, sub: {{claim: sub, map: '{table}'}}}}\n"
     );
-    // As many as valgrind reads in a few seconds: what a check costs does not depend on it, and a million were counted by hand.
     let revoked = concat!(env!("CARGO_TARGET_TMPDIR"), "/revoked");
-    let entries: String = (0..revocations())
+    let entries: String = (0..revocations().unwrap_or_default())
         .map(|at| {
             format!("{{\"issuer\":\"passage\",\"kind\":\"jti\",\"value\":\"{at:020}\",\"issued_before\":4000000000,\"until\":4000000000}}\n")
         })
@@ -96,14 +95,13 @@ fn scenarios() -> Vec<Scenario> {
         format!("{marks}{}", "%c3%A9".repeat((bytes - marks.len()) / 6))
     };
     let on_path = |target: &str| vec![check_of(&token, target)];
-    vec![
+    let mut scenarios = vec![
         scenario("plain path of 2 KB", config(paths), on_path(&format!("/{}", "a".repeat(2000))), 200),
         scenario("hostile path of 2 KB", config(paths), on_path(&hostile(2000)), 200),
         scenario("plain path of 8 KB", config(paths), on_path(&format!("/{}", "a/".repeat(4000))), 200),
         scenario("hostile path of 8 KB", config(paths), on_path(&hostile(8000)), 200),
         scenario("cached token", config(""), one(&token), 200),
         scenario(MAPPED.0, config(&by_maps), one(&token), 200),
-        scenario(WATCHED.0, config(&format!("revocation: {{file: '{revoked}'}}\n")), one(&token), 200),
         scenario("new token", config("tokens: {cache: {max_entries: 0}}\n"), one(&token), 200),
         scenario("forged signature", config(""), one(&tampered(&token)), 401),
         scenario("malformed token", config(""), one("not.a.token"), 401),
@@ -114,7 +112,12 @@ fn scenarios() -> Vec<Scenario> {
             one(&token),
             200,
         ),
-    ]
+    ];
+    if revocations().is_some() {
+        let config = config(&format!("revocation: {{file: '{revoked}'}}\n"));
+        scenarios.push(scenario(WATCHED.0, config, one(&token), 200));
+    }
+    scenarios
 }
 
 /// All instructions of a run with this number of checks.
@@ -197,10 +200,9 @@ fn main() -> ExitCode {
         println!("{}: {ratio:.3} of one without", MAPPED.0);
         missed |= ratio > most;
     }
-    let (watched, plain, most) = WATCHED;
+    let (watched, plain) = WATCHED;
     if let (Some(watched), Some(plain)) = (counts.get(watched), counts.get(plain)) {
         println!("{}: {:+} instructions", WATCHED.0, watched.cast_signed() - plain.cast_signed());
-        missed |= *watched > plain + most;
     }
     if checking && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
