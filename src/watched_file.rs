@@ -30,6 +30,8 @@ pub(crate) struct FileVersion {
     size: u64,
     /// Seconds and nanoseconds.
     modified: (i64, i64),
+    /// The same of its inode, which a program that restores the time of the content does not restore.
+    changed: (i64, i64),
 }
 
 impl FileVersion {
@@ -43,7 +45,8 @@ impl FileVersion {
 impl From<&fs::Metadata> for FileVersion {
     fn from(data: &fs::Metadata) -> Self {
         let modified = (data.mtime(), data.mtime_nsec());
-        Self { device: data.dev(), inode: data.ino(), size: data.size(), modified }
+        let changed = (data.ctime(), data.ctime_nsec());
+        Self { device: data.dev(), inode: data.ino(), size: data.size(), modified, changed }
     }
 }
 

@@ -109,7 +109,7 @@ enum Unusable {
     #[error("revocation.file: {}: {error}", file.display())]
     Revocations { file: PathBuf, error: FileError },
     #[error(
-        "issuers: {0} is named by revocation.file, and is missing; accepted: to take its entries out of the file first"
+        "issuers: {0} is named by revocation.file, and is missing or has lost an iss or another subject; accepted: to take its entries out of the file first"
     )]
     RevokedIssuer(IssuerName),
     #[error(transparent)]
@@ -147,6 +147,15 @@ impl IssuerConfigs {
         self.get(issuer).zip(other.get(issuer)).is_some_and(|(one, other)| {
             let IssuerConfig { issuer, keys, refresh: _ } = one;
             keys.binding() == other.keys.binding() && issuer.algorithms == other.issuer.algorithms
+        })
+    }
+
+    /// Whether an entry of revocations that names this issuer names the same tokens as in `before`: it has each `iss` that it had, and the same
+    /// claims are its subject.
+    fn names_the_same(&self, name: &IssuerName, before: &Self) -> bool {
+        self.get(name).zip(before.get(name)).is_some_and(|(now, before)| {
+            let (now, before) = (&now.issuer, &before.issuer);
+            before.ids.iter().all(|id| now.ids.contains(id)) && now.subject == before.subject
         })
     }
 
@@ -201,9 +210,9 @@ impl Engine {
         let (revocations, revocation_file) = match (&revocation, predecessor) {
             (None, _) => (None, None),
             // A change of these settings needs a restart, so they are those of the predecessor, whose task goes on.
-            (Some(_), Some(Predecessor { revocations, .. })) => {
-                let names: Vec<_> = issuers.names().cloned().collect();
-                if let Some(issuer) = revocations.and_then(|revocations| revocations.named_beside(&names)) {
+            (Some(_), Some(Predecessor { revocations, issuers: before, .. })) => {
+                let stays = |name: &IssuerName| issuers.names_the_same(name, before);
+                if let Some(issuer) = revocations.and_then(|revocations| revocations.named_without(stays)) {
                     return Err(Unusable::RevokedIssuer(issuer).into());
                 }
                 (revocations.cloned(), None)

@@ -369,10 +369,12 @@ impl Explanation {
     }
 }
 
-/// Escapes control characters: a claim may hold an escape sequence for the terminal.
-fn plain(text: &str) -> String {
+/// Escapes control characters, and those that turn the direction of text: a claim may hold an escape sequence for the terminal.
+pub(super) fn plain(text: &str) -> String {
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let shown = |c: char| {
-        if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() }
+        if (c.is_control() && c != '\n') || turns(c) { c.escape_unicode().to_string() } else { c.to_string() }
     };
     text.chars().map(shown).collect()
 }
@@ -383,6 +385,6 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_a_terminal() {
-        assert_eq!(plain("a\u{1b}[31m\u{9b}b\n"), "a\\u{1b}[31m\\u{9b}b\n");
+        assert_eq!(plain("a\u{1b}[31m\u{9b}b\u{202e}\n"), "a\\u{1b}[31m\\u{9b}b\\u{202e}\n");
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::cli::explain::plain;
 use crate::cli::output::{Failure, print};
 use crate::cli::verify::{read_token, without_scheme};
 use crate::config::{Config, Environment, RevocationSettings};
@@ -14,8 +15,11 @@ use crate::domain::json::{Member, Object};
 use crate::domain::revoked::{Kind, Revocation};
 use crate::domain::token::Token;
 use crate::revocation::append::append;
-use crate::revocation::line::line_of;
+use crate::revocation::line::{lasting, line_of};
 use crate::revocation::list::Limits;
+
+/// The most that `tokens.max_length` can be.
+const MAX_TOKEN_BYTES: usize = 65_536;
 
 /// What is revoked: exactly one of these.
 #[derive(Debug, Args)]
@@ -64,7 +68,7 @@ pub(super) fn revoke(file: Option<&Path>, asked: Asked) -> Result<ExitCode, Fail
     append(file, &revocation, &issuers.names(), &limits, now).map_err(|error| {
         Failure::configuration(format!("{}: {error}; nothing was written", file.display()))
     })?;
-    print(&line_of(&revocation))?;
+    print(&plain(&line_of(&revocation)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -77,7 +81,7 @@ fn entry(
     let Asked { issuer, what, issued_before, until } = asked;
     let What { subject, session, token_id, client, all: _, token } = what;
     let issued_before = issued_before.unwrap_or(now);
-    let last = issued_before.after(settings.max_token_lifetime);
+    let last = lasting(issued_before, settings.max_token_lifetime);
     if let Some(token) = token {
         return of_token(&token, issuers, issued_before, until, last);
     }
@@ -117,7 +121,7 @@ fn of_token(
     let token = if argument == "-" { read_token()? } else { argument.to_owned() };
     let malformed = || "the token is not a well-formed JSON Web Token; verify says why".to_owned();
     let token = without_scheme(&token);
-    let segments = Token::new(token.as_bytes()).split(token.len()).map_err(|_| malformed())?;
+    let segments = Token::new(token.as_bytes()).split(MAX_TOKEN_BYTES).map_err(|_| malformed())?;
     let claims = Object::parse(&segments.payload).map_err(|_| malformed())?;
     let text = |name| match claims.member(name) {
         Member::String(text) if !text.is_empty() => Some(text.into_owned()),

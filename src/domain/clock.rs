@@ -48,6 +48,12 @@ impl UnixTime {
         u64::try_from(time.as_second()).ok().map(Self::from_secs)
     }
 
+    /// The first whole second that is not before this moment.
+    #[must_use]
+    pub fn rounded_up(self) -> Self {
+        Self::from_secs(self.0.as_secs().saturating_add(u64::from(self.0.subsec_nanos() > 0)))
+    }
+
     /// In UTC, to the second.
     #[must_use]
     pub fn rfc3339(self) -> String {

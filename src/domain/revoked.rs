@@ -204,11 +204,9 @@ struct Times {
 impl Times {
     fn of(revocation: &Revocation) -> Self {
         let seconds = |seconds: u64| u32::try_from(seconds).unwrap_or(u32::MAX);
-        let until = revocation.until;
-        let up = u64::from(until.as_secs_f64() > UnixTime::from_secs(until.as_secs()).as_secs_f64());
         Self {
             issued_before: seconds(revocation.issued_before.as_secs()),
-            until: seconds(until.as_secs().saturating_add(up)),
+            until: seconds(revocation.until.rounded_up().as_secs()),
         }
     }
 
@@ -217,7 +215,10 @@ impl Times {
     }
 
     fn hold_for(self, issued_at: Option<u64>, now: u64) -> bool {
-        u64::from(self.until) > now && issued_at.is_none_or(|at| at <= u64::from(self.issued_before))
+        u64::from(self.until) > now && {
+            // Later times stand for 2106 on both sides.
+            issued_at.is_none_or(|at| at.min(u32::MAX.into()) <= self.issued_before.into())
+        }
     }
 }
 
@@ -372,6 +373,7 @@ mod tests {
             (r#","iat":100"#, 199, true),
             (r#","iat":100.5"#, 150, true),
             (r#","iat":101"#, 150, false),
+            (r#","iat":1700000000000"#, 150, false),
             (r#","iat":1e300"#, 150, false),
             (r#","iat":-1e300"#, 150, true),
             ("", 150, true),
@@ -385,6 +387,11 @@ mod tests {
                 holds,
                 "{iat} {now}"
             );
+        }
+        // An `iat` in milliseconds, or beyond all times: an entry for as much names it.
+        for late in [1_700_000_000_000, u64::MAX] {
+            let revoked = set(&[entry(Kind::Sub, "u", late, u64::MAX)]);
+            assert!(is_revoked(&revoked, &format!(r#"{{"sub":"u","iat":{late}}}"#), "i", 150), "{late}");
         }
         let numbers = set(&[entry(Kind::Sid, "18446744073709551617", 100, 200)]);
         assert!(is_revoked(&numbers, r#"{"sid":18446744073709551617}"#, "i", 150));

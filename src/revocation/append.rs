@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
-use super::line::{entry_of, line_of};
-use super::list::{FileError, Limits, for_each_line};
+use super::line::{LineError, entry_of, line_of};
+use super::list::{FileError, Limits, MAX_LINE_BYTES, for_each_line};
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerName;
 use crate::domain::revoked::Revocation;
@@ -22,6 +22,17 @@ pub(crate) fn append(
     limits: &Limits,
     now: UnixTime,
 ) -> Result<(), FileError> {
+    // As the server will read it: a line that it refuses would refuse all others with it.
+    let line = line_of(revocation);
+    let is_issuer = |name: &str| issuers.iter().find(|issuer| issuer.as_str() == name).cloned();
+    if line.len() as u64 > MAX_LINE_BYTES {
+        return Err(FileError::Entry(LineError::TooLong));
+    }
+    let read = entry_of(line.trim_end().as_bytes(), is_issuer, limits.max_token_lifetime)
+        .map_err(FileError::Entry)?;
+    if read.until <= now {
+        return Err(FileError::Past);
+    }
     // A link stays one: what it leads to is written.
     let path = fs::canonicalize(path)?;
     let beside = |suffix: &str| {

@@ -9,6 +9,9 @@ use crate::domain::issuer::IssuerName;
 use crate::domain::json::{Member, Object};
 use crate::domain::revoked::{Kind, Revocation};
 
+/// Of `issuers[].leeway`.
+const MAX_LEEWAY: Duration = Duration::from_secs(300);
+
 /// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LineError {
@@ -37,10 +40,16 @@ pub(crate) fn line_of(revocation: &Revocation) -> String {
     let Revocation { issuer, kind, value, issued_before, until } = revocation;
     let (issuer, kind, named) = (json!(issuer.as_str()), kind.name(), *kind != Kind::Issuer);
     let value = if named { format!(r#","value":{}"#, json!(value)) } else { String::new() };
-    let (before, until) = (issued_before.rfc3339(), until.rfc3339());
+    let (before, until) = (issued_before.rfc3339(), until.rounded_up().rfc3339());
     format!(
         "{{\"issuer\":{issuer},\"kind\":\"{kind}\"{value},\"issued_before\":\"{before}\",\"until\":\"{until}\"}}\n"
     )
+}
+
+/// How long an entry lasts that names tokens issued up to a time: as long as one of them can be good, with the longest leeway that an
+/// issuer may have.
+pub(crate) fn lasting(issued_before: UnixTime, max_token_lifetime: Duration) -> UnixTime {
+    issued_before.after(max_token_lifetime).after(MAX_LEEWAY)
 }
 
 /// Reads a line. Without `until` an entry lasts as long as a token can.
@@ -78,13 +87,19 @@ pub(crate) fn entry_of(
             reason = "it is in the range of u64"
         )]
         Member::Number(seconds) if (0.0..=9e15).contains(&seconds) => {
+            // An entry must not end before the last of its tokens.
+            let seconds = if name == "until" { seconds.ceil() } else { seconds };
             Ok(Some(UnixTime::from_secs(seconds as u64)))
         }
-        Member::String(text) => UnixTime::parse(&text).map(Some).ok_or(LineError::Time(name)),
+        Member::String(text) => {
+            let time = UnixTime::parse(&text).ok_or(LineError::Time(name))?;
+            let has_fraction = name == "until" && text.contains('.');
+            Ok(Some(time.after(Duration::from_secs(has_fraction.into()))))
+        }
         Member::Absent => Ok(None),
         _ => Err(LineError::Time(name)),
     };
     let issued_before = time("issued_before")?.ok_or(LineError::Time("issued_before"))?;
-    let until = time("until")?.unwrap_or_else(|| issued_before.after(max_token_lifetime));
+    let until = time("until")?.unwrap_or_else(|| lasting(issued_before, max_token_lifetime));
     Ok(Revocation { issuer, kind, value, issued_before, until })
 }

@@ -13,7 +13,7 @@ use crate::domain::revoked::{NameHashing, Revoked};
 use crate::watched_file::FileVersion;
 
 /// The longest line.
-const MAX_LINE_BYTES: u64 = 16 * 1024;
+pub(super) const MAX_LINE_BYTES: u64 = 16 * 1024;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,11 @@ pub(crate) enum FileError {
     Read(#[from] io::Error),
     #[error("cannot be written: {0}")]
     Write(io::Error),
+    /// One that is to be added.
+    #[error("the entry {0}")]
+    Entry(LineError),
+    #[error("the entry would be of the past already: its until is not after now")]
+    Past,
     #[error("line {0}: {1}")]
     Line(u64, LineError),
     /// A file that is written in place may be cut off anywhere; a cut inside a line is found by the line.
@@ -66,11 +71,12 @@ pub(crate) fn read(
 ) -> Result<List, FileError> {
     let is_issuer = |name: &str| issuers.iter().find(|issuer| issuer.as_str() == name).cloned();
     let mut revoked = Revoked::with_capacity(count_lines(path)?.min(limits.max_entries));
-    let (mut named, mut is_empty) = (BTreeSet::new(), true);
+    let (mut named, mut is_empty, mut too_many) = (BTreeSet::new(), true, false);
     for_each_line(path, |line| {
         is_empty = false;
         let entry = entry_of(line, is_issuer, limits.max_token_lifetime)?;
-        if now < entry.until {
+        too_many |= revoked.len() > limits.max_entries;
+        if now < entry.until && !too_many {
             revoked.add(hashing.of(&entry.issuer, entry.kind, &entry.value), &entry);
             if !named.contains(&entry.issuer) {
                 named.insert(entry.issuer);
@@ -78,7 +84,7 @@ pub(crate) fn read(
         }
         Ok(())
     })?;
-    if revoked.len() > limits.max_entries {
+    if too_many || revoked.len() > limits.max_entries {
         return Err(FileError::TooMany(limits.max_entries));
     }
     // What was read may be a part of what is being written.

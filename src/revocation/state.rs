@@ -112,10 +112,9 @@ impl Revocations {
         self.listed.load().revoked.holds_any(self.clock.now())
     }
 
-    /// The first issuer that an entry names and that is none of these: its tokens would be good again under another name.
-    pub(crate) fn named_beside(&self, issuers: &[IssuerName]) -> Option<IssuerName> {
-        let listed = self.listed.load();
-        listed.issuers.iter().find(|named| !issuers.contains(named)).cloned()
+    /// The first issuer that an entry names and for which this does not hold.
+    pub(crate) fn named_without(&self, holds: impl Fn(&IssuerName) -> bool) -> Option<IssuerName> {
+        self.listed.load().issuers.iter().find(|named| !holds(named)).cloned()
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {

@@ -422,6 +422,18 @@ fn revoke_adds_an_entry_that_verify_knows() {
         (&["x.y.z"], "", "not a well-formed JSON Web Token"),
         (&[&key().mint("else", |_, _| {})], "", "issuer is not configured"),
         (&[&token()], "", "no jti"),
+        (&["--issuer", "a", "--subject", &"x".repeat(20_000)], "", "the entry is longer than 16 KiB"),
+        (
+            &[&key().mint(APP, |_, claims| claims["jti"] = json!("x".repeat(17_000)))],
+            "",
+            "is longer than 16 KiB",
+        ),
+        (&["--issuer", "a", "--subject", "u", "--until", "1"], "", "of the past already"),
+        (
+            &[&key().mint(APP, |_, claims| (claims["jti"], claims["exp"]) = (json!("x"), json!(5)))],
+            "",
+            "of the past already",
+        ),
         (&[], "", "required arguments"),
         (&["--all", "--subject", "u"], "", "cannot be used with"),
     ] {

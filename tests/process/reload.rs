@@ -290,6 +290,11 @@ async fn an_issuer_that_revocations_name_is_not_taken_away() {
     replace(config.path(), &text.replace("name: passage", "name: renamed"));
     running.until_logged("issuers: passage is named by revocation.file, and is missing").await;
     assert_eq!(code().await, "token_revoked");
+    let other_subject = text.replace("keys: {inline", "subject: [oid, sub], keys: {inline");
+    replace(config.path(), &other_subject.replace("deny:", "# deny:"));
+    let refused = async || running.reloads("failed").await;
+    wait_until("refused", || async { refused().await >= 2 }).await;
+    assert_eq!(code().await, "token_revoked");
     // Another change is taken, and the revocations stay.
     replace(config.path(), &format!("{text}deny: {{realm: other}}\n"));
     running.until_logged("configuration reloaded").await;
