@@ -52,6 +52,21 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// The first fault.
     pub(crate) fn address<'i>(self, issuers: &'i Issuers) -> Result<Addressed<'a, 'i>, TokenFault> {
+        let accepts_type = |issuer: &Issuer, typ: Member<'_>| match typ {
+            Member::Absent => true,
+            Member::String(typ) => issuer.accepts_type(&typ),
+            _ => false,
+        };
+        self.address_as(issuers, |_| true, accepts_type)
+    }
+
+    /// The same for what is no token for requests: from the issuers that are accepted for it, and with its own `typ`.
+    pub(super) fn address_as<'i>(
+        self,
+        issuers: &'i Issuers,
+        accepts: impl FnOnce(&Issuer) -> bool,
+        accepts_type: impl FnOnce(&Issuer, Member<'_>) -> bool,
+    ) -> Result<Addressed<'a, 'i>, TokenFault> {
         if self.header.has("crit") {
             return Err(TokenStep::Crit.fault(Denial::CriticalHeader));
         }
@@ -63,12 +78,13 @@ impl<'a> Unverified<'a> {
         {
             return Err(UNKNOWN);
         }
+        if !accepts(issuer) {
+            return Err(UNKNOWN);
+        }
         let tenant = tenant.map(Into::into);
         let algorithm = algorithm(&self.header, issuer)?;
-        match self.header.member("typ") {
-            Member::Absent => {}
-            Member::String(typ) if issuer.accepts_type(&typ) => {}
-            _ => return Err(TokenStep::Typ.fault(Denial::TypeNotAllowed)),
+        if !accepts_type(issuer, self.header.member("typ")) {
+            return Err(TokenStep::Typ.fault(Denial::TypeNotAllowed));
         }
         if issuer.require_kid && self.kid.is_none() {
             return Err(TokenStep::Kid.fault(Denial::KeyIdMissing));
@@ -123,11 +139,25 @@ impl<'a, 'i> Addressed<'a, 'i> {
         audiences: impl Iterator<Item = &'x Audiences>,
         now: UnixTime,
     ) -> Result<Verified<'a, 'i>, TokenFault> {
-        signature(self.token.segments, self.candidates(keys))?;
-        let mut claims = self.token.claims;
-        let subject = claims::judge(&mut claims, self.issuer, audiences, now)?;
-        Ok(Verified { issuer: self.issuer, subject, claims })
+        let Signed { issuer, mut claims } = self.signed(keys)?;
+        let subject = claims::judge(&mut claims, issuer, audiences, now)?;
+        Ok(Verified { issuer, subject, claims })
     }
+
+    /// Verifies the signature alone.
+    ///
+    /// # Errors
+    /// The first fault: key, signature.
+    pub(super) fn signed(self, keys: &KeySet) -> Result<Signed<'a, 'i>, TokenFault> {
+        signature(self.token.segments, self.candidates(keys))?;
+        Ok(Signed { issuer: self.issuer, claims: self.token.claims })
+    }
+}
+
+/// A payload that its issuer signed, and of which no claim was judged: not even what it is for.
+pub(super) struct Signed<'a, 'i> {
+    pub(super) issuer: &'i Issuer,
+    pub(super) claims: Object<'a>,
 }
 
 /// A token whose signature and claims are good. Made only by [`Addressed::verify`], and by
