@@ -411,6 +411,15 @@ fn rejects() {
             F::SubjectIssuer,
         ),
         (
+            "a template for a tenant",
+            SecurityEvent,
+            |_, c| {
+                (c["iss"], c["tid"]) = (json!("https://many.example/t1"), json!("t1"));
+                c["sub_id"]["iss"] = json!("https://many.example/{tid}");
+            },
+            F::SubjectIssuer,
+        ),
+        (
             "a session of another issuer's user",
             SecurityEvent,
             |_, c| {
