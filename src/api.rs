@@ -1,6 +1,7 @@
 //! The answers of each port: gRPC, HTTP and admin.
 
 pub(crate) mod admin;
+pub(crate) mod events;
 pub(crate) mod grpc;
 pub(crate) mod health;
 pub(crate) mod http;

@@ -25,6 +25,7 @@ use crate::app::tasks::{TaskError, Tasks};
 use crate::check::spans::{Exporter, Spans};
 use crate::config::{Config, Listen};
 use crate::domain::clock::Clock;
+use crate::revocation::staleness;
 use crate::server::listen::{Address, BindError, Listener};
 use crate::server::overload::Admission;
 use crate::server::tls::{Tls, TlsError};
@@ -33,6 +34,7 @@ use crate::server::{self, Drained, Options, PortCounters, Protocol, WhenFull};
 
 mod clock_watch;
 pub(crate) mod engine;
+mod events;
 mod overload_watch;
 pub(crate) mod reload;
 mod tasks;
@@ -68,6 +70,7 @@ pub struct Bound {
     grpc: Listener,
     http: Option<Listener>,
     admin: Listener,
+    events: Option<events::Port>,
     workers: Workers,
     threads: Threads,
 }
@@ -136,7 +139,7 @@ impl Bound {
         let Setup { config, clock, source, exporter } = setup;
         let spans = exporter.as_ref().map(Exporter::spans).unwrap_or_default();
         let Built { engine, tls, proxy_secret } = build(config, clock.clone(), spans)?;
-        let Fixed { server, http, admin_listen, revocation: _ } = &engine.fixed;
+        let Fixed { server, http, admin_listen, revocation } = &engine.fixed;
         let tcp = |address: &String| Listen::Tcp(address.clone());
         let grpc_listener = Listener::bind("server.listen", &server.listen, server.unix_mode).await?;
         let http_listener = match http {
@@ -144,7 +147,22 @@ impl Bound {
             None => None,
         };
         let admin_listener = Listener::bind("admin.listen", &tcp(admin_listen), 0).await?;
-        let (workers, threads) = Workers::start().await?;
+        let (workers, mut threads) = Workers::start().await?;
+        let received = revocation.as_ref().and_then(|revocation| revocation.events.as_ref());
+        let events = match received {
+            Some(settings) => {
+                let listener = Listener::bind("revocation.listen", &tcp(&settings.listen), 0).await?;
+                // On a thread of its own: a flood of events must leave checks and keys their time.
+                let runtime = threads.start_one("events").await?;
+                let options =
+                    Options::plain(Protocol::Http1, runtime, events::MAX_CONNECTIONS, server.drain_timeout);
+                Some(events::Port {
+                    listener,
+                    options: Options { tls: tls.clone(), when_full: WhenFull::CloseIdle, ..options },
+                })
+            }
+            None => None,
+        };
         Ok(Self {
             engine,
             clock,
@@ -155,6 +173,7 @@ impl Bound {
             grpc: grpc_listener,
             http: http_listener,
             admin: admin_listener,
+            events,
             workers,
             threads,
         })
@@ -178,16 +197,34 @@ impl Bound {
         self.admin.address()
     }
 
+    /// The address of the port of `revocation.listen`, if there is one.
+    #[must_use]
+    pub fn events_address(&self) -> Option<&Address> {
+        self.events.as_ref().map(|port| port.listener.address())
+    }
+
     /// Runs until `stop`, then drains, ends the worker threads and sends the last spans.
     ///
     /// # Errors
     /// [`RunError`] if a task ends that should not, or checks were cut off.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { engine, clock, source, exporter, tls, proxy_secret, grpc, http, admin, workers, threads } =
-            self;
-        let Fixed { server, http: http_settings, admin_listen: _, revocation: _ } = engine.fixed.clone();
+        let Self {
+            engine,
+            clock,
+            source,
+            exporter,
+            tls,
+            proxy_secret,
+            grpc,
+            http,
+            admin,
+            events,
+            workers,
+            threads,
+        } = self;
+        let Fixed { server, http: http_settings, admin_listen: _, revocation } = engine.fixed.clone();
         let mut engine = engine;
-        let revocation_file = engine.revocation_file.take();
+        let (revocation_file, restored) = (engine.revocation_file.take(), engine.restored.take());
         let (live, reloader) = Reloader::start(engine, clock.clone(), source);
         let reporter = HealthReporter::new();
         health::begin(&reporter).await;
@@ -217,12 +254,20 @@ impl Bound {
             reported_last.cancel();
         });
         tasks.spawn("the watch over the clock", clock_watch::watch(clock.clone(), tasks.drained()));
-        if let (Some(file), Some(revocations)) =
-            (revocation_file, live.current().authorizer.revocations.clone())
-        {
+        let revocations = live.current().authorizer.revocations.clone();
+        if let (Some(file), Some(revocations)) = (revocation_file, revocations.clone()) {
             let current = Arc::clone(&live);
             let issuers = move || current.current().authorizer.issuers.names();
-            tasks.spawn("the watch over revocations", file.follow(revocations, issuers, tasks.drained()));
+            tasks.spawn("the watch over revocation.file", file.follow(revocations, issuers, tasks.drained()));
+        }
+        if let Some(revocations) = revocations.clone() {
+            tasks.spawn("the watch over revocations", staleness::watch(revocations, tasks.drained()));
+        }
+        let settings = revocation.and_then(|revocation| revocation.events);
+        if let (Some(port), Some(settings), Some(revocations)) = (events, settings, revocations) {
+            let (live, received, port) =
+                (Arc::clone(&live), (settings, restored), (port, server.tls.clone()));
+            events::spawn(&mut tasks, live, revocations, received, port, stop.clone());
         }
         let overload = overload_watch::watch(Arc::clone(&admission), tasks.drained());
         tasks.spawn("the watch over refused checks", overload);

@@ -3,6 +3,7 @@
 pub(crate) mod authorizer;
 pub(crate) mod counts;
 pub(crate) mod decision_log;
+pub(crate) mod event;
 pub(crate) mod observers;
 pub(crate) mod outcome;
 mod redaction;

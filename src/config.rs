@@ -9,8 +9,9 @@ use url::Url;
 
 use crate::domain::denial;
 use crate::domain::identity::Identity;
-use crate::domain::issuer::{Issuer, PassageApp, is_loopback};
+use crate::domain::issuer::{Audience, Issuer, PassageApp, is_loopback};
 use crate::domain::policy::{Ignored, Rule};
+use crate::domain::revoked::SubjectClaims;
 use crate::domain::token::TokenSource;
 use crate::watched_file::FileRead;
 
@@ -84,14 +85,27 @@ pub struct KeyStore {
 /// `revocation`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RevocationSettings {
-    /// Entries, one a line.
-    pub file: PathBuf,
+    /// Entries, one a line. `None` only beside [`Self::events`].
+    pub file: Option<PathBuf>,
+    pub events: Option<EventSettings>,
     /// No token is good for longer: how long an entry lasts that does not say so itself.
     pub max_token_lifetime: Duration,
     pub max_entries: usize,
     /// The age at which the state is stale.
     pub stale_after: Duration,
     pub when_stale: WhenStale,
+}
+
+/// Signed events that are received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EventSettings {
+    /// A TCP address.
+    pub listen: String,
+    /// The `aud` of events; `None`: the audiences of the issuer.
+    pub audiences: Option<Vec<Audience>>,
+    pub subject_claims: SubjectClaims,
+    /// Where the other replicas listen: `HOST:PORT`, of which each address is one replica.
+    pub peers: Vec<String>,
 }
 
 /// What is done with tokens while it is not known which are revoked.

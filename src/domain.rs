@@ -7,7 +7,6 @@ pub(crate) mod claims;
 pub mod clock;
 pub(crate) mod clock_skew;
 pub mod denial;
-#[cfg_attr(not(test), expect(dead_code, reason = "the listener of `revocation.listen` will call it"))]
 pub(crate) mod event;
 pub(crate) mod evidence;
 pub(crate) mod identity;

@@ -108,14 +108,19 @@ fn pending(authorizer: &Authorizer) -> String {
     let keys = &authorizer.keys;
     let now = keys.now();
     let mut lines = String::new();
-    if let Some(revocations) = authorizer.revocations.as_ref().filter(|revocations| revocations.is_stale()) {
-        let age = revocations.age().as_secs();
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            lines,
-            "revocations: the file is not what is in force since {age} s: {}",
-            revocations.trouble()
-        );
+    if let Some(revocations) = &authorizer.revocations {
+        if revocations.is_starting() {
+            lines.push_str("revocations: the other replicas are asked what they know\n");
+        }
+        let too_old = revocations.settings.stale_after;
+        for (source, state) in revocations.aged_sources().filter(|(_, state)| state.age() > too_old) {
+            let (source, age, trouble) = (source.name(), state.age().as_secs(), state.trouble());
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                lines,
+                "revocations: what {source} has may not be in force since {age} s: {trouble}"
+            );
+        }
     }
     for (issuer, source) in keys.sources().iter().filter(|(issuer, _)| !keys.is_usable(issuer, now)) {
         let (set, status) = keys.inspect(issuer);

@@ -187,15 +187,20 @@ fn encode_revocations(
     }
     let help = "Changes of revocations that sources brought, by source and by what became of them";
     let mut events = encoder.encode_descriptor("revocation_events", help, None, MetricType::Counter)?;
-    let reads = revocations.reads();
-    for (result, count) in [("accepted", &reads.accepted), ("refused", &reads.refused)] {
-        let labels = [("source", "file"), ("result", result)];
-        ConstCounter::new(count.load(Ordering::Relaxed)).encode(events.encode_family(&labels)?)?;
+    for (source, state) in revocations.sources() {
+        for (result, count) in [("accepted", &state.accepted), ("refused", &state.refused)] {
+            let labels = [("source", source.name()), ("result", result)];
+            ConstCounter::new(count.load(Ordering::Relaxed)).encode(events.encode_family(&labels)?)?;
+        }
     }
     let help = "Time since the source was last known to be what is in force";
     let unit = Some(&Unit::Seconds);
     let mut ages = encoder.encode_descriptor("revocation_age", help, unit, MetricType::Gauge)?;
-    ConstGauge::new(revocations.age().as_secs_f64()).encode(ages.encode_family(&[("source", "file")])?)
+    for (source, state) in revocations.aged_sources() {
+        ConstGauge::new(state.age().as_secs_f64())
+            .encode(ages.encode_family(&[("source", source.name())])?)?;
+    }
+    Ok(())
 }
 
 fn gauge<N>(value: N, encoder: &mut MetricEncoder<'_>, issuer: &IssuerName) -> Result<(), fmt::Error>

@@ -64,6 +64,8 @@ pub(super) fn revoke(file: Option<&Path>, asked: Asked) -> Result<ExitCode, Fail
     let now = Clock::default().now();
     let revocation = entry(asked, settings, &issuers, now).map_err(Failure::configuration)?;
     let RevocationSettings { file, max_token_lifetime, max_entries, .. } = settings;
+    let missing = "revocation.file: is missing; accepted: the file that the entry is added to";
+    let file = file.as_ref().ok_or_else(|| Failure::configuration(missing))?;
     let limits = Limits { max_entries: *max_entries, max_token_lifetime: *max_token_lifetime };
     append(file, &revocation, &issuers.names(), &limits, now).map_err(|error| {
         Failure::configuration(format!("{}: {error}; nothing was written", file.display()))

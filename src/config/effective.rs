@@ -11,17 +11,18 @@ use serde_saphyr::Tagged;
 use super::duration::format_duration;
 use super::size::format_size;
 use super::{
-    Certificates, CheckFlags, ClientCertificate, ClientIdentity, Config, DecisionLogSettings, Http,
-    IssuerConfig, KeySource, KeyStore, Refresh, RevocationSettings, Server, Style, TlsFiles, TokenSettings,
-    WebAccess, WhenStale, discovery_url,
+    Certificates, CheckFlags, ClientCertificate, ClientIdentity, Config, DecisionLogSettings, EventSettings,
+    Http, IssuerConfig, KeySource, KeyStore, Refresh, RevocationSettings, Server, Style, TlsFiles,
+    TokenSettings, WebAccess, WhenStale, discovery_url,
 };
 use crate::domain::claim::Claim;
 use crate::domain::denial::Wording;
 use crate::domain::identity::{Identity, JsonForm, MappedClaim, PayloadPart, TextClaim};
-use crate::domain::issuer::{Audiences, BoundTokens, Issuer, IssuerName, Tenants};
+use crate::domain::issuer::{Audience, Audiences, BoundTokens, Issuer, IssuerName, Tenants};
 use crate::domain::json::{Json, MAX_DEPTH};
 use crate::domain::number::Number;
 use crate::domain::policy::{Access, ClaimDemand, Ignored, Requirement, Rule, Wanted};
+use crate::domain::revoked::SubjectClaims;
 use crate::domain::token::{TokenPlace, TokenSource};
 
 impl Config {
@@ -126,17 +127,33 @@ fn key_store_value(KeyStore { path, read_only }: &KeyStore) -> Value {
 }
 
 fn revocation_value(settings: &RevocationSettings) -> Value {
-    let RevocationSettings { file, max_token_lifetime, max_entries, stale_after, when_stale } = settings;
+    let RevocationSettings { file, events, max_token_lifetime, max_entries, stale_after, when_stale } =
+        settings;
     let then = match when_stale {
         WhenStale::Serve => "serve",
         WhenStale::Deny => "deny",
     };
-    json!({
-        "file": file,
-        "max_token_lifetime": duration_value(*max_token_lifetime),
-        "max_entries": max_entries,
-        "when_stale": {"after": duration_value(*stale_after), "then": then},
-    })
+    let mut value = Map::new();
+    value.extend(file.iter().map(|file| ("file".to_owned(), json!(file))));
+    if let Some(EventSettings { listen, audiences, subject_claims, peers }) = events {
+        let SubjectClaims { email, account } = subject_claims;
+        let claims = [("email", email), ("account", account)];
+        let claims = claims
+            .iter()
+            .filter_map(|(key, claim)| Some(((*key).to_owned(), claim.as_ref()?.as_str().into())));
+        let audiences = audiences.iter().map(|audiences| {
+            let texts: Vec<_> = audiences.iter().map(|Audience(audience)| audience).collect();
+            ("audiences".to_owned(), json!(texts))
+        });
+        value.insert("listen".to_owned(), json!(listen));
+        value.extend(audiences);
+        value.insert("subject_claims".to_owned(), Value::Object(claims.collect()));
+        value.insert("peers".to_owned(), json!(peers));
+    }
+    value.insert("max_token_lifetime".to_owned(), duration_value(*max_token_lifetime));
+    value.insert("max_entries".to_owned(), json!(max_entries));
+    value.insert("when_stale".to_owned(), json!({"after": duration_value(*stale_after), "then": then}));
+    value.into()
 }
 
 fn server_value(server: &Server) -> Value {

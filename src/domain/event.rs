@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use crate::domain::clock::UnixTime;
-use crate::domain::issuer::{Audience, IssuerName, Issuers};
+use crate::domain::issuer::{Audience, Issuer, IssuerId, IssuerName, Issuers};
 use crate::domain::json::{Member, Object};
 use crate::domain::key_set::KeySet;
-use crate::domain::revoked::Revocation;
+use crate::domain::revoked::{EventSubject, SubjectClaims};
 use crate::domain::token::Segments;
 use crate::domain::token_fault::{TokenFault, TokenStep};
 use crate::domain::verify::{Addressed, Signed, Unverified};
@@ -93,7 +93,7 @@ pub(crate) enum EventFault {
     #[error("the subject is not an object, or one of its members is not a text with content")]
     Subject,
     #[error(
-        "the subject's format is not supported; supported: iss_sub, opaque, complex with user or session"
+        "the subject's format is not supported; supported: iss_sub, opaque, complex with user or session, and email and account where revocation.subject_claims has their claim"
     )]
     SubjectFormat,
     #[error("the subject is another issuer's")]
@@ -189,11 +189,11 @@ pub(crate) struct AddressedEvent<'a, 'i> {
 
 /// How far events are believed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct EventLimits {
-    /// From `iat` to the arrival. After `iat`, a `jti` must be remembered for as long, and for one second more, as `iat` is cut.
+pub(crate) struct EventLimits<'c> {
+    /// From `iat` to the arrival. As long as a token can live: an older event names no token that is still good.
     pub max_age: Duration,
-    /// How long an issuer's tokens can live.
-    pub max_token_lifetime: Duration,
+    /// With which subjects can be held against tokens.
+    pub subject_claims: &'c SubjectClaims,
 }
 
 impl<'a, 'i> AddressedEvent<'a, 'i> {
@@ -210,7 +210,7 @@ impl<'a, 'i> AddressedEvent<'a, 'i> {
         self,
         keys: &KeySet,
         accepted: &[Audience],
-        limits: &EventLimits,
+        limits: &EventLimits<'_>,
         now: UnixTime,
     ) -> Result<VerifiedEvent, EventFault> {
         let Signed { issuer, claims } = self.token.signed(keys)?;
@@ -219,19 +219,10 @@ impl<'a, 'i> AddressedEvent<'a, 'i> {
         let jti = jti(&claims)?;
         let Named { names, ignored } = match self.form {
             EventForm::LogoutToken => named::by_logout_token(&claims)?,
-            EventForm::SecurityEvent => named::by_security_event(&claims, issuer)?,
+            EventForm::SecurityEvent => named::by_security_event(&claims, issuer, limits.subject_claims)?,
         };
-        let until = iat.after(limits.max_token_lifetime);
-        let issuer = issuer.name.clone();
-        let what = names.into_iter().map(|(kind, value)| Revocation {
-            issuer: issuer.clone(),
-            kind,
-            value,
-            issued_before: iat,
-            until,
-        });
-        let what = what.collect();
-        Ok(VerifiedEvent { issuer, jti, iat, what, ignored })
+        let (isses, issuer) = (isses(&claims, issuer), issuer.name.clone());
+        Ok(VerifiedEvent { issuer, isses, jti, iat, names, ignored })
     }
 }
 
@@ -240,9 +231,10 @@ impl<'a, 'i> AddressedEvent<'a, 'i> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VerifiedEvent {
     issuer: IssuerName,
+    isses: Vec<String>,
     jti: String,
     iat: UnixTime,
-    what: Vec<Revocation>,
+    names: Vec<(EventSubject, String)>,
     ignored: Vec<String>,
 }
 
@@ -251,24 +243,40 @@ impl VerifiedEvent {
         &self.issuer
     }
 
+    /// Each `iss` that the tokens of the event's subjects may have.
+    pub(crate) fn isses(&self) -> &[String] {
+        &self.isses
+    }
+
     /// Unique among the issuer's events (RFC 8417 section 2.2); at most [`MAX_JTI_BYTES`].
     pub(crate) fn jti(&self) -> &str {
         &self.jti
     }
 
-    /// By the issuer's clock, cut to the second.
+    /// By the issuer's clock, cut to the second: tokens that were issued up to it are revoked.
     pub(crate) const fn iat(&self) -> UnixTime {
         self.iat
     }
 
-    /// What the event revokes, each once: nothing, if no event of it is one that revokes.
-    pub(crate) fn what(&self) -> &[Revocation] {
-        &self.what
+    /// Whose tokens the event revokes, each once: of no one, if no event of it is one that revokes.
+    pub(crate) fn names(&self) -> &[(EventSubject, String)] {
+        &self.names
     }
 
     /// The URIs of its events that mean nothing here.
     pub(crate) fn ignored(&self) -> &[String] {
         &self.ignored
+    }
+}
+
+/// All that the configuration takes for the issuer; of an issuer with tenants, only the tenant that signed.
+fn isses(claims: &Object<'_>, issuer: &Issuer) -> Vec<String> {
+    if issuer.tenants.is_none() {
+        return issuer.ids.iter().map(|IssuerId(id)| id.clone()).collect();
+    }
+    match claims.member("iss") {
+        Member::String(iss) => vec![iss.into_owned()],
+        _ => Vec::new(),
     }
 }
 

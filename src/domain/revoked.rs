@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use strum::VariantArray;
 
+use crate::domain::claim::Claim;
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerName;
 use crate::domain::json::{Member, Object};
@@ -45,6 +46,38 @@ impl Kind {
     }
 }
 
+/// What a signed event names. Beside the `iss` that signed it, never a configured name: what an issuer is called may change while the
+/// event holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventSubject {
+    /// A user by `sub`.
+    Sub,
+    /// A session by `sid`.
+    Sid,
+    /// A user by an e-mail address (RFC 9493 section 3.2.2), in lower case.
+    Email,
+    /// A user by an account (RFC 9493 section 3.2.1).
+    Account,
+}
+
+impl EventSubject {
+    /// What it is counted as.
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            Self::Sid => Kind::Sid,
+            Self::Sub | Self::Email | Self::Account => Kind::Sub,
+        }
+    }
+}
+
+/// The claims that subjects of events are held against which have none of their own in RFC 7519 or OpenID Connect. An event with such a
+/// subject is refused where its claim is not configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SubjectClaims {
+    pub email: Option<Claim>,
+    pub account: Option<Claim>,
+}
+
 /// One entry, as a source gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Revocation {
@@ -62,6 +95,25 @@ pub(crate) struct Revocation {
 /// with one hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NameHash([u64; 2]);
+
+impl NameHash {
+    /// One of `count` places, evenly. Not by the bits that place it in a table.
+    pub(crate) const fn place(self, count: usize) -> usize {
+        let [high, _] = self.0;
+        (high >> 32) as usize % count
+    }
+
+    /// What an entry that an event brought is counted as. The lowest bit of the first half says it, so that no entry has to.
+    const fn event_kind(self) -> Kind {
+        let [high, _] = self.0;
+        if high & 1 == 1 { Kind::Sid } else { Kind::Sub }
+    }
+
+    const fn of_event_kind(self, kind: Kind) -> Self {
+        let [high, low] = self.0;
+        Self([high & !1 | matches!(kind, Kind::Sid) as u64, low])
+    }
+}
 
 impl Hash for NameHash {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -102,13 +154,23 @@ impl NameHashing {
     }
 
     pub(crate) fn of(&self, issuer: &IssuerName, kind: Kind, value: &str) -> NameHash {
+        self.hash(issuer.as_str(), kind as u64, value)
+    }
+
+    /// What an event of this `iss` names.
+    pub(crate) fn of_event(&self, iss: &str, subject: EventSubject, value: &str) -> NameHash {
+        const AFTER_KINDS: u64 = 16;
+        self.hash(iss, AFTER_KINDS + subject as u64, value).of_event_kind(subject.kind())
+    }
+
+    fn hash(&self, issuer: &str, kind: u64, value: &str) -> NameHash {
         let mut hasher = self.0;
-        for part in [issuer.as_str(), value] {
+        for part in [issuer, value] {
             // The length first, so that no two pairs are the same bytes.
             hasher.write_usize(part.len());
             hasher.write(part.as_bytes());
         }
-        hasher.write_u64(kind as u64);
+        hasher.write_u64(kind);
         let hash = hasher.finish128();
         NameHash([hash.h1, hash.h2])
     }
@@ -124,7 +186,14 @@ pub(crate) struct TokenNames {
 
 impl TokenNames {
     /// `claims` are the token's own, `subject` what the issuer's `subject` makes of them: an entry may name either.
-    pub(crate) fn of(claims: &Object<'_>, subject: &str, issuer: &IssuerName, hashing: &NameHashing) -> Self {
+    /// With `events`, also what events can name.
+    pub(crate) fn of(
+        claims: &Object<'_>,
+        subject: &str,
+        issuer: &IssuerName,
+        hashing: &NameHashing,
+        events: Option<&SubjectClaims>,
+    ) -> Self {
         let claimed = [
             (Kind::Jti, "jti"),
             (Kind::Sid, "sid"),
@@ -145,6 +214,9 @@ impl TokenNames {
                 names.push(name);
             }
         }
+        if let (Some(events), Member::String(iss)) = (events, claims.member("iss")) {
+            names.extend(event_names(claims, &iss, hashing, events));
+        }
         let issued_at = match claims.member("iat") {
             // Fractions are cut here and in entries alike; what is below zero is before all entries.
             #[expect(
@@ -161,6 +233,28 @@ impl TokenNames {
     pub(crate) fn hashes(&self) -> impl Iterator<Item = NameHash> {
         self.names.iter().copied()
     }
+}
+
+fn event_names(
+    claims: &Object<'_>,
+    iss: &str,
+    hashing: &NameHashing,
+    events: &SubjectClaims,
+) -> impl Iterator<Item = NameHash> {
+    let text = |raw| match Member::of(raw) {
+        Member::String(text) => Some(text),
+        _ => None,
+    };
+    let of = |claim: &Option<Claim>| text(claim.as_ref().and_then(|claim| claim.of(claims)));
+    let email = of(&events.email).map(|email| email.to_ascii_lowercase().into());
+    [
+        (EventSubject::Sub, text(claims.own("sub"))),
+        (EventSubject::Sid, text(claims.own("sid"))),
+        (EventSubject::Email, email),
+        (EventSubject::Account, of(&events.account)),
+    ]
+    .into_iter()
+    .filter_map(|(subject, value)| Some(hashing.of_event(iss, subject, &value?)))
 }
 
 /// A verified token, with the epoch in which no entry named it. Each change of the entries begins an epoch; in the same one nothing
@@ -194,7 +288,7 @@ impl WatchedToken {
 
 /// The times of an entry, in seconds since 1970. 32 bits last until 2106, and later times stand for that year.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Times {
+pub(crate) struct Times {
     /// Cut to the second.
     issued_before: u32,
     /// Rounded up.
@@ -202,12 +296,9 @@ struct Times {
 }
 
 impl Times {
-    fn of(revocation: &Revocation) -> Self {
+    pub(crate) fn new(issued_before: UnixTime, until: UnixTime) -> Self {
         let seconds = |seconds: u64| u32::try_from(seconds).unwrap_or(u32::MAX);
-        Self {
-            issued_before: seconds(revocation.issued_before.as_secs()),
-            until: seconds(revocation.until.rounded_up().as_secs()),
-        }
+        Self { issued_before: seconds(issued_before.as_secs()), until: seconds(until.rounded_up().as_secs()) }
     }
 
     const fn covers(self, other: Self) -> bool {
@@ -256,11 +347,10 @@ impl Revoked {
     }
 
     /// Adds an entry; one that says nothing new changes nothing.
-    pub(crate) fn add(&mut self, name: NameHash, revocation: &Revocation) {
-        let times = Times::of(revocation);
+    pub(crate) fn add(&mut self, name: NameHash, kind: Kind, times: Times) {
         let Some(first) = self.entries.get_mut(&name) else {
             self.entries.insert(name, times);
-            return self.count_changed(revocation.kind, 1, 0);
+            return self.count_changed(kind, 1, 0);
         };
         let more = self.more.get(&name).map_or(&[][..], Vec::as_slice);
         if first.covers(times) || more.iter().any(|other| other.covers(times)) {
@@ -279,7 +369,32 @@ impl Revoked {
         } else {
             self.more.insert(name, left);
         }
-        self.count_changed(revocation.kind, after, before);
+        self.count_changed(kind, after, before);
+    }
+
+    /// Takes out the entries of the past, of which each is one of an event, and gives back what memory they took if it is much.
+    pub(crate) fn remove_past(&mut self, now: UnixTime) {
+        let lasts = |times: &Times| u64::from(times.until) > now.as_secs();
+        let Self { entries, more, counts } = self;
+        *counts = [0; Kind::VARIANTS.len()];
+        entries.retain(|name, first| {
+            let mut left = more.remove(name).unwrap_or_default();
+            left.retain(lasts);
+            if !lasts(first) {
+                let Some(another) = left.pop() else { return false };
+                *first = another;
+            }
+            if let Some(count) = counts.get_mut(name.event_kind() as usize) {
+                *count += 1 + left.len();
+            }
+            if !left.is_empty() {
+                more.insert(*name, left);
+            }
+            true
+        });
+        if entries.len() < entries.capacity() / 4 {
+            entries.shrink_to_fit();
+        }
     }
 
     fn count_changed(&mut self, kind: Kind, added: usize, removed: usize) {
@@ -331,14 +446,15 @@ mod tests {
     fn set(entries: &[Revocation]) -> Revoked {
         let mut revoked = Revoked::default();
         for entry in entries {
-            revoked.add(hashing().of(&entry.issuer, entry.kind, &entry.value), entry);
+            let times = Times::new(entry.issued_before, entry.until);
+            revoked.add(hashing().of(&entry.issuer, entry.kind, &entry.value), entry.kind, times);
         }
         revoked
     }
 
     fn is_revoked(revoked: &Revoked, claims: &str, issuer: &str, now: u64) -> bool {
         let claims = Object::parse(claims.as_bytes()).unwrap();
-        let token = TokenNames::of(&claims, "oid-1", &IssuerName::new(issuer), &hashing());
+        let token = TokenNames::of(&claims, "oid-1", &IssuerName::new(issuer), &hashing(), None);
         revoked.is_revoked(&token, UnixTime::from_secs(now))
     }
 

@@ -47,12 +47,14 @@ impl<'a> Unverified<'a> {
     }
 
     /// Finds the issuer by `iss` alone and checks the header by the issuer's rules: `crit`, `iss`, `alg`,
-    /// `typ`, `kid`, in this order.
+    /// `typ`, `kid`, in this order. What carries an event is of another type, whatever its `typ` says: a logout token may have none.
     ///
     /// # Errors
     /// The first fault.
     pub(crate) fn address<'i>(self, issuers: &'i Issuers) -> Result<Addressed<'a, 'i>, TokenFault> {
+        let carries_event = carries_event(&self.claims);
         let accepts_type = |issuer: &Issuer, typ: Member<'_>| match typ {
+            _ if carries_event => false,
             Member::Absent => true,
             Member::String(typ) => issuer.accepts_type(&typ),
             _ => false,
@@ -312,6 +314,13 @@ impl CachedToken {
         let subject = claims::judge_again(&mut claims, issuer, audiences, now);
         Some(subject.map(|subject| Verified { issuer, subject, claims }))
     }
+}
+
+/// Whether `events` (RFC 8417 section 2.2) has one of OpenID Connect's or of Shared Signals.
+fn carries_event(claims: &Object<'_>) -> bool {
+    const EVENTS: [&str; 2] = ["http://schemas.openid.net/event/", "https://schemas.openid.net/secevent/"];
+    let events = claims.own("events").and_then(|events| Object::parse_shallow(events.get().as_bytes()).ok());
+    events.is_some_and(|events| events.names().any(|uri| EVENTS.iter().any(|prefix| uri.starts_with(prefix))))
 }
 
 fn key_id<'a>(header: &Object<'a>) -> Result<Option<Cow<'a, str>>, TokenFault> {

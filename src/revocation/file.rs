@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::list::{FileError, Limits, read};
+use super::source::Source;
 use super::state::Revocations;
 use crate::domain::issuer::IssuerName;
 use crate::watched_file::{FileIo, FileVersion};
@@ -56,7 +56,7 @@ impl RevocationFile {
         let (version, limits) = (FileVersion::of(path), limits(revocations));
         let list = read(path, version, issuers, &revocations.hashing, &limits, revocations.now())?;
         revocations.replace_listed(list);
-        revocations.confirm();
+        revocations.source(Source::File).confirm();
         let path = path.to_owned();
         Ok(Self { path, in_force: None, at_start: version, seen: None, refused: None, disk: FileIo::new() })
     }
@@ -68,7 +68,6 @@ impl RevocationFile {
         issuers: impl Fn() -> Vec<IssuerName>,
         stop: CancellationToken,
     ) {
-        let file = self.path.display().to_string();
         let looking = async {
             let mut look = interval(LOOK_INTERVAL);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -77,30 +76,22 @@ impl RevocationFile {
                 self.look(&revocations, &issuers).await;
             }
         };
-        // By itself: a disk that hangs, or a file that takes long to read, must not keep the age from being seen.
-        let ageing = async {
-            let (mut look, mut was_stale) = (interval(LOOK_INTERVAL), false);
-            loop {
-                look.tick().await;
-                revocations.look_at_age();
-                was_stale = log_age(&file, &revocations, was_stale);
-            }
-        };
         tokio::select! {
             () = stop.cancelled() => {}
             () = looking => {}
-            () = ageing => {}
         }
     }
 
     async fn look(&mut self, revocations: &Arc<Revocations>, issuers: &impl Fn() -> Vec<IssuerName>) {
         let path = self.path.clone();
-        let Ok(Some(now)) = self.disk.run(move || FileVersion::of(&path)).await else { return };
+        let source = revocations.source(Source::File);
+        let Ok(Some(now)) = self.disk.run(move || FileVersion::of(&path)).await else {
+            return source.set_trouble(Some("the file cannot be found".to_owned()));
+        };
         let before = self.seen.replace(now);
         if self.in_force == Some(now) {
             self.refused = None;
-            revocations.set_trouble(None);
-            return revocations.confirm();
+            return source.confirm();
         }
         let tried = self.refused.as_ref().filter(|refused| refused.version == now);
         if before != Some(now) || tried.is_some_and(|refused| refused.at.elapsed() < RETRY_AFTER) {
@@ -118,15 +109,14 @@ impl RevocationFile {
             Ok(list) => {
                 if !is_as_at_start {
                     tracing::info!(%file, entries = list.revoked.len(), "revocations were read again");
-                    revocations.reads().accepted.fetch_add(1, Ordering::Relaxed);
+                    source.count(true);
                 }
                 revocations.replace_listed(list);
-                revocations.set_trouble(None);
-                revocations.confirm();
+                source.confirm();
                 (self.in_force, self.refused) = (Some(now), None);
             }
             // The next looks see what it becomes.
-            Err(FileError::Changing) => {}
+            Err(FileError::Changing) => source.set_trouble(Some(FileError::Changing.to_string())),
             Err(error) => {
                 let error = error.to_string();
                 if self
@@ -135,25 +125,13 @@ impl RevocationFile {
                     .is_none_or(|refused| refused.version != now || refused.error != error)
                 {
                     tracing::error!(%file, error, "the new revocations are refused, those before go on");
-                    revocations.reads().refused.fetch_add(1, Ordering::Relaxed);
+                    source.count(false);
                 }
-                revocations.set_trouble(Some(error.clone()));
+                source.set_trouble(Some(error.clone()));
                 self.refused = Some(Refused { version: now, error, at: Instant::now() });
             }
         }
     }
-}
-
-/// Says when the state becomes stale, and when it no longer is; returns whether it is.
-fn log_age(file: &str, revocations: &Revocations, was_stale: bool) -> bool {
-    let is_stale = revocations.is_stale();
-    if is_stale && !was_stale {
-        let (error, denied) = (revocations.trouble(), revocations.denies());
-        tracing::error!(%file, error, denied, "revocations are stale: the file is not what is in force");
-    } else if was_stale && !is_stale {
-        tracing::info!(%file, "revocations are up to date again");
-    }
-    is_stale
 }
 
 fn limits(revocations: &Revocations) -> Limits {

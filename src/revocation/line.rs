@@ -52,6 +52,11 @@ pub(crate) fn lasting(issued_before: UnixTime, max_token_lifetime: Duration) -> 
     issued_before.after(max_token_lifetime).after(MAX_LEEWAY)
 }
 
+/// From an event's `iat` to its arrival: after it, no entry of the event would be met.
+pub(crate) const fn lasting_from_now(max_token_lifetime: Duration) -> Duration {
+    max_token_lifetime.saturating_add(MAX_LEEWAY)
+}
+
 /// Reads a line. Without `until` an entry lasts as long as a token can.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::line::{LineError, entry_of};
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerName;
-use crate::domain::revoked::{NameHashing, Revoked};
+use crate::domain::revoked::{NameHashing, Revoked, Times};
 use crate::watched_file::FileVersion;
 
 /// The longest line.
@@ -77,7 +77,8 @@ pub(crate) fn read(
         let entry = entry_of(line, is_issuer, limits.max_token_lifetime)?;
         too_many |= revoked.len() > limits.max_entries;
         if now < entry.until && !too_many {
-            revoked.add(hashing.of(&entry.issuer, entry.kind, &entry.value), &entry);
+            let times = Times::new(entry.issued_before, entry.until);
+            revoked.add(hashing.of(&entry.issuer, entry.kind, &entry.value), entry.kind, times);
             if !named.contains(&entry.issuer) {
                 named.insert(entry.issuer);
             }

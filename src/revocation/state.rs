@@ -1,56 +1,57 @@
 //! The revocations in force, as checks ask for them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
-use tokio::time::Instant;
 
+use super::events::EventEntries;
 use super::list::List;
+use super::source::{Source, SourceState};
 use crate::config::{RevocationSettings, WhenStale};
 use crate::domain::clock::{Clock, UnixTime};
 use crate::domain::denial::Denial;
 use crate::domain::issuer::IssuerName;
-use crate::domain::revoked::{Kind, NameHashing, TokenNames, WatchedToken};
+use crate::domain::revoked::{EventSubject, Kind, NameHashing, Times, TokenNames, WatchedToken};
 use crate::domain::verify::Verified;
 
 /// Shared by the checks, which only read, and by the sources of revocations.
 #[derive(Debug)]
 pub(crate) struct Revocations {
-    pub(super) settings: RevocationSettings,
+    pub(crate) settings: RevocationSettings,
     pub(super) hashing: NameHashing,
     clock: Clock,
     listed: ArcSwap<List>,
-    /// Why the file is not what is in force.
-    trouble: Mutex<Option<String>>,
+    events: EventEntries,
     /// Another number after each change of what is in force; from 1.
     epoch: AtomicU64,
-    /// Whether the state was too old when it was last looked at.
+    /// Whether a source was too old when it was last looked at.
     is_stale: AtomicBool,
-    age: Age,
-    reads: Reads,
-}
-
-/// When the file was last seen to be what is in force: since `start`, in milliseconds.
-#[derive(Debug)]
-struct Age {
-    start: Instant,
-    confirmed: AtomicU64,
-}
-
-/// How often the file was read again.
-#[derive(Debug, Default)]
-pub(crate) struct Reads {
-    pub(crate) accepted: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    /// Whether the other replicas have not been asked yet what they know.
+    is_starting: AtomicBool,
+    sources: [SourceState; Source::ALL.len()],
 }
 
 /// The system gives no random numbers.
 #[derive(Debug, thiserror::Error)]
 #[error("the system gives no random numbers")]
 pub(crate) struct NoRandomness;
+
+/// What a signed event revokes: the tokens of these users and sessions with one of these `iss`, issued up to a time.
+pub(crate) struct EventNames<'e> {
+    pub isses: &'e [String],
+    pub names: &'e [(EventSubject, String)],
+    pub issued_before: UnixTime,
+    pub until: UnixTime,
+}
+
+impl EventNames<'_> {
+    /// How many entries that makes.
+    pub(crate) const fn len(&self) -> usize {
+        self.isses.len() * self.names.len()
+    }
+}
 
 impl Revocations {
     /// Without entries.
@@ -60,23 +61,25 @@ impl Revocations {
     pub(crate) fn new(settings: RevocationSettings, clock: Clock) -> Result<Self, NoRandomness> {
         let mut key = [0; 16];
         rand::fill(&mut key).map_err(|_| NoRandomness)?;
+        let asks_peers = settings.events.as_ref().is_some_and(|events| !events.peers.is_empty());
         Ok(Self {
             settings,
             hashing: NameHashing::with_key(&key),
             clock,
             listed: ArcSwap::default(),
-            trouble: Mutex::default(),
+            events: EventEntries::default(),
             epoch: AtomicU64::new(1),
             is_stale: AtomicBool::new(false),
-            age: Age { start: Instant::now(), confirmed: AtomicU64::new(0) },
-            reads: Reads::default(),
+            is_starting: AtomicBool::new(asks_peers),
+            sources: std::array::from_fn(|_| SourceState::new()),
         })
     }
 
     /// What is looked up of a token.
     pub(crate) fn watch(&self, token: &Verified<'_, '_>) -> WatchedToken {
         let (subject, issuer) = (token.subject().as_str(), &token.issuer().name);
-        WatchedToken::new(TokenNames::of(token.claims(), subject, issuer, &self.hashing))
+        let events = self.settings.events.as_ref().map(|events| &events.subject_claims);
+        WatchedToken::new(TokenNames::of(token.claims(), subject, issuer, &self.hashing, events))
     }
 
     /// Judges a token. In the epoch in which it was found good that is one comparison.
@@ -91,7 +94,10 @@ impl Revocations {
 
     #[cold]
     fn judge_anew(&self, token: &WatchedToken, epoch: u64) -> Result<(), Denial> {
-        if self.listed.load().revoked.is_revoked(token.names(), self.clock.now()) {
+        let now = self.clock.now();
+        if self.listed.load().revoked.is_revoked(token.names(), now)
+            || self.events.is_revoked(token.names(), now)
+        {
             return Err(Denial::TokenRevoked);
         }
         if self.denies() {
@@ -107,24 +113,35 @@ impl Revocations {
         self.begin_epoch();
     }
 
-    /// Whether an entry is in force that is not of the past.
+    /// Puts in force what an event revokes.
+    pub(crate) fn add(&self, event: &EventNames<'_>) {
+        let times = Times::new(event.issued_before, event.until);
+        for iss in event.isses {
+            for (subject, value) in event.names {
+                self.events.add(self.hashing.of_event(iss, *subject, value), subject.kind(), times);
+            }
+        }
+        self.begin_epoch();
+    }
+
+    /// Whether so many entries more are within `max_entries`.
+    pub(crate) fn has_room_for(&self, entries: usize) -> bool {
+        self.len() + entries <= self.settings.max_entries
+    }
+
+    /// Takes out the entries of events that are of the past.
+    pub(crate) fn sweep(&self) {
+        self.events.sweep(self.clock.now());
+    }
+
+    /// Whether an entry of the file is in force that is not of the past.
     pub(super) fn holds_any(&self) -> bool {
         self.listed.load().revoked.holds_any(self.clock.now())
     }
 
-    /// The first issuer that an entry names and for which this does not hold.
+    /// The first issuer that an entry of the file names and for which this does not hold.
     pub(crate) fn named_without(&self, holds: impl Fn(&IssuerName) -> bool) -> Option<IssuerName> {
         self.listed.load().issuers.iter().find(|named| !holds(named)).cloned()
-    }
-
-    pub(super) fn set_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-
-    /// Why the file is not what is in force.
-    pub(crate) fn trouble(&self) -> String {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        trouble.unwrap_or_else(|| "the file cannot be found, or never rests".to_owned())
     }
 
     /// After a change. A check that sees the new epoch sees the change, too.
@@ -132,52 +149,73 @@ impl Revocations {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// The file is what is in force.
-    pub(super) fn confirm(&self) {
-        let since_start = u64::try_from(self.age.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.age.confirmed.store(since_start, Ordering::Relaxed);
+    pub(crate) const fn source(&self, source: Source) -> &SourceState {
+        let [file, listen, peers] = &self.sources;
+        match source {
+            Source::File => file,
+            Source::Listen => listen,
+            Source::Peers => peers,
+        }
     }
 
-    /// The time since the file was last seen to be what is in force.
-    pub(crate) fn age(&self) -> Duration {
-        let confirmed = Duration::from_millis(self.age.confirmed.load(Ordering::Relaxed));
-        self.age.start.elapsed().saturating_sub(confirmed)
+    /// The sources that are configured.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (Source, &SourceState)> {
+        let events = self.settings.events.as_ref();
+        Source::ALL.into_iter().zip(&self.sources).filter(move |(source, _)| match source {
+            Source::File => self.settings.file.is_some(),
+            Source::Listen => events.is_some(),
+            Source::Peers => events.is_some_and(|events| !events.peers.is_empty()),
+        })
     }
 
-    /// Whether the state is older than `when_stale.after`.
+    /// The configured sources of which it is known how old what they brought is.
+    pub(crate) fn aged_sources(&self) -> impl Iterator<Item = (Source, &SourceState)> {
+        // Whether a transmitter has sent all that it has is not known.
+        self.sources().filter(|(source, _)| *source != Source::Listen)
+    }
+
+    /// Whether a source is older than `when_stale.after`.
     pub(crate) fn is_stale(&self) -> bool {
         self.is_stale.load(Ordering::Acquire)
     }
 
-    /// Whether tokens are denied because the state is too old.
-    pub(crate) fn denies(&self) -> bool {
-        self.settings.when_stale == WhenStale::Deny && self.is_stale()
+    /// Whether the other replicas have not been asked yet what they know.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.is_starting.load(Ordering::Acquire)
     }
 
-    /// Looks at the age, by which tokens may have to be denied.
+    /// What the other replicas know is known here too, or is not waited for any longer.
+    pub(crate) fn has_started(&self) {
+        if self.is_starting.swap(false, Ordering::AcqRel) {
+            self.begin_epoch();
+        }
+    }
+
+    /// Whether tokens are denied because it is not known well enough which are revoked.
+    pub(crate) fn denies(&self) -> bool {
+        self.is_starting() || (self.settings.when_stale == WhenStale::Deny && self.is_stale())
+    }
+
+    /// Looks at the age of each source, by which tokens may have to be denied.
     pub(super) fn look_at_age(&self) {
-        let is_stale = self.age() > self.settings.stale_after;
+        let is_stale = self.aged_sources().any(|(_, source)| source.age() > self.settings.stale_after);
         if self.is_stale.swap(is_stale, Ordering::AcqRel) != is_stale {
             // Tokens that were found good are judged again.
             self.begin_epoch();
         }
     }
 
-    pub(super) fn now(&self) -> UnixTime {
+    pub(crate) fn now(&self) -> UnixTime {
         self.clock.now()
     }
 
     /// How many entries there are of a kind.
     pub(crate) fn count(&self, kind: Kind) -> usize {
-        self.listed.load().revoked.count(kind)
+        self.listed.load().revoked.count(kind) + self.events.count(kind)
     }
 
     /// All entries.
     pub(crate) fn len(&self) -> usize {
-        self.listed.load().revoked.len()
-    }
-
-    pub(crate) const fn reads(&self) -> &Reads {
-        &self.reads
+        self.listed.load().revoked.len() + self.events.len()
     }
 }

@@ -79,7 +79,7 @@ impl<S: Handler> Connection<S> {
     pub(super) async fn serve(self, stream: Stream, tls: Option<Arc<Tls>>) {
         let Some(tls) = tls else { return self.serve_http(stream).await };
         let (peer, wrong_protocol) = (self.peer, Arc::clone(&self.wrong_protocol));
-        match timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        match timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream, self.protocol)).await {
             Ok(Ok(stream)) => self.serve_http(stream).await,
             Ok(Err(error)) => {
                 if is_no_tls(&error) {
@@ -105,6 +105,10 @@ impl<S: Handler> Connection<S> {
         let answering_fragment = fragment_answered.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             counted.requests.fetch_add(1, Ordering::Relaxed);
+            if protocol == Protocol::Http1 {
+                // Ports of few requests, some of which ask from whom.
+                request.extensions_mut().insert(peer);
+            }
             // hyper spawns a task for each HTTP/2 request, and `RequestTracker` tracks that task already.
             let is_task = Request::version(&request) >= Version::HTTP_2;
             if let Some(seen) = &fragments

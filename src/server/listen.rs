@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -123,6 +123,12 @@ impl Listener {
 /// The other end of a connection, for the log; `None` over a Unix socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(Option<SocketAddr>);
+
+impl Peer {
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.0.map(|address| address.ip())
+    }
+}
 
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,4 +1,4 @@
-//! TLS on the gRPC port: the certificates are read at start and again when their files change.
+//! TLS on the gRPC port and on that of `revocation.listen`: the certificates are read at start and again when their files change.
 
 use std::fmt;
 use std::io;
@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::Protocol;
 use crate::config::TlsFiles;
 use crate::domain::clock::{Clock, UnixTime};
 use crate::watched_file::{FileIo, WatchedFiles};
@@ -39,7 +40,10 @@ impl fmt::Debug for Tls {
 }
 
 struct InUse {
+    /// Of the gRPC port.
     config: Arc<ServerConfig>,
+    /// Of the port of `revocation.listen`: HTTP/1.1, from clients without a certificate. What they send is signed.
+    open: Arc<ServerConfig>,
     expires_at: Option<UnixTime>,
 }
 
@@ -123,8 +127,19 @@ impl Tls {
     ///
     /// # Errors
     /// The handshake failed.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
-        TlsAcceptor::from(Arc::clone(&self.in_use.load().config)).accept(stream).await
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        protocol: Protocol,
+    ) -> io::Result<TlsStream<S>> {
+        let in_use = self.in_use.load();
+        let config = match protocol {
+            Protocol::Http2 => &in_use.config,
+            Protocol::Http1 | Protocol::Http => &in_use.open,
+        };
+        let acceptor = TlsAcceptor::from(Arc::clone(config));
+        drop(in_use);
+        acceptor.accept(stream).await
     }
 
     /// When the certificate that clients are shown expires.
@@ -174,6 +189,7 @@ fn read(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Result<InUse, TlsError>
     let pair = |error| TlsError::Pair { cert: cert.clone(), key: key.clone(), error };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(pair)?;
+    let open = builder.clone().with_no_client_auth();
     let builder = match client_ca {
         None => builder.with_no_client_auth(),
         Some(file) => {
@@ -191,9 +207,11 @@ fn read(TlsFiles { cert, key, client_ca }: &TlsFiles) -> Result<InUse, TlsError>
     let secret = secret.map_err(|error| TlsError::File { file: key.clone(), error: error.into() })?;
     let chain = certificates(cert)?;
     let expires_at = expiry::of(&chain);
+    let mut open = open.with_single_cert(chain.clone(), secret.clone_key()).map_err(pair)?;
+    open.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut config = builder.with_single_cert(chain, secret).map_err(pair)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(InUse { config: Arc::new(config), expires_at })
+    Ok(InUse { config: Arc::new(config), open: Arc::new(open), expires_at })
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -24,6 +24,7 @@ struct Worker {
 #[derive(Debug)]
 pub struct Threads {
     stop: DropGuard,
+    cancelled: CancellationToken,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -44,23 +45,11 @@ impl Workers {
         // An error on the way ends the threads that were started before it.
         let ends_threads = stop.clone().drop_guard();
         for core in 0..thread::available_parallelism().map_or(1, Into::into) {
-            let (sender, receiver) = oneshot::channel();
-            let stop = stop.clone();
-            let work = move || {
-                // The runtime is built and dropped on its own thread, together with the tasks that are left on it.
-                match Builder::new_current_thread().enable_all().build() {
-                    Ok(runtime) => {
-                        let _ = sender.send(Ok(runtime.handle().clone()));
-                        runtime.block_on(stop.cancelled());
-                    }
-                    Err(error) => drop(sender.send(Err(error))),
-                }
-            };
-            threads.push(thread::Builder::new().name(format!("passage-authz-{core}")).spawn(work)?);
-            let runtime = receiver.await.map_err(io::Error::other)??;
+            let (runtime, thread) = start_thread(&core.to_string(), stop.clone()).await?;
+            threads.push(thread);
             workers.push(Worker { runtime, connections: AtomicUsize::new(0) });
         }
-        Ok((Self(Arc::new(workers)), Threads { stop: ends_threads, threads }))
+        Ok((Self(Arc::new(workers)), Threads { stop: ends_threads, cancelled: stop, threads }))
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -106,10 +95,37 @@ impl Drop for Assignment {
     }
 }
 
+/// A thread with a runtime, until `stop`.
+async fn start_thread(name: &str, stop: CancellationToken) -> io::Result<(Handle, JoinHandle<()>)> {
+    let (sender, receiver) = oneshot::channel();
+    let work = move || {
+        // The runtime is built and dropped on its own thread, together with the tasks that are left on it.
+        match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                let _ = sender.send(Ok(runtime.handle().clone()));
+                runtime.block_on(stop.cancelled());
+            }
+            Err(error) => drop(sender.send(Err(error))),
+        }
+    };
+    let thread = thread::Builder::new().name(format!("passage-authz-{name}")).spawn(work)?;
+    Ok((receiver.await.map_err(io::Error::other)??, thread))
+}
+
 impl Threads {
+    /// One more thread, which ends with the others.
+    ///
+    /// # Errors
+    /// The thread cannot be spawned or its runtime cannot be built.
+    pub(crate) async fn start_one(&mut self, name: &str) -> io::Result<Handle> {
+        let (runtime, thread) = start_thread(name, self.cancelled.clone()).await?;
+        self.threads.push(thread);
+        Ok(runtime)
+    }
+
     /// Stops the threads and joins them. Blocks.
     pub fn end(self) {
-        let Self { stop, threads } = self;
+        let Self { stop, cancelled: _, threads } = self;
         drop(stop);
         for thread in threads {
             // An error is a panic of the thread itself. A task's panic ends in its `JoinHandle`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::place::{Place, Table};
 use super::super::warnings;
-use super::shapes::{choice, http_token};
+use super::shapes::{CLAIM, choice, http_token};
 use crate::domain::claim::Claim;
 use crate::domain::identity::claim_map::{self, ClaimMap};
 use crate::domain::identity::{
@@ -16,8 +16,6 @@ use crate::domain::identity::{
 use crate::domain::issuer::IssuerName;
 use crate::domain::token::{TokenPlace, TokenSource};
 use crate::watched_file::FileVersion;
-
-const CLAIM: &str = "a claim's top-level name, or a JSON Pointer (RFC 6901)";
 
 /// Headers that frame a message or have another owner. A claim's value in one of them could change how the
 /// proxy or the upstream reads the request.

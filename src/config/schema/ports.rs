@@ -127,7 +127,7 @@ pub(super) fn admin_listen(admin: &mut Table<'_>) -> String {
 }
 
 /// `host:port`; `alternative` ends the list of what is accepted.
-fn address(place: &Place<'_>, default: &str, alternative: &str) -> String {
+pub(super) fn address(place: &Place<'_>, default: &str, alternative: &str) -> String {
     let accepted = format!("host:port, such as '[::]:50051' or 127.0.0.1:50051{alternative}");
     let read = |text: &str| {
         let (host, port) = text.rsplit_once(':')?;

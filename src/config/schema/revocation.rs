@@ -1,14 +1,14 @@
 //! `revocation` as written.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::super::place::Place;
-use super::super::{RevocationSettings, WhenStale};
-use super::shapes::choice;
-
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
+use super::super::place::{Place, Table};
+use super::super::{EventSettings, RevocationSettings, WhenStale};
+use super::ports::address;
+use super::shapes::{CLAIM, HOUR, SECOND, choice};
+use crate::domain::claim::Claim;
+use crate::domain::issuer::Audience;
+use crate::domain::revoked::SubjectClaims;
 
 /// `None` without the section.
 pub(super) fn read(place: &Place<'_>) -> Option<RevocationSettings> {
@@ -16,10 +16,12 @@ pub(super) fn read(place: &Place<'_>) -> Option<RevocationSettings> {
         return None;
     }
     place.table(|table| {
-        let accepted = "a file of entries, one JSON object a line; an empty one has none";
-        let file = table.at("file");
-        file.required(accepted);
-        let file: Option<PathBuf> = file.parsed(accepted, |text| (!text.is_empty()).then(|| text.into()));
+        let (file_place, listen) = (table.at("file"), table.at("listen"));
+        if !listen.is_set() {
+            file_place.required("a file of entries, or revocation.listen: HOST:PORT for signed events");
+        }
+        let file = if file_place.is_set() || !listen.is_set() { file(&file_place) } else { None };
+        let events = events(table, &listen);
         let max_entries = table.at("max_entries").integer(1..=100_000_000, " entries", 1_000_000);
         let max_token_lifetime = table.at("max_token_lifetime").duration(SECOND..=HOUR * 24 * 365, HOUR * 24);
         let (stale_after, when_stale) = table.at("when_stale").table(|stale| {
@@ -28,11 +30,55 @@ pub(super) fn read(place: &Place<'_>) -> Option<RevocationSettings> {
             (after, if denies { WhenStale::Deny } else { WhenStale::Serve })
         });
         Some(RevocationSettings {
-            file: file?,
+            file,
+            events,
             max_token_lifetime,
             max_entries: usize::try_from(max_entries).unwrap_or_default(),
             stale_after,
             when_stale,
         })
     })
+}
+
+fn file(place: &Place<'_>) -> Option<PathBuf> {
+    let accepted = "a file of entries, one JSON object a line; an empty one has none";
+    place.parsed(accepted, |text| (!text.is_empty()).then(|| text.into()))
+}
+
+/// Signed events; without `listen` none come, and what belongs to them is a fault.
+fn events(table: &mut Table<'_>, listen: &Place<'_>) -> Option<EventSettings> {
+    let (audiences, subject_claims, peers) =
+        (table.at("audiences"), table.at("subject_claims"), table.at("peers"));
+    if !listen.is_set() {
+        for place in [audiences, subject_claims, peers].iter().filter(|place| place.is_set()) {
+            place.fault("is of no use without revocation.listen", "it beside listen: HOST:PORT");
+        }
+        return None;
+    }
+    let audiences = audiences.is_set().then(|| {
+        let accepted = "a list of the aud of events: client IDs, and the audiences of streams";
+        if audiences.is_empty_list() {
+            audiences.fault("an empty list accepts no event", accepted);
+        }
+        let items = audiences.list_or_one(accepted).unwrap_or_default();
+        let audience = |text: &str| Some(Audience(text.to_owned()));
+        items.iter().filter_map(|item| item.parsed(accepted, audience)).collect()
+    });
+    let subject_claims = subject_claims.table(|claims| SubjectClaims {
+        email: claims.at("email").parsed(CLAIM, Claim::new),
+        account: claims.at("account").parsed(CLAIM, Claim::new),
+    });
+    let peers = if peers.is_set() {
+        let accepted = "HOST:PORT at which the other replicas listen, or a list of them";
+        let peer = |text: &str| {
+            let (host, port) = text.rsplit_once(':')?;
+            let is_port = port.parse().is_ok_and(|port: u16| port > 0);
+            (!host.is_empty() && is_port && !text.contains(['/', '@'])).then(|| text.to_owned())
+        };
+        let items = peers.list_or_one(accepted).unwrap_or_default();
+        items.iter().filter_map(|item| item.parsed(accepted, peer)).collect()
+    } else {
+        Vec::new()
+    };
+    Some(EventSettings { listen: address(listen, "", ""), audiences, subject_claims, peers })
 }

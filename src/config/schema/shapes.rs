@@ -18,3 +18,6 @@ pub(super) fn http_token(text: &str) -> Option<String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     (!text.is_empty() && text.bytes().all(legal)).then(|| text.to_owned())
 }
+
+/// What the place of a claim accepts.
+pub(super) const CLAIM: &str = "a claim's top-level name, or a JSON Pointer (RFC 6901)";

@@ -6,13 +6,13 @@ use serde_json::value::RawValue;
 use crate::domain::event::EventFault;
 use crate::domain::issuer::{Issuer, IssuerId};
 use crate::domain::json::{Member, Object};
-use crate::domain::revoked::Kind;
+use crate::domain::revoked::{EventSubject, SubjectClaims};
 
 /// What the events of one token name.
 #[derive(Debug, Default)]
 pub(super) struct Named {
     /// Each once.
-    pub(super) names: Vec<(Kind, String)>,
+    pub(super) names: Vec<(EventSubject, String)>,
     /// The URIs of events that mean nothing here.
     pub(super) ignored: Vec<String>,
 }
@@ -30,8 +30,8 @@ pub(super) fn by_logout_token(claims: &Object<'_>) -> Result<Named, EventFault> 
         return Err(EventFault::NoLogout);
     }
     let name = match (text_if_there(claims, "sid")?, text_if_there(claims, "sub")?) {
-        (Some(sid), _) => (Kind::Sid, sid),
-        (None, Some(sub)) => (Kind::Sub, sub),
+        (Some(sid), _) => (EventSubject::Sid, sid),
+        (None, Some(sub)) => (EventSubject::Sub, sub),
         (None, None) => return Err(EventFault::NoSubject),
     };
     Ok(Named { names: vec![name], ignored: others.into_iter().map(|(uri, _)| uri).collect() })
@@ -63,7 +63,11 @@ fn reach(uri: &str) -> Option<Reach> {
 
 /// The events of a Security Event Token. The subject stands in `sub_id` (RFC 9493 section 4.1), or, as older senders have it, in each
 /// event.
-pub(super) fn by_security_event(claims: &Object<'_>, issuer: &Issuer) -> Result<Named, EventFault> {
+pub(super) fn by_security_event(
+    claims: &Object<'_>,
+    issuer: &Issuer,
+    subject_claims: &SubjectClaims,
+) -> Result<Named, EventFault> {
     let is_ours = |other: &str| {
         // Of an issuer with tenants, only the tenant that signed.
         let ids = if issuer.tenants.is_none() { &issuer.ids[..] } else { &[] };
@@ -81,7 +85,7 @@ pub(super) fn by_security_event(claims: &Object<'_>, issuer: &Issuer) -> Result<
             Some(reach) => reach,
         };
         let subject = claims.own("sub_id").or_else(|| payload.own("subject")).ok_or(EventFault::NoSubject)?;
-        let name = subject_of(subject, reach, &is_ours)?;
+        let name = subject_of(subject, reach, &is_ours, subject_claims)?;
         if !named.names.contains(&name) {
             named.names.push(name);
         }
@@ -94,7 +98,9 @@ fn subject_of(
     raw: &RawValue,
     reach: Reach,
     is_ours: &impl Fn(&str) -> bool,
-) -> Result<(Kind, String), EventFault> {
+    subject_claims: &SubjectClaims,
+) -> Result<(EventSubject, String), EventFault> {
+    let user_of = |user: &Object<'_>| user_of(user, is_ours, subject_claims);
     let subject = object(raw)?;
     let is_complex = match subject.member("format") {
         Member::String(format) => format == "complex",
@@ -102,35 +108,46 @@ fn subject_of(
         _ => false,
     };
     if !is_complex {
-        return Ok((Kind::Sub, user_of(&subject, is_ours)?));
+        return user_of(&subject);
     }
     let part = |name| subject.own(name).map(object).transpose();
     match (part("session")?, part("user")?) {
         (Some(session), user) if reach == Reach::Session || user.is_none() => {
             // Another issuer's user has no session here. A format that is not supported does no harm beside a session.
             if let Some(beside) = &user
-                && user_of(beside, is_ours) == Err(EventFault::SubjectIssuer)
+                && user_of(beside) == Err(EventFault::SubjectIssuer)
             {
                 return Err(EventFault::SubjectIssuer);
             }
             match session.member("format") {
-                Member::String(format) if format == "opaque" => Ok((Kind::Sid, text(&session, "id")?)),
+                Member::String(format) if format == "opaque" => {
+                    Ok((EventSubject::Sid, text(&session, "id")?))
+                }
                 _ => Err(EventFault::SubjectFormat),
             }
         }
-        (_, Some(user)) => Ok((Kind::Sub, user_of(&user, is_ours)?)),
+        (_, Some(user)) => user_of(&user),
         (_, None) => Err(EventFault::NoSubject),
     }
 }
 
-/// RFC 9493 sections 3.2.4 and 3.2.5.
-fn user_of(user: &Object<'_>, is_ours: &impl Fn(&str) -> bool) -> Result<String, EventFault> {
-    match user.member("format") {
-        Member::String(format) if format == "opaque" => text(user, "id"),
-        Member::String(format) if format == "iss_sub" => {
+/// RFC 9493 sections 3.2.1 to 3.2.4.
+fn user_of(
+    user: &Object<'_>,
+    is_ours: &impl Fn(&str) -> bool,
+    subject_claims: &SubjectClaims,
+) -> Result<(EventSubject, String), EventFault> {
+    let Member::String(format) = user.member("format") else { return Err(EventFault::SubjectFormat) };
+    match &*format {
+        "opaque" => Ok((EventSubject::Sub, text(user, "id")?)),
+        "iss_sub" => {
             let (iss, sub) = (text(user, "iss")?, text(user, "sub")?);
-            if is_ours(&iss) { Ok(sub) } else { Err(EventFault::SubjectIssuer) }
+            if is_ours(&iss) { Ok((EventSubject::Sub, sub)) } else { Err(EventFault::SubjectIssuer) }
         }
+        "email" if subject_claims.email.is_some() => {
+            Ok((EventSubject::Email, text(user, "email")?.to_ascii_lowercase()))
+        }
+        "account" if subject_claims.account.is_some() => Ok((EventSubject::Account, text(user, "uri")?)),
         _ => Err(EventFault::SubjectFormat),
     }
 }

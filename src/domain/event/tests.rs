@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::claim::Claim;
 use crate::domain::issuer::{Audiences, BoundTokens, Issuer, IssuerId, Tenants};
-use crate::domain::revoked::Kind;
+use crate::domain::revoked::{EventSubject, SubjectClaims};
 use crate::domain::token::Token;
 use crate::testing::{SigningKey, jwks};
 use EventForm::{LogoutToken, SecurityEvent};
@@ -20,8 +20,7 @@ const ALIAS: &str = "https://alias.example";
 const OTHER: &str = "https://other.example";
 const SILENT: &str = "https://silent.example";
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
-const LIMITS: EventLimits =
-    EventLimits { max_age: Duration::from_secs(300), max_token_lifetime: Duration::from_secs(86_400) };
+const MAX_AGE: Duration = Duration::from_secs(300);
 
 fn issuer(name: &str, ids: &[&str]) -> Issuer {
     let [audience_claims, subject] = ["aud", "sub"].map(|name| Claim::new(name).into_iter().collect());
@@ -56,6 +55,11 @@ fn key() -> std::sync::Arc<SigningKey> {
     SigningKey::shared("event", Algorithm::Es256)
 }
 
+/// The claim of accounts is not configured.
+fn subject_claims() -> SubjectClaims {
+    SubjectClaims { email: Claim::new("email"), account: None }
+}
+
 /// As the listener would come to it. The keys are those of whichever issuer is found.
 fn judged(text: &str, form: EventForm, audiences: &[&str]) -> Result<VerifiedEvent, EventFault> {
     let (now, issuers) = (UnixTime::from_secs(NOW), issuers());
@@ -65,7 +69,12 @@ fn judged(text: &str, form: EventForm, audiences: &[&str]) -> Result<VerifiedEve
     let keys = KeySet::parse(jwks(&[&key()]).to_string().as_bytes(), &[Algorithm::Es256], now).0.unwrap();
     let has_candidate = addressed.addressed().has_candidate(&keys);
     let accepted: Vec<_> = audiences.iter().map(|aud| Audience((*aud).to_owned())).collect();
-    let verified = addressed.verify(&keys, &accepted, &LIMITS, now);
+    let verified = addressed.verify(
+        &keys,
+        &accepted,
+        &EventLimits { max_age: MAX_AGE, subject_claims: &subject_claims() },
+        now,
+    );
     assert_eq!(has_candidate, verified.as_ref().err() != Some(&EventFault::KeyUnknown));
     verified
 }
@@ -113,12 +122,12 @@ fn only(claims: &mut Value, uri: &str) {
     claims["events"] = json!({uri: {}});
 }
 
-const SUB: (Kind, &str) = (Kind::Sub, "u");
-const SID: (Kind, &str) = (Kind::Sid, "s");
+const SUB: (EventSubject, &str) = (EventSubject::Sub, "u");
+const SID: (EventSubject, &str) = (EventSubject::Sid, "s");
 
 #[test]
 fn accepts() {
-    type Row = (&'static str, EventForm, Edit, &'static [(Kind, &'static str)], usize);
+    type Row = (&'static str, EventForm, Edit, &'static [(EventSubject, &'static str)], usize);
     let rows: &[Row] = &[
         ("logout of a user", LogoutToken, |_, _| {}, &[SUB], 0),
         (
@@ -267,6 +276,13 @@ fn accepts() {
             0,
         ),
         (
+            "a user by e-mail",
+            SecurityEvent,
+            |_, c| c["sub_id"] = json!({"format": "email", "email": "U@x.example"}),
+            &[(EventSubject::Email, "u@x.example")],
+            0,
+        ),
+        (
             "a tenant's user",
             SecurityEvent,
             |_, c| {
@@ -279,21 +295,24 @@ fn accepts() {
     ];
     for (name, form, edit, want, ignored) in rows {
         let event = judged(&minted(*form, *edit), *form, &["api", "client"]).expect(name);
-        let got: Vec<_> = event.what().iter().map(|entry| (entry.kind, entry.value.as_str())).collect();
+        let got: Vec<_> = event.names().iter().map(|(subject, value)| (*subject, value.as_str())).collect();
         assert_eq!((got.as_slice(), event.ignored().len()), (*want, *ignored), "{name}");
-        assert!(event.what().iter().all(|entry| entry.issuer == *event.issuer()), "{name}");
     }
 }
 
 #[test]
-fn an_entry_holds_up_to_the_events_iat_for_as_long_as_a_token_lives() {
-    let event =
-        judged(&minted(LogoutToken, |_, c| c["iat"] = json!(NOW as f64 - 9.5)), LogoutToken, &["client"]);
+fn an_event_holds_up_to_its_iat_under_each_iss_of_the_issuer() {
+    let cut = minted(LogoutToken, |_, c| c["iat"] = json!(NOW as f64 - 9.5));
+    let event = judged(&cut, LogoutToken, &["client"]).unwrap();
     let (issuer, iat) = (IssuerName::new("one"), UnixTime::from_secs(NOW - 10));
-    let (value, until) = ("u".to_owned(), UnixTime::from_secs(NOW - 10 + 86_400));
-    let entry = Revocation { issuer: issuer.clone(), kind: Kind::Sub, value, issued_before: iat, until };
-    let event = event.unwrap();
-    assert_eq!((event.issuer(), event.jti(), event.iat(), event.what()), (&issuer, "j1", iat, &[entry][..]));
+    assert_eq!((event.issuer(), event.jti(), event.iat()), (&issuer, "j1", iat));
+    assert_eq!(event.isses(), [ISS, ALIAS]);
+    let tenant = minted(SecurityEvent, |_, c| {
+        (c["iss"], c["tid"]) = (json!("https://many.example/t1"), json!("t1"));
+        c["sub_id"]["iss"] = json!("https://many.example/t1");
+    });
+    let event = judged(&tenant, SecurityEvent, &["client"]).unwrap();
+    assert_eq!(event.isses(), ["https://many.example/t1"], "another tenant may have a user of the same sub");
 }
 
 #[test]

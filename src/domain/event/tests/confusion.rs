@@ -91,4 +91,20 @@ fn no_token_is_taken_for_another() {
         let fault = Unverified::peek(&segments).unwrap().address(&issuers).err();
         assert_eq!(fault, Some(TokenStep::Typ.fault(Denial::TypeNotAllowed)), "{form:?}");
     }
+    for typ in [None, Some("JWT"), Some("at+jwt")] {
+        let untyped = minted(LogoutToken, |h, c| {
+            without(h, "typ");
+            (c["sub"], c["exp"]) = (json!("u"), json!(NOW + 60));
+        });
+        let [_, claims, _] = untyped.split('.').collect::<Vec<_>>().try_into().unwrap();
+        let claims =
+            base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, claims).unwrap();
+        let typ = typ.map(|typ| format!(r#","typ":"{typ}""#)).unwrap_or_default();
+        let header = format!(r#"{{"alg":"ES256","kid":"event"{typ}}}"#);
+        let text = key.sign_text(&header, str::from_utf8(&claims).unwrap());
+        let segments = Token::new(text.as_bytes()).split(8192).unwrap();
+        let issuers = issuers();
+        let fault = Unverified::peek(&segments).unwrap().address(&issuers).err();
+        assert_eq!(fault, Some(TokenStep::Typ.fault(Denial::TypeNotAllowed)), "{typ}");
+    }
 }

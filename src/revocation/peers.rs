@@ -1,0 +1,385 @@
+//! The other replicas: what this one is the first to get is handed on to each, and each is asked twice a second whether it knows more.
+//! What they say is verified like what issuers send, so a replica need not be trusted.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest;
+use reqwest::{Client, StatusCode, redirect};
+use tokio::net::lookup_host;
+use tokio::sync::{Notify, broadcast};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::inbox::Inbox;
+use super::kept::PARTS;
+use super::signed::{EventId, SignedEvent};
+use super::source::Source;
+use crate::config::WhenStale;
+
+/// Where a replica listens for the others, on the port of `revocation.listen`.
+pub(crate) const EVENTS_PATH: &str = "/replica/events";
+pub(crate) const DIGESTS_PATH: &str = "/replica/digests";
+pub(crate) const MISSING_PATH: &str = "/replica/missing";
+
+/// Tells replicas apart in each of their answers: a replica finds itself among the addresses.
+pub(crate) const REPLICA: &str = "x-passage-authz-replica";
+
+/// How often the addresses are looked up.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a replica is asked whether it knows more.
+const ASK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What this replica cannot verify it is not offered again at once.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+const MAX_REFUSED: usize = 10_000;
+
+/// One request, its answer included.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The most of a request or an answer, in bytes.
+pub(crate) const MAX_BYTES: usize = 512 * 1024;
+
+/// A start waits so long for the first answer of another replica, unless tokens are denied without one.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most replicas.
+const MAX_PEERS: usize = 256;
+
+/// The addresses of the replicas, which alone may ask what events there are: an event names a user.
+#[derive(Debug, Default)]
+pub(crate) struct PeerAddresses {
+    known: ArcSwap<BTreeSet<IpAddr>>,
+    unknown_asked: Notify,
+}
+
+impl PeerAddresses {
+    /// Whether a replica has this address. If not, the addresses are looked up anew: it may have just started.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        let is_known = self.known.load().contains(&address.to_canonical());
+        if !is_known {
+            self.unknown_asked.notify_one();
+        }
+        is_known
+    }
+}
+
+/// One value for all parts: whether two replicas know the same events.
+pub(crate) fn overall(digests: &[u128; PARTS]) -> EventId {
+    let mut context = digest::Context::new(&digest::SHA256);
+    digests.iter().for_each(|part| context.update(&part.to_be_bytes()));
+    EventId(u128::from_be_bytes(context.finish().as_ref().first_chunk().copied().unwrap_or_default()))
+}
+
+/// Why another replica did not answer.
+#[derive(Debug, thiserror::Error)]
+enum PeerError {
+    #[error("{0}")]
+    Http(#[from] reqwest::Error),
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    #[error("its answer is too long, or not understood")]
+    Answer,
+}
+
+/// Follows the other replicas.
+pub(crate) struct Peers {
+    /// `HOST:PORT`.
+    names: Vec<String>,
+    inbox: Arc<Inbox>,
+    addresses: Arc<PeerAddresses>,
+    /// Of this replica, to find itself among the addresses.
+    own_id: String,
+    clients: PeerClients,
+    scheme: &'static str,
+}
+
+/// How replicas are reached: in plaintext, or over TLS where their port has it.
+pub(crate) type PeerClients = Arc<dyn Fn(&str, SocketAddr) -> Result<Client, reqwest::Error> + Send + Sync>;
+
+/// Of plaintext: one connection to one address, and no proxy or redirect between.
+pub(crate) fn client_builder(host: &str, address: SocketAddr) -> reqwest::ClientBuilder {
+    Client::builder()
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .timeout(TIMEOUT)
+        .connect_timeout(TIMEOUT)
+        .resolve(host, address)
+}
+
+/// One address of one name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Peer {
+    name: String,
+    address: SocketAddr,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        names: Vec<String>,
+        inbox: Arc<Inbox>,
+        addresses: Arc<PeerAddresses>,
+        own_id: String,
+        clients: PeerClients,
+        scheme: &'static str,
+    ) -> Self {
+        Self { names, inbox, addresses, own_id, clients, scheme }
+    }
+
+    /// Until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let this = Arc::new(self);
+        let (mut tasks, mut running) =
+            (JoinSet::new(), BTreeMap::<Peer, (CancellationToken, Arc<AtomicBool>)>::new());
+        let mut look = interval(LOOKUP_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let begun = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = look.tick() => {}
+                // At most once in the interval's tenth: who asks may be no replica.
+                () = this.addresses.unknown_asked.notified() => tokio::time::sleep(LOOKUP_INTERVAL / 10).await,
+                Some(_) = tasks.join_next() => continue,
+            }
+            let found = tokio::select! {
+                () = stop.cancelled() => break,
+                found = this.look_up() => found,
+            };
+            if let Some(found) = found {
+                running.retain(|peer, (stop, _)| {
+                    let stays = found.contains(peer);
+                    if !stays {
+                        stop.cancel();
+                    }
+                    stays
+                });
+                for peer in found {
+                    running.entry(peer).or_insert_with_key(|peer| {
+                        let (stop, is_self) = (stop.child_token(), Arc::new(AtomicBool::new(false)));
+                        let following =
+                            Arc::clone(&this).follow(peer.clone(), Arc::clone(&is_self), stop.clone());
+                        tasks.spawn(following);
+                        (stop, is_self)
+                    });
+                }
+                if running.values().all(|(_, is_self)| is_self.load(Ordering::Relaxed)) && !running.is_empty()
+                {
+                    // It is alone.
+                    this.confirm();
+                }
+            }
+            let waits = this.inbox.revocations.settings.when_stale == WhenStale::Deny;
+            if !waits && begun.elapsed() > START_TIMEOUT && this.inbox.revocations.is_starting() {
+                tracing::warn!(
+                    "no other replica has said what it knows: revocations that it took are not known here"
+                );
+                this.inbox.revocations.has_started();
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// All addresses; `None` if a name has none that can be found, which may pass.
+    async fn look_up(&self) -> Option<BTreeSet<Peer>> {
+        let mut found = BTreeSet::new();
+        for name in &self.names {
+            let addresses = match timeout(LOOKUP_TIMEOUT, lookup_host(name)).await {
+                Ok(Ok(addresses)) => addresses,
+                Ok(Err(error)) => {
+                    self.trouble(format!("{name} cannot be looked up: {error}"));
+                    return None;
+                }
+                Err(_) => {
+                    self.trouble(format!("{name} cannot be looked up in time"));
+                    return None;
+                }
+            };
+            found.extend(addresses.map(|address| Peer { name: name.clone(), address }).take(MAX_PEERS));
+        }
+        let known = found.iter().map(|peer| peer.address.ip().to_canonical()).collect();
+        self.addresses.known.store(Arc::new(known));
+        Some(found)
+    }
+
+    fn confirm(&self) {
+        self.inbox.revocations.source(Source::Peers).confirm();
+        self.inbox.revocations.has_started();
+    }
+
+    fn trouble(&self, trouble: String) {
+        self.inbox.revocations.source(Source::Peers).set_trouble(Some(trouble));
+    }
+
+    /// Hands on to one replica and asks it, until `stop`, or until it turns out to be this one.
+    async fn follow(self: Arc<Self>, peer: Peer, is_self: Arc<AtomicBool>, stop: CancellationToken) {
+        let client = match Link::new(&self, peer.clone()) {
+            Ok(client) => client,
+            Err(error) => return tracing::error!(peer = %peer.address, %error, "a replica cannot be asked"),
+        };
+        let handing_on = async {
+            let mut events = self.inbox.handed_on();
+            loop {
+                client.hand_on(&mut events).await;
+            }
+        };
+        let asking = async {
+            let (mut look, mut refused, mut was_down) = (interval(ASK_INTERVAL), HashMap::new(), false);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                look.tick().await;
+                refused.retain(|_, at: &mut Instant| at.elapsed() < REFUSED_FOR);
+                match client.ask(&mut refused).await {
+                    Ok(Asked::Itself) => {
+                        is_self.store(true, Ordering::Relaxed);
+                        // Only the end of the name's address can change that.
+                        return std::future::pending::<()>().await;
+                    }
+                    Ok(Asked::Answered) => {
+                        self.confirm();
+                        if std::mem::take(&mut was_down) {
+                            tracing::info!(peer = %peer.address, "a replica answers again");
+                        }
+                    }
+                    Err(error) => {
+                        let error = with_causes(&error);
+                        self.trouble(format!("{}: {error}", peer.address));
+                        if !std::mem::replace(&mut was_down, true) {
+                            tracing::warn!(peer = %peer.address, error, "a replica does not answer");
+                        }
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = asking => {}
+            () = handing_on => {}
+        }
+    }
+}
+
+fn with_causes(error: &PeerError) -> String {
+    let (mut text, mut cause) = (error.to_string(), std::error::Error::source(error));
+    while let Some(error) = cause {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What an exchange came to.
+enum Asked {
+    /// It knows nothing more than this replica does, or what it knows more was taken.
+    Answered,
+    /// The address is this replica's own.
+    Itself,
+}
+
+/// The requests to one replica.
+struct Link<'p> {
+    peers: &'p Peers,
+    client: Client,
+    base: String,
+}
+
+impl<'p> Link<'p> {
+    fn new(peers: &'p Peers, peer: Peer) -> Result<Self, reqwest::Error> {
+        let (host, port) = peer.name.rsplit_once(':').unwrap_or((&peer.name, ""));
+        let client = (peers.clients)(host, peer.address)?;
+        Ok(Self { peers, client, base: format!("{}://{host}:{port}", peers.scheme) })
+    }
+
+    /// Waits for events, and sends those that are there.
+    async fn hand_on(&self, events: &mut broadcast::Receiver<SignedEvent>) {
+        // What was missed is asked for by the other replica.
+        let Ok(first) = events.recv().await else { return };
+        let mut lines = first.line();
+        while lines.len() < MAX_BYTES / 2
+            && let Ok(event) = events.try_recv()
+        {
+            lines.push_str(&event.line());
+        }
+        let sent = self.client.post(format!("{}{EVENTS_PATH}", self.base)).body(lines).send().await;
+        if let Err(error) = sent {
+            tracing::debug!(%error, "events cannot be handed on");
+        }
+    }
+
+    /// Takes what the other replica knows more.
+    async fn ask(&self, refused: &mut HashMap<EventId, Instant>) -> Result<Asked, PeerError> {
+        let mine = self.peers.inbox.digests();
+        let url = format!("{}{DIGESTS_PATH}?same={}", self.base, overall(&mine));
+        let answer = self.client.get(url).send().await?;
+        if answer.headers().get(REPLICA).is_some_and(|id| id.as_bytes() == self.peers.own_id.as_bytes()) {
+            return Ok(Asked::Itself);
+        }
+        match answer.status() {
+            StatusCode::NO_CONTENT => return Ok(Asked::Answered),
+            StatusCode::OK => {}
+            other => return Err(PeerError::Status(other)),
+        }
+        let theirs = body(answer).await?;
+        let theirs: Option<Vec<_>> = theirs.lines().map(|line| u128::from_str_radix(line, 16).ok()).collect();
+        let theirs = theirs.filter(|theirs| theirs.len() == PARTS).ok_or(PeerError::Answer)?;
+        let different =
+            (0..=u8::MAX).zip(mine.iter().zip(&theirs)).filter(|(_, (mine, theirs))| mine != theirs);
+        for (part, _) in different {
+            // As long as there is more.
+            while self.ask_for(part, refused).await? {}
+        }
+        Ok(Asked::Answered)
+    }
+
+    /// Takes what the other replica knows more of one part; returns whether there may be more.
+    async fn ask_for(&self, part: u8, refused: &mut HashMap<EventId, Instant>) -> Result<bool, PeerError> {
+        let known: HashSet<_> =
+            self.peers.inbox.ids(part).into_iter().chain(refused.keys().copied()).collect();
+        let mut asked = format!("{part:02x}\n");
+        for id in &known {
+            // Writing to a String cannot fail.
+            let _ = writeln!(asked, "{id}");
+        }
+        let answer = self.client.post(format!("{}{MISSING_PATH}", self.base)).body(asked).send().await?;
+        if answer.status() != StatusCode::OK {
+            return Err(PeerError::Status(answer.status()));
+        }
+        let (lines, mut has_new) = (body(answer).await?, false);
+        for event in lines.lines().map(SignedEvent::of_line) {
+            let event = event.ok_or(PeerError::Answer)?;
+            if known.contains(&event.id()) {
+                continue;
+            }
+            match self.peers.inbox.offer(&event, Source::Peers).await {
+                Ok(_) => has_new = true,
+                Err(_) if refused.len() < MAX_REFUSED => {
+                    refused.insert(event.id(), Instant::now());
+                    has_new = true;
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(has_new)
+    }
+}
+
+/// An answer's body, bounded.
+async fn body(mut answer: reqwest::Response) -> Result<String, PeerError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if bytes.len() + chunk.len() > 2 * MAX_BYTES {
+            return Err(PeerError::Answer);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    String::from_utf8(bytes).map_err(|_| PeerError::Answer)
+}
