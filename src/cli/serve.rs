@@ -38,8 +38,9 @@ pub(super) async fn serve(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     })?;
     let (grpc, admin) = (bound.grpc_address(), bound.admin_address());
     let http = bound.http_address().map(tracing::field::display);
+    let events = bound.events_address().map(tracing::field::display);
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(%grpc, http, %admin, version, mode, issuers, rules, file, sha256, "listening");
+    tracing::info!(%grpc, http, events, %admin, version, mode, issuers, rules, file, sha256, "listening");
     notify_systemd(NotifyState::Ready);
     Ok(match run_until_signal(bound, &mut signals).await {
         Some(Ok(())) => {

@@ -6,6 +6,7 @@ mod support;
 mod answers;
 mod bound_tokens;
 mod cache;
+mod events;
 mod fragments;
 mod http;
 mod identity_across_issuers;

@@ -4,6 +4,7 @@
 
 pub(crate) mod attacks;
 pub(crate) mod envoy;
+pub(crate) mod events;
 pub(crate) mod fixtures;
 pub(crate) mod helm;
 pub(crate) mod http;
@@ -48,6 +49,8 @@ pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, is: impl Fn
 pub(crate) struct Service {
     pub(crate) grpc: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
+    /// The port of `revocation.listen`.
+    pub(crate) events: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) client: AuthorizationClient<Channel>,
     pub(crate) stop: CancellationToken,
@@ -67,10 +70,11 @@ impl Service {
         let bound = Bound::bind(setup).await.unwrap();
         let (grpc, admin) = (bound.grpc_address().tcp().unwrap(), bound.admin_address().tcp().unwrap());
         let http = bound.http_address().and_then(|address| address.tcp());
+        let events = bound.events_address().and_then(|address| address.tcp());
         let stop = CancellationToken::new();
         let running = tokio::spawn(bound.run(stop.clone()));
         let channel = Channel::from_shared(format!("http://{grpc}")).unwrap().connect_lazy();
-        Self { grpc, http, admin, client: AuthorizationClient::new(channel), stop, running }
+        Self { grpc, http, events, admin, client: AuthorizationClient::new(channel), stop, running }
     }
 
     /// Starts and waits until the keys are there.

@@ -47,6 +47,8 @@ pub(crate) struct Running {
     said: String,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// The port of `revocation.listen`.
+    pub(crate) events: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
@@ -79,8 +81,9 @@ impl Running {
                     let text = event[name].as_str().unwrap_or_default();
                     text.parse().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))
                 };
-                let (grpc, http, admin) = (address("grpc"), address("http"), address("admin"));
-                return Self { process, log, said: String::new(), grpc, http, admin };
+                let (grpc, http, events, admin) =
+                    (address("grpc"), address("http"), address("events"), address("admin"));
+                return Self { process, log, said: String::new(), grpc, http, events, admin };
             }
         }
     }
