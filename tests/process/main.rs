@@ -9,5 +9,6 @@ mod drill;
 mod health;
 mod lifecycle;
 mod reload;
+mod revocations;
 mod telemetry;
 mod tls;
