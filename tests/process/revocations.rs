@@ -12,23 +12,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::support::events::{log_out, logout_token, now, push, security_event};
-use crate::support::fixtures::{APP, inline, key};
+use crate::support::events::{log_out, logout_token, now, old_token as token, push, replica, security_event};
+use crate::support::fixtures::inline;
 use crate::support::process::{Running, binary, file, free_port};
 use crate::support::{check_token, get, series, wait_until};
 
-/// A token of this user, issued a minute ago.
-fn token(sub: &str) -> String {
-    key().mint(APP, |_, claims| (claims["sub"], claims["iat"]) = (json!(sub), json!(now() - 60)))
-}
-
-fn replica(listen: SocketAddr, peers: &[SocketAddr], more: &str, key_store: Option<&Path>) -> String {
-    let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
-    let store = key_store.map(|path| format!("key_store: '{}'\n", path.display())).unwrap_or_default();
-    inline(&format!(
-        "revocation: {{listen: '{listen}', audiences: [shop], peers: {}{more}}}\n{store}",
-        json!(peers)
-    ))
+/// With a folder of its own.
+fn stored(listen: &str, key_store: &Path) -> String {
+    let revocation = format!("revocation: {{listen: '{listen}', audiences: [shop]}}");
+    inline(&format!("{revocation}\nkey_store: '{}'", key_store.display()))
 }
 
 async fn start(config: &str) -> Running {
@@ -49,7 +41,7 @@ async fn until_denied(replica: &Running, sub: &str) {
 #[tokio::test]
 async fn a_killed_process_denies_from_its_first_answer_on() {
     let folder = tempfile::tempdir().unwrap();
-    let config = replica("127.0.0.1:0".parse().unwrap(), &[], "", Some(folder.path()));
+    let config = stored("127.0.0.1:0", folder.path());
     let first = start(&config).await;
     for user in 0..20 {
         let sent = log_out(first.events, &logout_token(&format!("user-{user}"), |_, _| {})).await;
@@ -75,7 +67,7 @@ async fn a_killed_process_denies_from_its_first_answer_on() {
 #[tokio::test]
 async fn each_replica_denies_what_one_was_told_and_a_late_one_asks_before_it_is_ready() {
     let ports = [free_port(), free_port(), free_port()];
-    let start_replica = async |at: usize| start(&replica(ports[at], &ports, "", None)).await;
+    let start_replica = async |at: usize| start(&replica(ports[at], &ports, "")).await;
     let (first, second) = (start_replica(0).await, start_replica(1).await);
     assert_eq!(log_out(first.events, &logout_token("user-1", |_, _| {})).await.status, 200);
     assert_eq!(push(second.events, &security_event("user-2", |_, _| {})).await.status, 202);
@@ -84,7 +76,7 @@ async fn each_replica_denies_what_one_was_told_and_a_late_one_asks_before_it_is_
         until_denied(replica, "user-2").await;
     }
     // It has neither a file nor a line of its own.
-    let third = Running::start(&replica(ports[2], &ports, "", None), "info").await;
+    let third = Running::start(&replica(ports[2], &ports, ""), "info").await;
     for user in ["user-1", "user-2"] {
         let first_answer = code(&third, user).await;
         assert!(
@@ -159,7 +151,7 @@ async fn a_split_between_replicas_heals() {
     let ports = [free_port(), free_port()];
     let relays = [Relay::to(ports[0]).await, Relay::to(ports[1]).await];
     let more = ", when_stale: {after: 2s, then: deny}";
-    let config = |at: usize| replica(ports[at], &[relays[1 - at].address], more, None);
+    let config = |at: usize| replica(ports[at], &[relays[1 - at].address], more);
     // The first has none to ask yet, and denies for as long.
     let mut first = Running::start(&config(0), "info").await;
     assert_eq!(code(&first, "user-0").await, "revocation_unavailable");
@@ -194,7 +186,7 @@ async fn a_split_between_replicas_heals() {
 #[tokio::test]
 async fn a_replica_that_is_alone_does_not_wait() {
     let port = free_port();
-    let alone = start(&replica(port, &[port], ", when_stale: {after: 2s, then: deny}", None)).await;
+    let alone = start(&replica(port, &[port], ", when_stale: {after: 2s, then: deny}")).await;
     assert_eq!(code(&alone, "user-1").await, "allowed");
     // Who is no replica learns nothing; the loopback address is one here, so it does.
     let client = reqwest::Client::new();

@@ -16,5 +16,6 @@ mod paths;
 mod raw;
 mod readings;
 mod replicas;
+mod revocations;
 mod rollout;
 mod tokens;

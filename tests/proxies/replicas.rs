@@ -33,7 +33,7 @@ async fn checks(replica: &Running) -> usize {
 }
 
 /// The shipped bootstrap with these endpoints.
-fn bootstrap(endpoints: &[SocketAddr], upstream: SocketAddr) -> String {
+pub(crate) fn bootstrap(endpoints: &[SocketAddr], upstream: SocketAddr) -> String {
     let mut bootstrap: Value = serde_saphyr::from_str(REPLICAS).unwrap();
     let clusters = bootstrap.pointer_mut("/static_resources/clusters").unwrap().as_array_mut().unwrap();
     // Names, so that STRICT_DNS has something to resolve.

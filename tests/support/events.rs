@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use passage_authz::testing::SigningKey;
 use serde_json::{Value, json};
 
-use super::fixtures::{APP, key};
+use super::fixtures::{APP, inline, key};
 
 pub(crate) const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 pub(crate) const SESSION_REVOKED: &str =
@@ -18,6 +18,18 @@ pub(crate) const CLIENT: &str = "shop";
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A token of this user, issued a minute ago.
+pub(crate) fn old_token(sub: &str) -> String {
+    key().mint(APP, |_, claims| (claims["sub"], claims["iat"]) = (json!(sub), json!(now() - 60)))
+}
+
+/// A replica that listens here, beside those that listen there.
+pub(crate) fn replica(listen: SocketAddr, peers: &[SocketAddr], more: &str) -> String {
+    let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
+    let peers = json!(peers);
+    inline(&format!("revocation: {{listen: '{listen}', audiences: [shop], peers: {peers}{more}}}\n"))
 }
 
 /// A logout token of [`APP`] for this `sub`, edited.
