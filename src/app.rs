@@ -24,7 +24,7 @@ use crate::app::reload::Reloader;
 use crate::app::tasks::{TaskError, Tasks};
 use crate::check::spans::{Exporter, Spans};
 use crate::config::{Config, Listen};
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, UnixTime};
 use crate::revocation::staleness;
 use crate::server::listen::{Address, BindError, Listener};
 use crate::server::overload::Admission;
@@ -110,9 +110,10 @@ pub enum RunError {
 }
 
 /// Builds what a configuration describes and drops it: finds the faults that only building finds, such as a
-/// certificate file without a certificate.
-pub(crate) fn dry_run(config: Config) -> Result<(), StartError> {
-    build(config, Clock::default(), Spans::default()).map(drop)
+/// certificate file without a certificate. Returns when the certificate expires, if there is one.
+pub(crate) fn dry_run(config: Config) -> Result<Option<UnixTime>, StartError> {
+    let built = build(config, Clock::default(), Spans::default())?;
+    Ok(built.tls.and_then(|tls| tls.expires_at()))
 }
 
 /// Everything that can fail without a port.

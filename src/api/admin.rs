@@ -13,21 +13,26 @@ use crate::api::metrics::{self, Ports};
 use crate::check::authorizer::Authorizer;
 use crate::domain::clock::UnixTime;
 use crate::domain::clock_skew::ClockSkew;
+use crate::domain::issuer::{Issuer, IssuerId};
 use crate::keys::sets::LastWrite;
 use crate::live::Live;
+use crate::revocation::source::SourceState;
+use crate::server::tls::Tls;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 pub(crate) struct Admin {
     live: Arc<Live>,
+    tls: Option<Arc<Tls>>,
     registry: Registry,
 }
 
 impl Admin {
     pub(crate) fn new(live: Arc<Live>, ports: Ports) -> Self {
+        let tls = ports.tls.clone();
         let registry = metrics::registry(Arc::clone(&live), ports);
-        Self { live, registry }
+        Self { live, tls, registry }
     }
 
     pub(crate) fn respond(&self, request: &Request<Incoming>, draining: bool) -> Response<Full<Bytes>> {
@@ -43,7 +48,10 @@ impl Admin {
                 let pending = pending(authorizer);
                 match (draining, authorizer.is_ready(), authorizer.keys.is_ready()) {
                     (true, ..) => respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
-                    (false, true, _) => respond_with(StatusCode::OK, TEXT, format!("ready\n{pending}")),
+                    (false, true, _) => {
+                        let said = format!("ready\n{pending}{}", self.notices(authorizer));
+                        respond_with(StatusCode::OK, TEXT, said)
+                    }
                     (false, false, true) => {
                         let said = format!("revocations are too old, and tokens are denied then\n{pending}");
                         respond_with(StatusCode::SERVICE_UNAVAILABLE, TEXT, said)
@@ -66,9 +74,37 @@ impl Admin {
         }
     }
 
+    /// A line for each thing that needs a person and does not keep tokens from being judged.
+    fn notices(&self, authorizer: &Authorizer) -> String {
+        let mut lines = String::new();
+        if authorizer.check_flags.shadow {
+            lines.push_str("mode is shadow: what would be denied with 401, 403 or 503 is let through\n");
+        }
+        if !self.live.is_last() {
+            lines.push_str(
+                "the last configuration was refused, and the one before is in force: see the log\n",
+            );
+        }
+        let now = authorizer.clock.now();
+        let expires_at = self.tls.as_ref().and_then(|tls| tls.expires_at());
+        if let Some(expires_at) = expires_at.filter(|expires_at| *expires_at <= now) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(lines, "the certificate of server.tls expired at {}", expires_at.rfc3339());
+        }
+        let keys = &authorizer.keys;
+        for (issuer, _) in keys.sources() {
+            if let LastWrite::Failed(error) = keys.inspect(issuer).1.last_write {
+                // As above.
+                let _ = writeln!(lines, "{issuer}: its keys cannot be kept on disk: {error}");
+            }
+        }
+        lines
+    }
+
     /// Every issuer's keys by `kid`, type and algorithm, without the public keys, and the state of its fetches.
     fn key_sets(&self) -> Value {
-        let key_sets = Arc::clone(&self.live.current().authorizer.keys);
+        let current = self.live.current();
+        let (key_sets, accepted) = (&current.authorizer.keys, current.authorizer.issuers.all());
         let now = key_sets.now();
         let issuers = key_sets.sources().iter().map(|(issuer, source)| {
             let (set, status) = key_sets.inspect(issuer);
@@ -81,10 +117,12 @@ impl Admin {
                 .collect();
             json!({
                 "issuer": issuer.as_str(),
+                "iss": accepted.iter().find(|accepted| accepted.name == *issuer).map(|accepted| iss_of(accepted)),
                 "source": source,
                 "usable": key_sets.is_usable(issuer, now),
                 "keys": keys,
                 "age_seconds": key_sets.age(issuer).map(|age| age.as_secs()),
+                "usable_until": key_sets.usable_until(issuer).map(UnixTime::rfc3339),
                 "clock_skew_seconds": status.clock_skew.map(ClockSkew::seconds),
                 "last_success": status.last_success.map(UnixTime::rfc3339),
                 "last_error": status.last_error.map(|(at, why)| json!({"at": at.rfc3339(), "error": why})),
@@ -94,6 +132,11 @@ impl Admin {
         });
         json!({"issuers": issuers.collect::<Vec<_>>()})
     }
+}
+
+/// The `iss` that tokens may have, byte for byte.
+fn iss_of(issuer: &Issuer) -> Vec<&str> {
+    issuer.ids.iter().map(|IssuerId(id)| id.as_str()).collect()
 }
 
 fn key_store_error(write: LastWrite) -> Option<String> {
@@ -113,7 +156,8 @@ fn pending(authorizer: &Authorizer) -> String {
             lines.push_str("revocations: the other replicas are asked what they know\n");
         }
         let too_old = revocations.settings.stale_after;
-        for (source, state) in revocations.aged_sources().filter(|(_, state)| state.age() > too_old) {
+        let is_stale = |state: &SourceState| revocations.is_stale() && state.age() > too_old;
+        for (source, state) in revocations.aged_sources().filter(|(_, state)| is_stale(state)) {
             let (source, age, trouble) = (source.name(), state.age().as_secs(), state.trouble());
             // Writing to a String cannot fail.
             let _ = writeln!(

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use serde_json::json;
 use tokio::time::timeout;
@@ -34,6 +35,9 @@ const MAX_BODY_BYTES: usize = MAX_EVENT_BYTES + 4 * 1024;
 
 /// The longest a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most that is read of a body behind its limit.
+const MAX_DROPPED_BYTES: usize = 4 << 20;
 
 /// What a sender is told to wait for that may succeed later.
 const RETRY_SECONDS: &str = "5";
@@ -204,14 +208,24 @@ fn logout_token(body: &[u8]) -> Option<String> {
     values.next().is_none().then(|| value.into_owned())
 }
 
+/// The whole body. A sender reads no answer before it has sent its body, so one that is too long is read for a while, and dropped.
 async fn read(request: Request<Incoming>, max_bytes: usize) -> Result<Bytes, StatusCode> {
-    let reading = Limited::new(request.into_body(), max_bytes).collect();
-    match timeout(BODY_TIMEOUT, reading).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
-        Ok(Err(_)) => Err(StatusCode::BAD_REQUEST),
-        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
-    }
+    let mut body = request.into_body();
+    let reading = async {
+        let (mut kept, mut length) = (BytesMut::new(), 0_usize);
+        while let Some(frame) = body.frame().await {
+            let data = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data().unwrap_or_default();
+            length += data.len();
+            if length > max_bytes + MAX_DROPPED_BYTES {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
+            }
+            if length <= max_bytes {
+                kept.extend_from_slice(&data);
+            }
+        }
+        if length > max_bytes { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(kept.freeze()) }
+    };
+    timeout(BODY_TIMEOUT, reading).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
 }
 
 async fn read_text(request: Request<Incoming>) -> Result<String, StatusCode> {

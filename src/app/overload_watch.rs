@@ -1,5 +1,5 @@
-//! Says so while checks are refused because too many are under way. Looked for from outside: a check that is refused writes no line,
-//! for then is no time for it.
+//! Says so while checks are refused unseen, and for what. Looked for from outside: a check that is refused writes no line, since a server
+//! that is overloaded has no time for lines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::overload::Admission;
+use crate::server::overload::{Admission, Refusal};
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -18,19 +18,31 @@ const LINES_APART: Duration = Duration::from_secs(60);
 pub(crate) async fn watch(admission: Arc<Admission>, stop: CancellationToken) {
     let mut look = interval(LOOK_INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut logged, mut last_line) = (0, None::<Instant>);
+    let counts = || {
+        [Refusal::TooMany, Refusal::CallerGaveUp, Refusal::Waited, Refusal::Memory]
+            .map(|refusal| admission.refused_for(refusal))
+    };
+    let (mut logged, mut last_line) = ([0; 4], None::<Instant>);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = look.tick() => {}
         }
-        let refused = admission.refused();
-        if refused > logged && last_line.is_none_or(|last| last.elapsed() >= LINES_APART) {
+        let seen = counts();
+        if seen != logged && last_line.is_none_or(|last| last.elapsed() >= LINES_APART) {
+            let since = |at: usize| seen.get(at).zip(logged.get(at)).map_or(0, |(now, before)| now - before);
+            let [too_many, caller_gave_up, waited, memory] = [since(0), since(1), since(2), since(3)];
+            let shortest = admission.take_shortest_timeout().map(|timeout| timeout.as_millis());
             tracing::warn!(
-                refused = refused - logged,
+                refused = too_many + caller_gave_up + waited + memory,
+                too_many,
+                caller_gave_up,
+                waited,
+                memory,
+                shortest_timeout_ms = shortest.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX)),
                 "checks are refused unseen: too many are under way, or they wait for too long"
             );
-            (logged, last_line) = (refused, Some(Instant::now()));
+            (logged, last_line) = (seen, Some(Instant::now()));
         }
     }
 }
@@ -58,6 +70,7 @@ mod tests {
         seconds(2).await;
         let said = kept.take();
         assert!(said.contains("checks are refused unseen") && said.contains("refused=2"), "{said}");
+        assert!(said.contains("caller_gave_up=2") && said.contains("shortest_timeout_ms=0"), "{said}");
         refused(3);
         seconds(50).await;
         assert_eq!(kept.take(), "");

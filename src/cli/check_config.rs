@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::app;
 use crate::cli::output::{Failure, print, print_warnings};
 use crate::config::{Config, Environment};
+use crate::domain::clock::Clock;
 
 /// With `strict` a warning is an error.
 pub(super) fn check_config(file: Option<&Path>, strict: bool) -> Result<ExitCode, Failure> {
@@ -14,7 +15,16 @@ pub(super) fn check_config(file: Option<&Path>, strict: bool) -> Result<ExitCode
     let yaml = config.to_yaml().map_err(Failure::other)?;
     let warnings = std::mem::take(&mut config.warnings);
     print_warnings(&warnings);
-    app::dry_run(config).map_err(Failure::configuration)?;
+    let expires_at = app::dry_run(config).map_err(Failure::configuration)?;
+    if let Some(expires_at) = expires_at.filter(|expires_at| *expires_at <= Clock::default().now()) {
+        print_warnings(&[format!(
+            "server.tls.cert: it expired at {}, so proxies refuse it",
+            expires_at.rfc3339()
+        )]);
+        if strict {
+            return Err(Failure::configuration("warnings are errors by --strict: 1"));
+        }
+    }
     if strict && !warnings.is_empty() {
         return Err(Failure::configuration(format!("warnings are errors by --strict: {}", warnings.len())));
     }

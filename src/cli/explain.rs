@@ -25,6 +25,7 @@ pub(super) struct Explanation {
     /// `None` for a request that carries no token, or that does not say which of several.
     token: Option<TokenExplanation>,
     request: Option<RequestExplanation>,
+    in_shadow: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -43,6 +44,7 @@ struct TokenExplanation {
 #[derive(Debug, Clone)]
 struct RequestExplanation {
     readings: Vec<RuleOfReading>,
+    has_rules: bool,
     /// The name of the rule that decides.
     rule: String,
     /// There is a token, and the rule decides without it.
@@ -66,7 +68,7 @@ enum StepResult {
 /// Verifies a token as the server would at this time, whatever the rules.
 pub(super) async fn explain(authorizer: &Authorizer, token: &[u8], at: UnixTime) -> Explanation {
     let token = TokenExplanation::of(authorizer, token, None, at).await;
-    Explanation { token: Some(token), request: None }
+    Explanation { token: Some(token), request: None, in_shadow: authorizer.check_flags.shadow }
 }
 
 /// Judges a request as the server would now.
@@ -94,7 +96,16 @@ pub(super) async fn explain_request(authorizer: &Authorizer, request: &Request<'
     };
     Explanation {
         token,
-        request: Some(RequestExplanation { readings, rule, token_is_ignored, denial, shadow, headers }),
+        request: Some(RequestExplanation {
+            readings,
+            has_rules: authorizer.policy.has_rules(),
+            rule,
+            token_is_ignored,
+            denial,
+            shadow,
+            headers,
+        }),
+        in_shadow: authorizer.check_flags.shadow,
     }
 }
 
@@ -146,7 +157,13 @@ impl TokenExplanation {
         self.note(TokenStep::Typ, header.raw("typ").map_or("absent", RawValue::get).to_owned());
         self.note(TokenStep::Kid, addressed.kid().unwrap_or("none, and none is required").to_owned());
         let keys = authorizer.keys_for(&addressed).await.map_err(|denial| {
-            self.hint = Some(findings::of_keys(&authorizer.keys, issuer));
+            let found = findings::of_keys(&authorizer.keys, issuer);
+            let kept = if denial == Denial::KeysUnavailable {
+                "; fetched by this command just now: a server that runs may have kept the keys of an earlier fetch, see /keys on its admin port"
+            } else {
+                ""
+            };
+            self.hint = Some(format!("{found}{kept}"));
             TokenStep::Key.fault(denial)
         })?;
         self.note(TokenStep::Key, findings::of_keys(&authorizer.keys, issuer));
@@ -266,7 +283,11 @@ impl RequestExplanation {
             text.push('\n');
         }
         if self.readings.is_empty() {
-            text.push_str("  none: the request has no host or no path that can be read\n");
+            text.push_str(if self.has_rules {
+                "  none: the request has no host or no path that can be read\n"
+            } else {
+                "  no rules are configured: every request needs a token (access: required)\n"
+            });
         }
         if self.token_is_ignored {
             text.push_str("the token is not looked at\n");
@@ -340,6 +361,12 @@ impl Explanation {
             }
         });
         text.push('\n');
+        let passes_in_shadow = self.denial().is_some_and(Denial::passes_in_shadow);
+        if self.in_shadow && self.request.is_none() && passes_in_shadow {
+            text.push_str(
+                "mode is shadow: a server lets the request through all the same, without an identity\n",
+            );
+        }
         if let Some(token) = &self.token {
             let trust = if token.fault.is_none() { "" } else { ", NOT verified" };
             for (name, part) in [("header", &token.header), ("claims", &token.claims)] {

@@ -1,10 +1,9 @@
 //! What the verbs write to standard output and standard error, and the exit codes.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
-
-use crate::config::Warning;
 
 /// A bad configuration; clap uses the same code for a bad command line.
 const BAD_CONFIGURATION: u8 = 2;
@@ -39,7 +38,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes warnings to standard error, a line each.
-pub(super) fn print_warnings(warnings: &[Warning]) {
+pub(super) fn print_warnings(warnings: &[impl Display]) {
     let mut stderr = io::stderr().lock();
     for warning in warnings {
         // As in `fail`.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use super::place::Place;
 use crate::domain::identity::claim_map::ClaimMap;
@@ -17,6 +18,9 @@ const REASSIGNABLE: [&str; 8] =
 
 /// The bits of a file mode that let the group or others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Keys last for so many fetches at least.
+const FETCHES_KEPT: u32 = 3;
 
 /// Claims that are lists of names as most issuers write them.
 const LISTS: [&str; 6] = ["groups", "roles", "permissions", "entitlements", "memberOf", "cognito:groups"];
@@ -64,6 +68,16 @@ const CLAIMS: [&str; 34] = [
 
 /// Claims that are non-empty texts in each token that is accepted.
 const TEXTS: [&str; 2] = ["iss", "sub"];
+
+/// Keys that are too old after a few failed fetches.
+pub(super) fn max_stale(place: &Place<'_>, max_stale: Duration, interval: Duration) {
+    if place.is_set() && max_stale < interval * FETCHES_KEPT {
+        place.warn(
+            "is less than three intervals: after one or two failed fetches every token of the issuer is answered 503",
+            "24h, the default, unless keys that the issuer withdraws while it cannot be reached must end sooner",
+        );
+    }
+}
 
 /// `mode: shadow`.
 pub(super) fn shadow(mode: &Place<'_>) {

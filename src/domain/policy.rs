@@ -131,6 +131,10 @@ impl Policy {
         self.select_traced(request, &mut ())
     }
 
+    pub(crate) const fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     /// The readings of a request, each with the rule that it falls under. None if the request cannot be read.
     pub(crate) fn readings(&self, request: &Request<'_>) -> Vec<RuleOfReading> {
         let mut kept = Kept::default();

@@ -59,6 +59,10 @@ impl LastGood {
         Self { path, issuer: issuer.clone(), source }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The document and the time of its fetch; `None` if there is no file.
     ///
     /// # Errors

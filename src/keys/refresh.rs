@@ -319,10 +319,11 @@ impl Refresher {
             if !(enabled && confirmed) {
                 return;
             }
+            let path = last_good.path().to_owned();
             let written = file_io.run(move || last_good.write(&document, fetched_at)).await;
             let write = match written.map_err(LastGoodError::from).flatten() {
                 Ok(()) => LastWrite::Succeeded,
-                Err(error) => LastWrite::Failed(error.to_string()),
+                Err(error) => LastWrite::Failed(format!("{}: {error}", path.display())),
             };
             // Each refresh writes: a disk that stays full or read-only is said once.
             match (store.written(write.clone()), write) {

@@ -107,6 +107,13 @@ impl KeySets {
         Some(slot.max_stale.map_or(Duration::ZERO, |_| self.now().since(set.fetched_at())))
     }
 
+    /// When the keys at hand are older than `max_stale`, unless the issuer confirms them before; `None` without keys, and for keys that do not
+    /// age.
+    pub(crate) fn usable_until(&self, issuer: &IssuerName) -> Option<UnixTime> {
+        let slot = self.slots.get(issuer)?;
+        Some(slot.set()?.fetched_at().after(slot.max_stale?))
+    }
+
     /// Waits up to `refresh.wait` for a set that `has` what a token needs, and requests a fetch for it. The refresher
     /// fetches: a check that is cancelled cancels no fetch, and all waiting checks share one.
     ///

@@ -28,7 +28,7 @@ use super::limits::{
     MAX_PENDING_RESETS, MAX_STREAMS, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES, TLS_HANDSHAKE_TIMEOUT,
 };
 use super::listen::{Peer, Stream};
-use super::tls::Tls;
+use super::tls::{Clients, Tls};
 use super::wide_reads::WideReads;
 use super::wrong_protocol::{FirstBytes, Spoken, WrongProtocol};
 
@@ -79,7 +79,8 @@ impl<S: Handler> Connection<S> {
     pub(super) async fn serve(self, stream: Stream, tls: Option<Arc<Tls>>) {
         let Some(tls) = tls else { return self.serve_http(stream).await };
         let (peer, wrong_protocol) = (self.peer, Arc::clone(&self.wrong_protocol));
-        match timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream, self.protocol)).await {
+        let clients = if self.protocol == Protocol::Http2 { Clients::Proxies } else { Clients::Issuers };
+        match timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream, clients)).await {
             Ok(Ok(stream)) => self.serve_http(stream).await,
             Ok(Err(error)) => {
                 if is_no_tls(&error) {

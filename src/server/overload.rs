@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
+use strum::VariantArray;
 use tokio::time::Instant;
 
 use crate::per_core::PerCore;
@@ -64,7 +65,9 @@ struct Shard {
     started: Instant,
     arrived: AtomicU64,
     under_way: AtomicUsize,
-    refused: AtomicU64,
+    refused: PerRefusal,
+    /// The shortest time that a caller gave who had given up, in milliseconds; `u64::MAX` if there is none.
+    shortest_timeout: AtomicU64,
     /// When the first of the last checks, none of which was prompt, had its turn: milliseconds after `started`, and 1 more;
     /// 0 if the last check was prompt.
     late_since: AtomicU64,
@@ -73,11 +76,18 @@ struct Shard {
 impl Default for Shard {
     fn default() -> Self {
         let (arrived, under_way, refused, late_since) = Default::default();
-        Self { started: Instant::now(), arrived, under_way, refused, late_since }
+        let shortest_timeout = AtomicU64::new(u64::MAX);
+        Self { started: Instant::now(), arrived, under_way, refused, shortest_timeout, late_since }
     }
 }
 
 impl Shard {
+    fn refuse(&self, refusal: Refusal) {
+        if let Some(count) = self.refused.get(refusal as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// A check that waited for so long has its turn now. Whether the core is overloaded.
     fn is_overloaded(&self, waited: Duration, now: Instant) -> bool {
         let since = self.late_since.load(Ordering::Relaxed);
@@ -96,6 +106,22 @@ impl Shard {
         u128::from(now.saturating_sub(since)) > OVERLOAD_AFTER.as_millis()
     }
 }
+
+/// Why a check is refused unseen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
+pub(crate) enum Refusal {
+    /// [`MAX_CHECKS_PER_CORE`] are under way.
+    TooMany,
+    /// Its caller gave up before the check had its turn.
+    CallerGaveUp,
+    /// It waited for long on a core that is overloaded.
+    Waited,
+    /// Its message is not whole yet and would take too much memory.
+    Memory,
+}
+
+/// A count for each [`Refusal`].
+type PerRefusal = [AtomicU64; Refusal::VARIANTS.len()];
 
 /// The check was refused without work: too many are under way, its caller has given up, or its message may take no more
 /// memory.
@@ -140,7 +166,19 @@ impl Admission {
     /// Checks refused since the start.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.refused.load(Ordering::Relaxed)).sum()
+        Refusal::VARIANTS.iter().map(|refusal| self.refused_for(*refusal)).sum()
+    }
+
+    /// Checks refused for this since the start.
+    pub(crate) fn refused_for(&self, refusal: Refusal) -> u64 {
+        let counts = self.shards.iter().filter_map(|shard| shard.refused.get(refusal as usize));
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The shortest time that a caller gave who had given up, since the last call of this.
+    pub(crate) fn take_shortest_timeout(&self) -> Option<Duration> {
+        let taken = self.shards.iter().map(|shard| shard.shortest_timeout.swap(u64::MAX, Ordering::Relaxed));
+        taken.min().filter(|millis| *millis != u64::MAX).map(Duration::from_millis)
     }
 
     /// A call of this connection whose message is not whole yet. It holds nothing at first.
@@ -171,7 +209,16 @@ impl Ticket {
         if self.fits && waited <= most {
             return Ok(());
         }
-        self.shard.refused.fetch_add(1, Ordering::Relaxed);
+        let refusal = match (self.fits, waited <= timeout) {
+            (false, _) => Refusal::TooMany,
+            (true, false) => Refusal::CallerGaveUp,
+            (true, true) => Refusal::Waited,
+        };
+        if refusal == Refusal::CallerGaveUp {
+            let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX - 1);
+            self.shard.shortest_timeout.fetch_min(millis, Ordering::Relaxed);
+        }
+        self.shard.refuse(refusal);
         Err(Overloaded)
     }
 }
@@ -213,7 +260,7 @@ impl UnfinishedCall<'_> {
         if connection <= most.max(MIN_CONNECTION_BYTES) {
             return Ok(());
         }
-        self.admission.shards.here().refused.fetch_add(1, Ordering::Relaxed);
+        self.admission.shards.here().refuse(Refusal::Memory);
         Err(Overloaded)
     }
 }

@@ -17,7 +17,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Protocol;
 use crate::config::TlsFiles;
 use crate::domain::clock::{Clock, UnixTime};
 use crate::watched_file::{FileIo, WatchedFiles};
@@ -39,10 +38,19 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// Who connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clients {
+    /// Over HTTP/2, with a certificate if `server.tls.client_ca` asks for one.
+    Proxies,
+    /// Over HTTP/1.1 and without a certificate: what issuers send is signed.
+    Issuers,
+}
+
 struct InUse {
-    /// Of the gRPC port.
+    /// For [`Clients::Proxies`].
     config: Arc<ServerConfig>,
-    /// Of the port of `revocation.listen`: HTTP/1.1, from clients without a certificate. What they send is signed.
+    /// For [`Clients::Issuers`].
     open: Arc<ServerConfig>,
     expires_at: Option<UnixTime>,
 }
@@ -130,12 +138,12 @@ impl Tls {
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
-        protocol: Protocol,
+        clients: Clients,
     ) -> io::Result<TlsStream<S>> {
         let in_use = self.in_use.load();
-        let config = match protocol {
-            Protocol::Http2 => &in_use.config,
-            Protocol::Http1 | Protocol::Http => &in_use.open,
+        let config = match clients {
+            Clients::Proxies => &in_use.config,
+            Clients::Issuers => &in_use.open,
         };
         let acceptor = TlsAcceptor::from(Arc::clone(config));
         drop(in_use);
@@ -157,7 +165,7 @@ impl Tls {
                     () = watched.settled_change() => {}
                     _ = look.tick() => {
                         if let Some(expires_at) = self.expires_at() {
-                            expiry::log(expires_at, clock.now());
+                            expiry::log(&self.files.cert, expires_at, clock.now());
                         }
                         continue;
                     }

@@ -375,7 +375,8 @@ async fn the_admin_port_says_which_keys_are_at_hand() {
     assert_eq!(status["issuer"], "issuer");
     assert_eq!(status["keys"], json!([{"kid": "old", "kty": "EC", "alg": "ES256"}]));
     assert_eq!((&status["usable"], &status["last_error"]), (&json!(true), &Value::Null));
-    for time in ["last_success", "next_refresh"] {
+    assert_eq!(status["iss"], json!(["i"]));
+    for time in ["last_success", "next_refresh", "usable_until"] {
         assert!(status[time].as_str().unwrap().ends_with('Z'), "{text}");
     }
     assert!(status["age_seconds"].as_u64().unwrap() < 60);

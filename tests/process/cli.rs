@@ -2,12 +2,14 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use passage_authz::testing::{Behavior, FakeIssuer, jwks, tampered};
 use serde_json::{Value, json};
 
-use crate::support::fixtures::{APP, inline, key, passage};
+use crate::support::fixtures::{APP, good, inline, key, passage};
 use crate::support::process::file;
+use crate::support::tls::{authority, expired_by};
 
 struct Ran {
     code: Option<i32>,
@@ -661,4 +663,36 @@ fn check_config_warns_and_strict_makes_it_an_error() {
     let ran = call(warned.path(), &["--strict"]);
     let error = format!("{warnings}passage-authz: warnings are errors by --strict: 3\n");
     assert_eq!((ran.code, ran.stdout.as_str(), &ran.stderr), (Some(2), "", &error));
+}
+
+#[test]
+fn verify_says_that_shadow_mode_lets_a_bad_token_through() {
+    let of = |mode: &str| {
+        let config = file(&inline(&format!("mode: {mode}")));
+        run(&["verify", "--config", config.path().to_str().unwrap(), "-"], &tampered(&good())).stdout
+    };
+    let said = "deny 401 signature_invalid\nmode is shadow: a server lets the request through all the same, without an identity\n";
+    assert!(of("shadow").contains(said), "{}", of("shadow"));
+    assert!(!of("enforce").contains("shadow"));
+}
+
+#[test]
+fn check_config_warns_of_a_certificate_that_has_expired() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = expired_by(&authority(), "localhost", Duration::from_secs(3600));
+    let [cert, key] =
+        [("tls.crt", certificate.pem()), ("tls.key", key.serialize_pem())].map(|(name, text)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        });
+    let config = file(&inline(&format!("server: {{tls: {{cert: '{cert}', key: '{key}'}}}}")));
+    let path = config.path().to_str().unwrap();
+    for (arguments, code) in
+        [(&["check-config", "--config", path][..], 0), (&["check-config", "--strict", "--config", path], 2)]
+    {
+        let ran = run(arguments, "");
+        assert_eq!(ran.code, Some(code), "{}", ran.stderr);
+        assert!(ran.stderr.contains("warning: server.tls.cert: it expired at "), "{}", ran.stderr);
+    }
 }

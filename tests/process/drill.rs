@@ -25,6 +25,8 @@ struct Seen {
     lines: BTreeSet<(String, String)>,
     before: String,
     after: String,
+    /// What `/readyz` says.
+    ready: String,
 }
 
 /// A service with the issuer `login`, whose keys are fetched, and another one, whose keys never fail.
@@ -126,7 +128,7 @@ impl Drill {
     }
 
     async fn end(self) -> Seen {
-        let after = self.metrics().await;
+        let (after, (_, ready)) = (self.metrics().await, get(self.running.admin, "/readyz").await);
         self.running.signal("-TERM").await;
         let (_, log) = self.running.end().await;
         let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -137,7 +139,7 @@ impl Drill {
         // The start's last line may come after the keys that it tells of.
         let events = events.filter(|event| event["message"] != "readiness changed" || event["ready"] != true);
         let lines = events.map(|event| (text(&event, "level"), text(&event, "message"))).collect();
-        Seen { lines, before: self.before, after }
+        Seen { lines, before: self.before, after, ready }
     }
 }
 
@@ -394,6 +396,18 @@ async fn each_incident_leaves_what_the_runbook_says() {
                 faults.push(format!("{incident}: {metric} {said}: before and after it is {values:?}"));
             }
         }
+    }
+    for (incident, said) in [
+        ("The issuer is down", "login (http"),
+        ("Shadow mode was left on", "mode is shadow"),
+        ("A configuration is refused", "the last configuration was refused"),
+        ("The certificate has expired", "the certificate of server.tls expired at "),
+        ("The key store takes no keys", "login: its keys cannot be kept on disk: "),
+        ("The issuer rotates its keys", ""),
+    ] {
+        let ready = seen[incident].ready.strip_prefix("ready\n").expect("the other issuer is usable");
+        let holds = if said.is_empty() { ready.is_empty() } else { ready.contains(said) };
+        assert!(holds, "{incident}: {ready:?}");
     }
     let scenes: Vec<_> = seen.values().map(|seen| after_a_day(&seen.before, &seen.after)).collect();
     if let Some(firing) = firing(&scenes) {

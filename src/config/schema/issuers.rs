@@ -258,10 +258,14 @@ fn types(place: &Place<'_>) -> Vec<String> {
 }
 
 fn refresh(table: &mut Table<'_>) -> Refresh {
+    let interval = table.at("interval").duration(MILLISECOND * 100..=HOUR * 24 * 7, SECOND * 300);
+    let max_stale_place = table.at("max_stale");
+    let max_stale = max_stale_place.duration(SECOND..=HOUR * 24 * 365, HOUR * 24);
+    warnings::max_stale(&max_stale_place, max_stale, interval);
     Refresh {
-        interval: table.at("interval").duration(MILLISECOND * 100..=HOUR * 24 * 7, SECOND * 300),
+        interval,
         timeout: table.at("timeout").duration(MILLISECOND * 10..=SECOND * 60, SECOND * 3),
-        max_stale: table.at("max_stale").duration(SECOND..=HOUR * 24 * 365, HOUR * 24),
+        max_stale,
         unknown_kid_cooldown: table
             .at("unknown_kid_cooldown")
             .duration(MILLISECOND * 100..=HOUR, SECOND * 10),

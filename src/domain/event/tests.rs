@@ -247,7 +247,7 @@ fn accepts() {
             "a session before its user",
             SecurityEvent,
             |_, c| {
-                let user = json!({"format": "email", "email": "u@x.example"});
+                let user = json!({"format": "account", "uri": "acct:u@x.example"});
                 c["sub_id"] =
                     json!({"format": "complex", "user": user, "session": {"format": "opaque", "id": "s"}});
             },
@@ -454,9 +454,9 @@ fn rejects() {
         ("no format", SecurityEvent, |_, c| without(&mut c["sub_id"], "format"), F::SubjectFormat),
         ("format a number", SecurityEvent, |_, c| c["sub_id"]["format"] = json!(7), F::SubjectFormat),
         (
-            "email",
+            "account without its claim",
             SecurityEvent,
-            |_, c| c["sub_id"] = json!({"format": "email", "email": "u@x.example"}),
+            |_, c| c["sub_id"] = json!({"format": "account", "uri": "acct:u@x.example"}),
             F::SubjectFormat,
         ),
         (
@@ -508,7 +508,7 @@ fn rejects() {
             "an account by email, and a session",
             SecurityEvent,
             |_, c| {
-                let user = json!({"format": "email", "email": "u@x.example"});
+                let user = json!({"format": "account", "uri": "acct:u@x.example"});
                 c["sub_id"] =
                     json!({"format": "complex", "user": user, "session": {"format": "opaque", "id": "s"}});
                 only(c, &risc("account-disabled"));

@@ -1,5 +1,6 @@
 //! When a certificate expires, and what the log says of it: a proxy refuses an expired one, and all that it says is 503.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -20,12 +21,13 @@ pub(super) fn of(chain: &[CertificateDer<'_>]) -> Option<UnixTime> {
 }
 
 /// Says so if a certificate has expired or soon will.
-pub(super) fn log(expires_at: UnixTime, now: UnixTime) {
+pub(super) fn log(file: &Path, expires_at: UnixTime, now: UnixTime) {
+    let file = file.display();
     let (expires, left) = (expires_at.rfc3339(), expires_at.since(now));
     if left.is_zero() {
-        tracing::error!(expires, "the certificate of server.tls has expired: proxies refuse it");
+        tracing::error!(%file, expires, "the certificate of server.tls has expired: proxies refuse it");
     } else if left < SOON {
         let hours = left.as_secs() / 3600;
-        tracing::warn!(expires, hours, "the certificate of server.tls expires soon");
+        tracing::warn!(%file, expires, hours, "the certificate of server.tls expires soon");
     }
 }
