@@ -1,5 +1,5 @@
 //! The events that took effect, on disk: an append-only file in the folder of `key_store`, so that a process that was killed denies
-//! what it denied before. An event is acknowledged to its sender when its line is on the disk. A process that can write to the folder can
+//! what it denied before. Replicas may share the folder: each writes a file of its own, and reads those of all at its start. An event is acknowledged to its sender when its line is on the disk. A process that can write to the folder can
 //! make this server trust its keys, so the lines are not verified again.
 
 use std::fs::{self, File};
@@ -19,7 +19,14 @@ use crate::domain::clock::UnixTime;
 use crate::domain::revoked::EventSubject;
 use crate::watched_file::FileIo;
 
-const FILE_NAME: &str = "revocation-events.jsonl";
+/// The most processes that write into one folder.
+const MAX_FILES: usize = 64;
+
+/// The file of a process, and that by which it is known that the process lives.
+fn paths(folder: &Path, number: usize) -> (PathBuf, PathBuf) {
+    let with = |suffix| folder.join(format!("revocation-events.{number}.{suffix}"));
+    (with("jsonl"), with("lock"))
+}
 
 /// The longest line: an event of 16 KiB, and the names in it once more.
 const MAX_LINE_BYTES: u64 = 256 * 1024;
@@ -121,7 +128,7 @@ pub(crate) struct Journal {
     file: Arc<Mutex<Lines>>,
     queue: mpsc::Receiver<Append>,
     disk: FileIo,
-    /// Held for as long as the process lives: two processes would take out each other's lines.
+    /// Held for as long as the process lives: another one would take out its lines.
     _lock: File,
 }
 
@@ -145,36 +152,29 @@ impl Lines {
 }
 
 impl Journal {
-    /// Reads the file in this folder, or makes it, and takes out what is of the past. Blocks.
+    /// Reads the files in this folder. Takes one that no living process has, or makes one, and takes out of it what is of the past. Blocks.
     ///
     /// A last line that was cut off by a crash is dropped: it was not acknowledged. Another line that cannot be read is logged and left out.
     ///
     /// # Errors
-    /// [`JournalError`]: the file cannot be read or written, or another process has it.
+    /// [`JournalError`]: a file cannot be read or written, or [`MAX_FILES`] processes live.
     pub(super) fn open(
         folder: &Path,
         now: UnixTime,
     ) -> Result<(Self, Appender, Vec<StoredEvent>), JournalError> {
-        let path = folder.join(FILE_NAME);
+        let (path, lock) = take_free(folder)?;
+        let (mut events, mut of_others) = (Vec::new(), Vec::new());
+        for (file, _) in (1..=MAX_FILES).map(|number| paths(folder, number)).filter(|(file, _)| file.exists())
+        {
+            let found = if file == path { &mut events } else { &mut of_others };
+            read(&file, now, found).map_err(|error| JournalError { path: file.clone(), error })?;
+        }
         let named = |error| JournalError { path: path.clone(), error };
-        let lock = lock(&folder.join("revocation-events.lock")).map_err(named)?;
-        let (mut events, mut damaged) = (Vec::new(), 0_usize);
-        let is_there = path.exists();
-        if is_there {
-            for_each_line(&path, |line| match StoredEvent::of_line(line) {
-                Some(event) if event.until > now.as_secs() => events.push(event),
-                Some(_) => {}
-                None => damaged += 1,
-            })
-            .map_err(named)?;
-        }
-        if damaged > 0 {
-            tracing::error!(file = %path.display(), lines = damaged, "lines of revocation events cannot be read: what they revoke is not revoked");
-        }
         let lines = rewrite(&path, events.iter().map(StoredEvent::line)).map_err(named)?;
         let (sender, queue) = mpsc::channel(QUEUE);
         let journal =
             Self { path, file: Arc::new(Mutex::new(lines)), queue, disk: FileIo::new(), _lock: lock };
+        events.extend(of_others);
         Ok((journal, Appender(sender), events))
     }
 
@@ -245,15 +245,34 @@ impl Journal {
     }
 }
 
-fn lock(path: &Path) -> io::Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    file.try_lock().map_err(|error| match error {
-        fs::TryLockError::WouldBlock => {
-            io::Error::other("another process uses it; accepted: a folder for each replica")
+/// The first file that no living process has, and what keeps others from it.
+fn take_free(folder: &Path) -> Result<(PathBuf, File), JournalError> {
+    for (path, lock) in (1..=MAX_FILES).map(|number| paths(folder, number)) {
+        let named = |error| JournalError { path: lock.clone(), error };
+        let open = File::options().create(true).truncate(false).write(true).mode(0o600).open(&lock);
+        let file = open.map_err(named)?;
+        match file.try_lock() {
+            Ok(()) => return Ok((path, file)),
+            Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(error)) => return Err(named(error)),
         }
-        fs::TryLockError::Error(error) => error,
+    }
+    let error = io::Error::other("64 other processes use the folder; accepted: one for each replica");
+    Err(JournalError { path: folder.to_owned(), error })
+}
+
+/// Adds the events of a file that are not of the past.
+fn read(path: &Path, now: UnixTime, found: &mut Vec<StoredEvent>) -> io::Result<()> {
+    let mut damaged = 0_usize;
+    for_each_line(path, |line| match StoredEvent::of_line(line) {
+        Some(event) if event.until > now.as_secs() => found.push(event),
+        Some(_) => {}
+        None => damaged += 1,
     })?;
-    Ok(file)
+    if damaged > 0 {
+        tracing::error!(file = %path.display(), lines = damaged, "lines of revocation events cannot be read: what they revoke is not revoked");
+    }
+    Ok(())
 }
 
 /// Gives each whole line to `take`, without its line break.
@@ -331,7 +350,7 @@ mod tests {
         stop.cancel();
         running.await.unwrap();
         assert!(appender.append(Vec::new()).await.is_err());
-        let path = folder.path().join(FILE_NAME);
+        let path = paths(folder.path(), 1).0;
         let whole = fs::read(&path).unwrap();
         let torn = event(4, 200).line().unwrap();
         for cut in 0..torn.len() {
@@ -362,7 +381,7 @@ mod tests {
     async fn the_file_is_written_anew_when_most_of_it_is_of_the_past() {
         let folder = tempfile::tempdir().unwrap();
         let (journal, appender, _) = opened(folder.path(), 150);
-        let path = folder.path().join(FILE_NAME);
+        let path = paths(folder.path(), 1).0;
         let stop = CancellationToken::new();
         let last = SignedEvent::of("logout_token", "a.2000.s").unwrap().id();
         let running = tokio::spawn(journal.run(move |id| id == last, || 1, stop.clone()));
@@ -379,13 +398,22 @@ mod tests {
         assert_eq!(opened(folder.path(), 150).2, ["a.2000.s", "a.2001.s"]);
     }
 
-    #[test]
-    fn a_folder_belongs_to_one_process() {
+    #[tokio::test]
+    async fn processes_that_share_a_folder_have_a_file_each_and_read_all() {
         let folder = tempfile::tempdir().unwrap();
-        let first = opened(folder.path(), 150);
-        let error = Journal::open(folder.path(), UnixTime::from_secs(150)).err().unwrap().to_string();
-        assert!(error.ends_with("another process uses it; accepted: a folder for each replica"), "{error}");
-        drop(first);
-        opened(folder.path(), 150);
+        let (first, _appender, _) = opened(folder.path(), 150);
+        first.file.lock().unwrap().append(&event(1, 200).line().unwrap(), 1).unwrap();
+        let (second, _appender, events) = opened(folder.path(), 150);
+        assert_eq!(events, ["a.1.s"]);
+        second.file.lock().unwrap().append(&event(2, 200).line().unwrap(), 1).unwrap();
+        let third = opened(folder.path(), 150);
+        assert_eq!(third.2, ["a.1.s", "a.2.s"]);
+        drop((first, second, third));
+        // The first file again.
+        let (again, _appender, events) = opened(folder.path(), 150);
+        assert_eq!(
+            (again.path, events),
+            (paths(folder.path(), 1).0, vec!["a.1.s".to_owned(), "a.2.s".to_owned()])
+        );
     }
 }
