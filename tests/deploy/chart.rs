@@ -27,6 +27,15 @@ fn one<'o>(objects: &'o [Value], kind: &str) -> &'o Value {
     found[0]
 }
 
+/// The Service that proxies are pointed to, not the one of the replicas.
+fn service(objects: &[Value]) -> &Value {
+    let is_replicas = |service: &Value| service["metadata"]["name"].as_str().unwrap().ends_with("-replicas");
+    let found: Vec<_> =
+        of_kind(objects, "Service").into_iter().filter(|service| !is_replicas(service)).collect();
+    assert_eq!(found.len(), 1);
+    found[0]
+}
+
 fn minimal(more: Value) -> Value {
     let mut values = json!({"passage": {"appId": "app1"}});
     for (key, value) in more.as_object().unwrap() {
@@ -147,7 +156,7 @@ fn every_object_keeps_to_the_conventions() {
             selector.keys().collect::<Vec<_>>(),
             ["app.kubernetes.io/name", "app.kubernetes.io/instance"]
         );
-        let service = one(&objects, "Service");
+        let service = service(&objects);
         assert_eq!(service["spec"]["selector"].as_object(), Some(selector), "{scenario}");
         let selects = |labels: &Value| selector.iter().all(|(label, value)| labels[label] == *value);
         assert!(selects(&template["metadata"]["labels"]), "{scenario}");
@@ -356,7 +365,7 @@ fn the_provider_to_paste_names_the_service_and_fails_closed() {
         let provider = &block["extensionProviders"][0];
         assert_eq!(provider["name"], custom["spec"]["provider"]["name"]);
         let grpc = &provider["envoyExtAuthzGrpc"];
-        let service = one(&objects, "Service");
+        let service = service(&objects);
         let name = service["metadata"]["name"].as_str().unwrap();
         let host = grpc["service"].as_str().unwrap();
         assert!(host.starts_with(&format!("{name}.{NAMESPACE}.svc.")), "{host}");

@@ -165,6 +165,14 @@ fn what_cannot_work_is_refused_with_its_remedy() {
             "leave config.key_store out",
         ),
         (
+            both(with("revocation.enabled", json!(true)), "config.revocation", json!({"peers": "a:1"})),
+            "revocation.enabled sets config.revocation.peers: leave it out",
+        ),
+        (
+            both(with("revocation.enabled", json!(true)), "revocation.port", json!(50051)),
+            "each must be another",
+        ),
+        (
             both(with("tls.existingSecret", json!("a")), "probes.type", json!("grpc")),
             "gRPC probes speak plaintext only",
         ),
@@ -300,6 +308,7 @@ fn null_takes_any_key_out() {
         "autoscaling": {"enabled": true},
         "istio": {"enabled": true, "selector": {"matchLabels": {"app": "orders"}}},
         "keyStore": {"enabled": true},
+        "revocation": {"enabled": true},
         "metrics": {"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}},
         "networkPolicy": {"enabled": true, "callers": [{"podSelector": {}}]},
     });

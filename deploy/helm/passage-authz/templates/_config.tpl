@@ -18,5 +18,10 @@
 {{- $path := "/var/lib/passage-authz" -}}
 {{- $_ := set $config "key_store" (.Values.keyStore.readOnly | ternary (dict "path" $path "read_only" true) $path) -}}
 {{- end -}}
+{{- if .Values.revocation.enabled -}}
+{{- $port := .Values.revocation.port -}}
+{{- $ours := dict "listen" (printf "[::]:%v" $port) "peers" (printf "%s:%v" (include "passage-authz.replicasHost" .) $port) -}}
+{{- $_ := set $config "revocation" (merge $ours ($config.revocation | default dict)) -}}
+{{- end -}}
 {{- toYaml $config -}}
 {{- end -}}

@@ -17,6 +17,7 @@ configCheck: {enabled: false, activeDeadlineSeconds: 60}
 image: {registry: "", repository: passage-authz/passage-authz, tag: "", digest: "", pullSecrets: []}
 tls: {existingSecret: "", clientCertificates: false}
 keyStore: {enabled: false, readOnly: false, volume: {}}
+revocation: {enabled: false, port: 8082, senders: []}
 service: {port: 50051, appProtocol: grpc, headless: false, annotations: {}, labels: {}}
 serviceAccount: {create: true, name: "", annotations: {}}
 resources: {}

@@ -110,6 +110,15 @@ imagePullSecrets:
 {{- printf "%s.%s.svc.%s" (include "passage-authz.fullname" .) .Release.Namespace .Values.clusterDomain -}}
 {{- end -}}
 
+{{/* The Service by which replicas find each other. */}}
+{{- define "passage-authz.replicasName" -}}
+{{- printf "%s-replicas" (include "passage-authz.fullname" . | trunc 54 | trimSuffix "-") -}}
+{{- end -}}
+
+{{- define "passage-authz.replicasHost" -}}
+{{- printf "%s.%s.svc.%s" (include "passage-authz.replicasName" .) .Release.Namespace .Values.clusterDomain -}}
+{{- end -}}
+
 {{/* (list $config "server" "[::]:50051"): the port of a `listen` */}}
 {{- define "passage-authz.port" -}}
 {{- $section := get (index . 0) (index . 1) | default dict -}}
@@ -306,7 +315,7 @@ runbook_url: "{{ . }}#{{ index $ 1 | lower }}"
 {{- end }}
 {{- if .Values.keyStore.enabled }}
 - name: key-store
-  {{- toYaml (.Values.keyStore.volume | default (dict "emptyDir" (dict "sizeLimit" "16Mi"))) | nindent 2 }}
+  {{- toYaml (.Values.keyStore.volume | default (dict "emptyDir" (dict "sizeLimit" (ternary "2Gi" "16Mi" .Values.revocation.enabled)))) | nindent 2 }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{- toYaml . | nindent 0 }}

@@ -32,6 +32,14 @@
 {{- if not (or .Values.passage.appId $config.issuers $existing) -}}
 {{- fail "no issuer is configured, so no token could be accepted: set passage.appId, or config.issuers" -}}
 {{- end -}}
+{{- if and .Values.revocation.enabled $existing -}}
+{{- fail (printf "revocation.enabled sets config.revocation, and the configuration is in %s: write listen and peers there, and the ports and the Service yourself" (first $existing)) -}}
+{{- end -}}
+{{- range $key := list "listen" "peers" -}}
+{{- if and $.Values.revocation.enabled (get ($config.revocation | default dict) $key) -}}
+{{- fail (printf "revocation.enabled sets config.revocation.%s: leave it out" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.passage.baseUrl (not .Values.passage.appId) -}}
 {{- fail "passage.baseUrl is set without passage.appId" -}}
 {{- end -}}
@@ -50,8 +58,9 @@
 {{- end -}}
 {{- $ports := list (.Values.service.port | toString) (include "passage-authz.adminPort" .) -}}
 {{- with include "passage-authz.httpPort" . -}}{{- $ports = append $ports . -}}{{- end -}}
+{{- if .Values.revocation.enabled -}}{{- $ports = append $ports (.Values.revocation.port | toString) -}}{{- end -}}
 {{- if ne (len $ports) (len (uniq $ports)) -}}
-{{- fail (printf "service.port and the ports of config.admin.listen and config.http.listen are %s: each must be another" (join ", " $ports)) -}}
+{{- fail (printf "service.port, revocation.port and the ports of config.admin.listen and config.http.listen are %s: each must be another" (join ", " $ports)) -}}
 {{- end -}}
 {{- if not (regexMatch "^[a-z]" (include "passage-authz.fullname" .)) -}}
 {{- fail (printf "the name %q does not begin with a letter, as a Service's must: set fullnameOverride" (include "passage-authz.fullname" .)) -}}
