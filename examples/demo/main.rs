@@ -71,13 +71,15 @@ async fn demo(keep: bool) -> Result<bool, Box<dyn Error>> {
          issuers:\n\
          - {{name: passage, passage: {{app_id: {APP}, base_url: '{url}'}}}}\n\
          - {{name: successor, issuer: '{SUCCESSOR}', audiences: [orders], keys: {{url: '{url}/keys'}}, \
-            identity: {{headers: {{{USER}: external_id}}}}}}\n",
+            identity: {{headers: {{{USER}: external_id}}}}}}\n\
+         revocation: {{listen: '127.0.0.1:0', audiences: [demo]}}\n",
         url = issuer.url()
     );
     let config = Config::parse(&config, "demo.yaml")?;
     let setup = Setup { config, clock: Clock::default(), source: None, exporter: None };
     let bound = Bound::bind(setup).await?;
     let (grpc, admin) = (bound.grpc_address().clone(), bound.admin_address().clone());
+    let events = bound.events_address().cloned().expect("it is configured");
     let stop = CancellationToken::new();
     let service = tokio::spawn(bound.run(stop.clone()));
     let upstream = Upstream::start().await?;
@@ -98,9 +100,21 @@ async fn demo(keep: bool) -> Result<bool, Box<dyn Error>> {
         (claims["sub"], claims["external_id"]) = (json!("new-1"), json!("user-4711"));
         (claims["aud"], claims["exp"]) = (json!("orders"), json!(now + 3600));
     });
-    let all_good = play(&url, &rows(&token, &valid, &moved, now)).await?;
+    println!("   {:<26}{:<34}the upstream saw", "request", "the client got");
+    let mut all_good = play(&url, &rows(&token, &valid, &moved, now)).await?;
+    let logout = key.mint(&issuer.passage_iss(APP), |header, claims| {
+        header["typ"] = json!("logout+jwt");
+        *claims = json!({
+            "iss": claims["iss"], "aud": "demo", "iat": now, "jti": "logout-1", "sub": "user-4711",
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}}
+        });
+    });
+    log_out(&format!("http://{events}/backchannel-logout"), &logout).await?;
+    let logged_out = ("authorization", format!("Bearer {valid}"));
+    let want = Err("token_revoked");
+    all_good &= play(&url, &[Row { name: "valid, logged out", headers: vec![logged_out], want }]).await?;
     if keep {
-        print_curl(&url, &valid, &token(APP, "user-4711", now - 3600));
+        print_curl(&url, &token(APP, "user-1", now + 3600), &token(APP, "user-1", now - 3600));
         tokio::signal::ctrl_c().await?;
     }
     drop(envoy);
@@ -126,8 +140,16 @@ fn rows(token: &dyn Fn(&str, &str, u64) -> String, valid: &str, moved: &str, now
     ]
 }
 
+/// The issuer tells the service that a user has logged out.
+async fn log_out(url: &str, token: &str) -> Result<(), Box<dyn Error>> {
+    let form = format!("logout_token={token}");
+    let content_type = "application/x-www-form-urlencoded";
+    let sent = reqwest::Client::new().post(url).header("content-type", content_type).body(form);
+    sent.send().await?.error_for_status()?;
+    Ok(())
+}
+
 async fn play(url: &str, rows: &[Row]) -> Result<bool, Box<dyn Error>> {
-    println!("   {:<26}{:<34}the upstream saw", "request", "the client got");
     let mut all_good = true;
     let client = reqwest::Client::new();
     for row in rows {

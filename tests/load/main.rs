@@ -5,6 +5,7 @@
 mod support;
 
 mod bodies;
+mod events;
 mod hostile;
 mod overload;
 mod revocations;

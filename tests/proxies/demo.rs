@@ -11,7 +11,7 @@ fn every_row_comes_out_as_it_should() {
     let output = Command::new(&demo).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 10, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 11, "{said}");
     assert!(!said.contains("!!"), "{said}");
     let unknown = Command::new(&demo).arg("--keeep").output().unwrap();
     assert_eq!(unknown.status.code(), Some(2));

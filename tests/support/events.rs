@@ -1,8 +1,8 @@
 //! Signed events as issuers send them, and how they are sent.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use passage_authz::domain::clock::Clock;
 use passage_authz::testing::SigningKey;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub(crate) const CLIENT: &str = "shop";
 
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    Clock::default().now().as_secs()
 }
 
 /// A token of this user, issued a minute ago.
