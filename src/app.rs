@@ -150,9 +150,9 @@ impl Bound {
         let admin_listener = Listener::bind("admin.listen", &tcp(admin_listen), 0).await?;
         let (workers, mut threads) = Workers::start().await?;
         let received = revocation.as_ref().and_then(|revocation| revocation.events.as_ref());
-        let events = match received {
-            Some(settings) => {
-                let listener = Listener::bind("revocation.listen", &tcp(&settings.listen), 0).await?;
+        let events = match received.and_then(|settings| settings.listen.as_ref()) {
+            Some(listen) => {
+                let listener = Listener::bind("revocation.listen", &tcp(listen), 0).await?;
                 // On a thread of its own: a flood of events must leave checks and keys their time.
                 let runtime = threads.start_one("events").await?;
                 let options =
@@ -265,9 +265,9 @@ impl Bound {
             tasks.spawn("the watch over revocations", staleness::watch(revocations, tasks.drained()));
         }
         let settings = revocation.and_then(|revocation| revocation.events);
-        if let (Some(port), Some(settings), Some(revocations)) = (events, settings, revocations) {
+        if let (Some(settings), Some(revocations)) = (settings, revocations) {
             let (live, received, port) =
-                (Arc::clone(&live), (settings, restored), (port, server.tls.clone()));
+                (Arc::clone(&live), (settings, restored), (events, server.tls.clone()));
             events::spawn(&mut tasks, live, revocations, received, port, stop.clone());
         }
         let overload = overload_watch::watch(Arc::clone(&admission), tasks.drained());

@@ -99,13 +99,29 @@ pub(crate) struct RevocationSettings {
 /// Signed events that are received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EventSettings {
-    /// A TCP address.
-    pub listen: String,
+    /// A TCP address. `None` only beside [`Self::redis`].
+    pub listen: Option<String>,
     /// The `aud` of events; `None`: the audiences of the issuer.
     pub audiences: Option<Vec<Audience>>,
     pub subject_claims: SubjectClaims,
     /// Where the other replicas listen: `HOST:PORT`, of which each address is one replica.
     pub peers: Vec<String>,
+    pub redis: Option<RedisSettings>,
+}
+
+impl EventSettings {
+    /// Whether other replicas get events, too.
+    pub(crate) const fn has_others(&self) -> bool {
+        !self.peers.is_empty() || self.redis.is_some()
+    }
+}
+
+/// A stream of signed events in Redis or Valkey.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RedisSettings {
+    /// Without a password.
+    pub url: String,
+    pub password_file: Option<PathBuf>,
 }
 
 /// What is done with tokens while it is not known which are revoked.

@@ -9,6 +9,7 @@ pub(crate) mod kept;
 pub(crate) mod line;
 pub(crate) mod list;
 pub(crate) mod peers;
+pub(crate) mod redis;
 pub(crate) mod signed;
 pub(crate) mod source;
 pub(crate) mod staleness;

@@ -15,6 +15,7 @@ use crate::live::Live;
 use crate::revocation::inbox::{Inbox, NotTaken, Restored, Verifier, Verifying};
 use crate::revocation::line::lasting_from_now;
 use crate::revocation::peers::{PeerAddresses, PeerClients, Peers, client_builder};
+use crate::revocation::redis::RedisStream;
 use crate::revocation::signed::{MAX_EVENT_BYTES, SignedEvent};
 use crate::revocation::state::Revocations;
 use crate::server::listen::Listener;
@@ -57,7 +58,7 @@ pub(super) fn spawn(
     live: Arc<Live>,
     revocations: Arc<Revocations>,
     (settings, restored): (EventSettings, Option<Restored>),
-    (port, tls): (Port, Option<TlsFiles>),
+    (port, tls): (Option<Port>, Option<TlsFiles>),
     stop: CancellationToken,
 ) {
     // As long as a token lives that an event can name.
@@ -79,12 +80,16 @@ pub(super) fn spawn(
         let peers = Peers::new(names, Arc::clone(&inbox), addresses, own_id.clone(), clients, scheme);
         tasks.spawn("the exchange with other replicas", peers.run(tasks.drained()));
     }
+    if let Some(redis) = settings.redis {
+        let stream = RedisStream::new(redis, Arc::clone(&inbox));
+        tasks.spawn("the stream of revocation events", stream.run(tasks.drained()));
+    }
+    let Some(Port { listener, options }) = port else { return };
     let events = Arc::new(Events::new(inbox, addresses, &own_id));
     let respond = move |request: Request<Incoming>| {
         let response = Arc::clone(&events).respond(request);
         async move { Ok::<_, Infallible>(response.await) }
     };
-    let Port { listener, options } = port;
     tasks.spawn_port("the port of events", server::serve(listener, options, Arc::default(), respond, stop));
 }
 

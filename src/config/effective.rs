@@ -12,8 +12,8 @@ use super::duration::format_duration;
 use super::size::format_size;
 use super::{
     Certificates, CheckFlags, ClientCertificate, ClientIdentity, Config, DecisionLogSettings, EventSettings,
-    Http, IssuerConfig, KeySource, KeyStore, Refresh, RevocationSettings, Server, Style, TlsFiles,
-    TokenSettings, WebAccess, WhenStale, discovery_url,
+    Http, IssuerConfig, KeySource, KeyStore, RedisSettings, Refresh, RevocationSettings, Server, Style,
+    TlsFiles, TokenSettings, WebAccess, WhenStale, discovery_url,
 };
 use crate::domain::claim::Claim;
 use crate::domain::denial::Wording;
@@ -135,7 +135,7 @@ fn revocation_value(settings: &RevocationSettings) -> Value {
     };
     let mut value = Map::new();
     value.extend(file.iter().map(|file| ("file".to_owned(), json!(file))));
-    if let Some(EventSettings { listen, audiences, subject_claims, peers }) = events {
+    if let Some(EventSettings { listen, audiences, subject_claims, peers, redis }) = events {
         let SubjectClaims { email, account } = subject_claims;
         let claims = [("email", email), ("account", account)];
         let claims = claims
@@ -145,10 +145,18 @@ fn revocation_value(settings: &RevocationSettings) -> Value {
             let texts: Vec<_> = audiences.iter().map(|Audience(audience)| audience).collect();
             ("audiences".to_owned(), json!(texts))
         });
-        value.insert("listen".to_owned(), json!(listen));
+        value.extend(listen.iter().map(|listen| ("listen".to_owned(), json!(listen))));
         value.extend(audiences);
         value.insert("subject_claims".to_owned(), Value::Object(claims.collect()));
-        value.insert("peers".to_owned(), json!(peers));
+        // Without `listen` a list, even an empty one, is a fault.
+        value.extend(listen.iter().map(|_| ("peers".to_owned(), json!(peers))));
+        value.extend(redis.iter().map(|RedisSettings { url, password_file }| {
+            let value = match password_file {
+                Some(file) => json!({"url": url, "password_file": file}),
+                None => json!(url),
+            };
+            ("redis".to_owned(), value)
+        }));
     }
     value.insert("max_token_lifetime".to_owned(), duration_value(*max_token_lifetime));
     value.insert("max_entries".to_owned(), json!(max_entries));

@@ -233,6 +233,8 @@ fn what_takes_effect_is_itself_a_configuration() {
         format!("{APP}key_store: {{path: /, read_only: true}}"),
         format!("{APP}revocation: {{file: /r, max_token_lifetime: 1h, max_entries: 7, when_stale: {{after: 10s, then: deny}}}}"),
         format!("{APP}revocation: {{listen: 'a:1', audiences: [a, b], subject_claims: {{email: /contact/email}}, peers: 'b:1'}}"),
+        format!("{APP}revocation: {{redis: 'rediss://me@r:6379/2', audiences: [a]}}"),
+        format!("{APP}revocation: {{listen: 'a:1', redis: {{url: 'redis://r:6379', password_file: /p}}}}"),
         format!("{APP}revocation: {{file: /r, listen: 'a:1', peers: ['b:1', '[::1]:2']}}"),
         format!("{APP}identity: {{headers: {{}}}}\nkey_store: /\ntokens: {{cache: {{max_entries: 0}}}}"),
         format!(

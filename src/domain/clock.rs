@@ -67,6 +67,12 @@ impl UnixTime {
         Self(self.0.saturating_add(duration))
     }
 
+    /// The moment that is earlier by this much; 1970 at the earliest.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
+
     /// The time from `earlier` to this moment; zero if `earlier` is the later one.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -16,6 +16,7 @@ use super::line::lasting;
 use super::signed::{EventId, SignedEvent};
 use super::source::Source;
 use super::state::{EventNames, Revocations};
+use crate::config::EventSettings;
 use crate::domain::clock::UnixTime;
 use crate::domain::event::{EventFault, VerifiedEvent};
 
@@ -66,7 +67,7 @@ pub(crate) struct Inbox {
     verifier: Box<dyn Verifier>,
     kept: Mutex<KeptEvents>,
     appender: Option<Appender>,
-    has_peers: bool,
+    has_others: bool,
     /// What this replica was the first to get.
     handed_on: broadcast::Sender<SignedEvent>,
     last_line: Mutex<Option<Instant>>,
@@ -90,7 +91,7 @@ impl Restored {
     ) -> Result<Self, super::journal::JournalError> {
         let (journal, appender, events) = Journal::open(folder, revocations.now())?;
         let mut kept = KeptEvents::default();
-        let has_peers = has_peers(revocations);
+        let has_others = has_others(revocations);
         for stored in events {
             let Some(signed) = stored.signed() else { continue };
             let names =
@@ -99,14 +100,14 @@ impl Restored {
             let until = UnixTime::from_secs(stored.until);
             let issued_before = UnixTime::from_secs(stored.issued_before);
             revocations.add(&EventNames { isses: &stored.iss, names: &names, issued_before, until });
-            kept.insert(&signed, until, has_peers);
+            kept.insert(&signed, until, has_others);
         }
         Ok(Self { kept, appender, journal })
     }
 }
 
-fn has_peers(revocations: &Revocations) -> bool {
-    revocations.settings.events.as_ref().is_some_and(|events| !events.peers.is_empty())
+fn has_others(revocations: &Revocations) -> bool {
+    revocations.settings.events.as_ref().is_some_and(EventSettings::has_others)
 }
 
 impl Inbox {
@@ -119,13 +120,13 @@ impl Inbox {
             Some(Restored { kept, appender, journal }) => (kept, Some(appender), Some(journal)),
             None => (KeptEvents::default(), None, None),
         };
-        let has_peers = has_peers(&revocations);
+        let has_others = has_others(&revocations);
         let inbox = Self {
             revocations,
             verifier: Box::new(verifier),
             kept: Mutex::new(kept),
             appender,
-            has_peers,
+            has_others,
             handed_on: broadcast::channel(HANDED_ON).0,
             last_line: Mutex::default(),
         };
@@ -180,7 +181,7 @@ impl Inbox {
             if !self.revocations.has_room_for(names.len()) || !kept.has_room_for(event) {
                 return Err(NotTaken::Full);
             }
-            Ok(kept.insert(event, until, self.has_peers))
+            Ok(kept.insert(event, until, self.has_others))
         })?;
         if !is_new {
             return Ok(Taken::Known);
@@ -215,7 +216,7 @@ impl Inbox {
         };
         let line = stored.line().map_err(|error| error.to_string())?;
         match source {
-            Source::Peers => {
+            Source::Peers | Source::Redis => {
                 // The replica that was the first to get it has it on its disk.
                 appender.append_later(line);
                 Ok(())
@@ -251,6 +252,12 @@ impl Inbox {
             }
         });
         lines
+    }
+
+    /// The events of a part that are not among these.
+    pub(super) fn lacking(&self, part: u8, known: &HashSet<EventId>) -> Vec<SignedEvent> {
+        let now = self.revocations.now();
+        self.kept(|kept| kept.missing(part, now, |id| known.contains(&id)).collect())
     }
 
     pub(crate) fn len(&self) -> usize {

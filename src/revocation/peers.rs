@@ -21,7 +21,6 @@ use super::inbox::Inbox;
 use super::kept::PARTS;
 use super::signed::{EventId, SignedEvent};
 use super::source::Source;
-use crate::config::WhenStale;
 
 /// Where a replica listens for the others, on the port of `revocation.listen`.
 pub(crate) const EVENTS_PATH: &str = "/replica/events";
@@ -47,9 +46,6 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The most of a request or an answer, in bytes.
 pub(crate) const MAX_BYTES: usize = 512 * 1024;
-
-/// A start waits so long for the first answer of another replica, unless tokens are denied without one.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most replicas.
 const MAX_PEERS: usize = 256;
@@ -141,7 +137,6 @@ impl Peers {
             (JoinSet::new(), BTreeMap::<Peer, (CancellationToken, Arc<AtomicBool>)>::new());
         let mut look = interval(LOOKUP_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let begun = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -176,13 +171,6 @@ impl Peers {
                     // It is alone.
                     this.confirm();
                 }
-            }
-            let waits = this.inbox.revocations.settings.when_stale == WhenStale::Deny;
-            if !waits && begun.elapsed() > START_TIMEOUT && this.inbox.revocations.is_starting() {
-                tracing::warn!(
-                    "no other replica has said what it knows: revocations that it took are not known here"
-                );
-                this.inbox.revocations.has_started();
             }
         }
         while tasks.join_next().await.is_some() {}

@@ -15,10 +15,12 @@ pub(crate) enum Source {
     Listen,
     /// Events that other replicas hand on.
     Peers,
+    /// Events in a stream of Redis or Valkey.
+    Redis,
 }
 
 impl Source {
-    pub(crate) const ALL: [Self; 3] = [Self::File, Self::Listen, Self::Peers];
+    pub(crate) const ALL: [Self; 4] = [Self::File, Self::Listen, Self::Peers, Self::Redis];
 
     /// Its name in metrics and messages: that of its key in the configuration.
     pub(crate) const fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Source {
             Self::File => "file",
             Self::Listen => "listen",
             Self::Peers => "peers",
+            Self::Redis => "redis",
         }
     }
 }

@@ -7,9 +7,10 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 
 use super::events::EventEntries;
+use super::line::lasting_from_now;
 use super::list::List;
 use super::source::{Source, SourceState};
-use crate::config::{RevocationSettings, WhenStale};
+use crate::config::{EventSettings, RevocationSettings, WhenStale};
 use crate::domain::clock::{Clock, UnixTime};
 use crate::domain::denial::Denial;
 use crate::domain::issuer::IssuerName;
@@ -61,7 +62,7 @@ impl Revocations {
     pub(crate) fn new(settings: RevocationSettings, clock: Clock) -> Result<Self, NoRandomness> {
         let mut key = [0; 16];
         rand::fill(&mut key).map_err(|_| NoRandomness)?;
-        let asks_peers = settings.events.as_ref().is_some_and(|events| !events.peers.is_empty());
+        let asks_others = settings.events.as_ref().is_some_and(EventSettings::has_others);
         Ok(Self {
             settings,
             hashing: NameHashing::with_key(&key),
@@ -70,7 +71,7 @@ impl Revocations {
             events: EventEntries::default(),
             epoch: AtomicU64::new(1),
             is_stale: AtomicBool::new(false),
-            is_starting: AtomicBool::new(asks_peers),
+            is_starting: AtomicBool::new(asks_others),
             sources: std::array::from_fn(|_| SourceState::new()),
         })
     }
@@ -150,11 +151,12 @@ impl Revocations {
     }
 
     pub(crate) const fn source(&self, source: Source) -> &SourceState {
-        let [file, listen, peers] = &self.sources;
+        let [file, listen, peers, redis] = &self.sources;
         match source {
             Source::File => file,
             Source::Listen => listen,
             Source::Peers => peers,
+            Source::Redis => redis,
         }
     }
 
@@ -163,8 +165,9 @@ impl Revocations {
         let events = self.settings.events.as_ref();
         Source::ALL.into_iter().zip(&self.sources).filter(move |(source, _)| match source {
             Source::File => self.settings.file.is_some(),
-            Source::Listen => events.is_some(),
+            Source::Listen => events.is_some_and(|events| events.listen.is_some()),
             Source::Peers => events.is_some_and(|events| !events.peers.is_empty()),
+            Source::Redis => events.is_some_and(|events| events.redis.is_some()),
         })
     }
 
@@ -203,6 +206,11 @@ impl Revocations {
             // Tokens that were found good are judged again.
             self.begin_epoch();
         }
+    }
+
+    /// An event whose `iat` is before it names no token that can still be good.
+    pub(crate) fn oldest_event(&self) -> UnixTime {
+        self.clock.now().before(lasting_from_now(self.settings.max_token_lifetime))
     }
 
     pub(crate) fn now(&self) -> UnixTime {

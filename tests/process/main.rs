@@ -8,6 +8,7 @@ mod connections;
 mod drill;
 mod health;
 mod lifecycle;
+mod redis;
 mod reload;
 mod revocations;
 mod telemetry;

@@ -29,12 +29,12 @@ async fn start(config: &str) -> Running {
     running
 }
 
-async fn code(replica: &Running, sub: &str) -> String {
+pub(crate) async fn code(replica: &Running, sub: &str) -> String {
     let channel = Channel::from_shared(format!("http://{}", replica.grpc)).unwrap().connect_lazy();
     check_token(&AuthorizationClient::new(channel), &token(sub)).await.unwrap().code().to_owned()
 }
 
-async fn until_denied(replica: &Running, sub: &str) {
+pub(crate) async fn until_denied(replica: &Running, sub: &str) {
     wait_until(&format!("{sub} is denied"), || async { code(replica, sub).await == "token_revoked" }).await;
 }
 

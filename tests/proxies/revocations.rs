@@ -8,18 +8,17 @@ use tonic::transport::Channel;
 
 use crate::replicas::bootstrap;
 use crate::support::envoy::{Envoy, Upstream, binary};
-use crate::support::events::{log_out, logout_token, old_token, replica};
+use crate::support::events::{log_out, logout_token, old_token, replica, replica_by_redis};
 use crate::support::load::Load;
-use crate::support::process::{Running, free_port};
+use crate::support::process::{Running, file, free_port};
+use crate::support::redis::Redis;
 use crate::support::{check_token, join_all, wait_until};
 
 /// The figures are printed, not asserted: they are the machine's.
-#[tokio::test]
-async fn what_one_replica_is_told_all_deny_and_no_other_request_fails() {
-    let ports = [free_port(), free_port(), free_port()];
+async fn log_out_under_load(configs: [String; 3], by: &str) {
     let mut replicas = Vec::new();
-    for port in ports {
-        replicas.push(Running::start(&replica(port, &ports, ""), "info").await);
+    for config in configs {
+        replicas.push(Running::start(&config, "info").await);
     }
     for replica in &replicas {
         replica.until_ready().await;
@@ -64,9 +63,20 @@ async fn what_one_replica_is_told_all_deny_and_no_other_request_fails() {
     let at = |share: usize| waits[(waits.len() - 1) * share / 100];
     let millis = |wait: Duration| wait.as_secs_f64() * 1000.0;
     println!(
-        "{logouts} logouts, from the answer to the last replica's denial: p50 {:.1} ms, p99 {:.1} ms, p100 {:.1} ms",
+        "{by}: {logouts} logouts, from the answer to the last replica's denial: p50 {:.1} ms, p99 {:.1} ms, p100 {:.1} ms",
         millis(at(50)),
         millis(at(99)),
         millis(at(100))
     );
+}
+
+#[tokio::test]
+async fn what_one_replica_is_told_all_deny_and_no_other_request_fails() {
+    let ports = [free_port(), free_port(), free_port()];
+    log_out_under_load(ports.map(|port| replica(port, &ports, "")), "peers").await;
+    let at = free_port();
+    let Some(_redis) = Redis::start(at).await else { return };
+    let password = file("secret");
+    let config = replica_by_redis(at, password.path());
+    log_out_under_load([config.clone(), config.clone(), config], "redis").await;
 }

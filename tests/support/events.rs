@@ -1,6 +1,7 @@
 //! Signed events as issuers send them, and how they are sent.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use passage_authz::domain::clock::Clock;
 use passage_authz::testing::SigningKey;
@@ -30,6 +31,12 @@ pub(crate) fn replica(listen: SocketAddr, peers: &[SocketAddr], more: &str) -> S
     let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
     let peers = json!(peers);
     inline(&format!("revocation: {{listen: '{listen}', audiences: [shop], peers: {peers}{more}}}\n"))
+}
+
+/// A replica beside others that follow the same stream.
+pub(crate) fn replica_by_redis(at: SocketAddr, password: &Path) -> String {
+    let redis = format!("{{url: 'redis://{at}', password_file: '{}'}}", password.display());
+    inline(&format!("revocation: {{listen: '127.0.0.1:0', audiences: [shop], redis: {redis}}}"))
 }
 
 /// A logout token of [`APP`] for this `sub`, edited.

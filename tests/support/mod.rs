@@ -12,6 +12,7 @@ pub(crate) mod load;
 pub(crate) mod process;
 pub(crate) mod promtool;
 pub(crate) mod pypi;
+pub(crate) mod redis;
 pub(crate) mod tls;
 
 use std::collections::HashMap;

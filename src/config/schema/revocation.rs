@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use url::Url;
+
 use super::super::place::{Place, Table};
-use super::super::{EventSettings, RevocationSettings, WhenStale};
+use super::super::{EventSettings, RedisSettings, RevocationSettings, WhenStale};
 use super::ports::address;
 use super::shapes::{CLAIM, HOUR, SECOND, choice};
 use crate::domain::claim::Claim;
@@ -16,12 +18,13 @@ pub(super) fn read(place: &Place<'_>) -> Option<RevocationSettings> {
         return None;
     }
     place.table(|table| {
-        let (file_place, listen) = (table.at("file"), table.at("listen"));
-        if !listen.is_set() {
+        let (file_place, listen, redis) = (table.at("file"), table.at("listen"), table.at("redis"));
+        let has_events = listen.is_set() || redis.is_set();
+        if !has_events {
             file_place.required("a file of entries, or revocation.listen: HOST:PORT for signed events");
         }
-        let file = if file_place.is_set() || !listen.is_set() { file(&file_place) } else { None };
-        let events = events(table, &listen);
+        let file = if file_place.is_set() || !has_events { file(&file_place) } else { None };
+        let events = events(table, &listen, &redis);
         let max_entries = table.at("max_entries").integer(1..=100_000_000, " entries", 1_000_000);
         let max_token_lifetime = table.at("max_token_lifetime").duration(SECOND..=HOUR * 24 * 365, HOUR * 24);
         let (stale_after, when_stale) = table.at("when_stale").table(|stale| {
@@ -45,12 +48,15 @@ fn file(place: &Place<'_>) -> Option<PathBuf> {
     place.parsed(accepted, |text| (!text.is_empty()).then(|| text.into()))
 }
 
-/// Signed events; without `listen` none come, and what belongs to them is a fault.
-fn events(table: &mut Table<'_>, listen: &Place<'_>) -> Option<EventSettings> {
+/// Signed events; without `listen` and `redis` none come, and what belongs to them is a fault.
+fn events(table: &mut Table<'_>, listen: &Place<'_>, redis: &Place<'_>) -> Option<EventSettings> {
     let (audiences, subject_claims, peers) =
         (table.at("audiences"), table.at("subject_claims"), table.at("peers"));
-    if !listen.is_set() {
-        for place in [audiences, subject_claims, peers].iter().filter(|place| place.is_set()) {
+    if !listen.is_set() && peers.is_set() {
+        peers.fault("is of no use without revocation.listen", "it beside listen: HOST:PORT");
+    }
+    if !listen.is_set() && !redis.is_set() {
+        for place in [audiences, subject_claims].iter().filter(|place| place.is_set()) {
             place.fault("is of no use without revocation.listen", "it beside listen: HOST:PORT");
         }
         return None;
@@ -80,5 +86,44 @@ fn events(table: &mut Table<'_>, listen: &Place<'_>) -> Option<EventSettings> {
     } else {
         Vec::new()
     };
-    Some(EventSettings { listen: address(listen, "", ""), audiences, subject_claims, peers })
+    let listen = listen.is_set().then(|| address(listen, "", ""));
+    Some(EventSettings { listen, audiences, subject_claims, peers, redis: stream(redis) })
+}
+
+/// A URL, or `{url: URL, password_file: FILE}`.
+fn stream(place: &Place<'_>) -> Option<RedisSettings> {
+    if !place.is_set() {
+        return None;
+    }
+    if !place.is_map() {
+        return Some(RedisSettings { url: redis_url(place)?, password_file: None });
+    }
+    place.table(|table| {
+        let (url, file) = (table.at("url"), table.at("password_file"));
+        let accepted = "a file with the password of Redis";
+        let password_file =
+            if file.is_set() { file.parsed(accepted, |text| Some(text.into())) } else { None };
+        url.required(REDIS_URL);
+        Some(RedisSettings { url: redis_url(&url)?, password_file })
+    })
+}
+
+const REDIS_URL: &str =
+    "redis://HOST:PORT, or rediss:// over TLS, without a password, which belongs into password_file";
+
+fn redis_url(place: &Place<'_>) -> Option<String> {
+    let text = place.text(REDIS_URL)?;
+    let url = Url::parse(text).ok();
+    if url.as_ref().is_some_and(|url| url.password().is_some()) {
+        // Which is not repeated.
+        place.fault("has a password", REDIS_URL);
+        return None;
+    }
+    let is_redis =
+        |url: Url| ["redis", "rediss"].contains(&url.scheme()) && url.has_host() && url.query().is_none();
+    if url.is_some_and(is_redis) {
+        return Some(text.to_owned());
+    }
+    place.fault(format!("{text:?} is not accepted"), REDIS_URL);
+    None
 }

@@ -1,0 +1,215 @@
+//! A stream in Redis or Valkey, for many replicas or those that cannot reach each other. It carries the signed events as they came, and
+//! each replica verifies them, so that nothing can be revoked by writing to Redis.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::streams::StreamReadReply;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError, cmd};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::inbox::Inbox;
+use super::signed::{EventId, SignedEvent};
+use super::source::Source;
+use crate::config::RedisSettings;
+use crate::watched_file::FileIo;
+
+/// The stream, in the database that the URL names.
+const STREAM: &str = "passage-authz:events";
+
+/// Before the first entry.
+const BEGINNING: &str = "0-0";
+
+/// The most entries of one answer.
+const COUNT: usize = 100;
+
+/// How long Redis keeps a read that has nothing to answer.
+const BLOCK: Duration = Duration::from_millis(500);
+
+/// The longest a connection or an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two tries.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// Why the stream cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    #[error("it does not answer in time")]
+    Late,
+    #[error("{}: {error}", file.display())]
+    PasswordFile { file: PathBuf, error: std::io::Error },
+    /// More events came than it took.
+    #[error("events were to be added faster than it takes them")]
+    Behind,
+}
+
+/// Follows the stream.
+pub(crate) struct RedisStream {
+    settings: RedisSettings,
+    inbox: Arc<Inbox>,
+    file_io: FileIo,
+}
+
+/// How far the stream was read.
+struct Reading {
+    connection: MultiplexedConnection,
+    last: String,
+}
+
+impl RedisStream {
+    pub(crate) fn new(settings: RedisSettings, inbox: Arc<Inbox>) -> Self {
+        Self { settings, inbox, file_io: FileIo::new() }
+    }
+
+    /// Until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let following = async {
+            let mut was_down = false;
+            loop {
+                let Err(error) = self.follow(&mut was_down).await;
+                let (server, error) = (&self.settings.url, error.to_string());
+                self.inbox.revocations.source(Source::Redis).set_trouble(Some(error.clone()));
+                if !std::mem::replace(&mut was_down, true) {
+                    tracing::warn!(
+                        server,
+                        error,
+                        "the stream of revocation events cannot be followed; trying again"
+                    );
+                }
+                sleep(RETRY_AFTER).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = following => {}
+        }
+    }
+
+    /// Reads the whole stream, adds what it lacks, then follows it: after a loss of Redis, or of a connection, each replica makes it whole.
+    async fn follow(&self, was_down: &mut bool) -> Result<std::convert::Infallible, StreamError> {
+        // Before the read, so that no event is missed in between.
+        let mut handed_on = self.inbox.handed_on();
+        let mut reading = Reading { connection: self.connect().await?, last: BEGINNING.to_owned() };
+        let mut writer = self.connect().await?;
+        let mut known = HashSet::new();
+        loop {
+            let events = read(&mut reading, Duration::ZERO).await?;
+            if events.is_empty() {
+                break;
+            }
+            for event in events {
+                known.insert(event.id());
+                self.take(&event).await;
+            }
+        }
+        self.confirm();
+        if std::mem::take(was_down) {
+            tracing::info!(server = self.settings.url, "the stream of revocation events is followed again");
+        }
+        for event in self.lacking(&known) {
+            self.add(&mut writer, &event).await?;
+        }
+        let reads = async {
+            loop {
+                for event in read(&mut reading, BLOCK).await? {
+                    self.take(&event).await;
+                }
+                self.confirm();
+            }
+        };
+        let writes = async {
+            loop {
+                self.add(&mut writer, &next(&mut handed_on).await?).await?;
+            }
+        };
+        tokio::select! {
+            ended = reads => ended,
+            ended = writes => ended,
+        }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, StreamError> {
+        let RedisSettings { url, password_file } = &self.settings;
+        let mut info = url.as_str().into_connection_info()?;
+        if let Some(file) = password_file.clone() {
+            let read = self.file_io.run(move || std::fs::read_to_string(file)).await.flatten();
+            let named =
+                |error| StreamError::PasswordFile { file: password_file.clone().unwrap_or_default(), error };
+            let password = read.map_err(named)?;
+            let settings = info.redis_settings().clone().set_password(password.trim_end());
+            info = info.set_redis_settings(settings);
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(TIMEOUT))
+            // Above the time that a read may be kept.
+            .set_response_timeout(Some(BLOCK + TIMEOUT));
+        let client = Client::open(info)?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        Ok(timeout(TIMEOUT, connecting).await.map_err(|_| StreamError::Late)??)
+    }
+
+    async fn take(&self, event: &SignedEvent) {
+        if !self.inbox.knows(event.id()) {
+            // What is refused is counted and logged.
+            let _ = self.inbox.offer(event, Source::Redis).await;
+        }
+    }
+
+    fn confirm(&self) {
+        self.inbox.revocations.source(Source::Redis).confirm();
+        self.inbox.revocations.has_started();
+    }
+
+    fn lacking(&self, known: &HashSet<EventId>) -> Vec<SignedEvent> {
+        (0..=u8::MAX).flat_map(|part| self.inbox.lacking(part, known)).collect()
+    }
+
+    /// Adds an event, and drops those of which no token can be named any more.
+    async fn add(&self, writer: &mut MultiplexedConnection, event: &SignedEvent) -> Result<(), StreamError> {
+        let oldest = self.inbox.revocations.oldest_event().as_secs() * 1000;
+        let mut command = cmd("XADD");
+        command.arg(STREAM).arg("MINID").arg("~").arg(oldest).arg("*");
+        command.arg("form").arg(event.form_name()).arg("event").arg(&*event.text);
+        let added: Result<String, _> = command.query_async(writer).await;
+        added.map(drop).map_err(StreamError::from)
+    }
+}
+
+/// The next event to add.
+async fn next(events: &mut broadcast::Receiver<SignedEvent>) -> Result<SignedEvent, StreamError> {
+    match events.recv().await {
+        Ok(event) => Ok(event),
+        Err(RecvError::Lagged(_)) => Err(StreamError::Behind),
+        // The sender lives as long as the inbox.
+        Err(RecvError::Closed) => std::future::pending().await,
+    }
+}
+
+/// The next entries; none after `block`, which is not waited for if it is zero. What is no event of ours is passed over.
+async fn read(reading: &mut Reading, block: Duration) -> Result<Vec<SignedEvent>, StreamError> {
+    let mut command = cmd("XREAD");
+    command.arg("COUNT").arg(COUNT);
+    if !block.is_zero() {
+        command.arg("BLOCK").arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX));
+    }
+    command.arg("STREAMS").arg(STREAM).arg(&reading.last);
+    let answer: Option<StreamReadReply> = command.query_async(&mut reading.connection).await?;
+    let mut events = Vec::new();
+    let entries = answer.into_iter().flat_map(|answer| answer.keys).flat_map(|stream| stream.ids);
+    for entry in entries {
+        let text = |name| entry.get::<String>(name);
+        events
+            .extend(text("form").zip(text("event")).and_then(|(form, event)| SignedEvent::of(&form, &event)));
+        reading.last = entry.id;
+    }
+    Ok(events)
+}
