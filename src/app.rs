@@ -25,6 +25,8 @@ use crate::app::tasks::{TaskError, Tasks};
 use crate::check::spans::{Exporter, Spans};
 use crate::config::{Config, Listen};
 use crate::domain::clock::{Clock, UnixTime};
+use crate::revocation::inbox::Restored;
+use crate::revocation::journal::JournalError;
 use crate::revocation::staleness;
 use crate::server::listen::{Address, BindError, Listener};
 use crate::server::overload::Admission;
@@ -71,6 +73,7 @@ pub struct Bound {
     http: Option<Listener>,
     admin: Listener,
     events: Option<events::Port>,
+    restored: Option<Restored>,
     workers: Workers,
     threads: Threads,
 }
@@ -87,6 +90,9 @@ pub enum StartError {
     /// The proxy's secret cannot be used; nothing was bound.
     #[error(transparent)]
     Secret(#[from] UnusableSecret),
+    /// The events in `key_store` cannot be used; nothing was bound.
+    #[error("key_store: {0}")]
+    Events(#[from] JournalError),
     /// A port could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -140,6 +146,11 @@ impl Bound {
         let Setup { config, clock, source, exporter } = setup;
         let spans = exporter.as_ref().map(Exporter::spans).unwrap_or_default();
         let Built { engine, tls, proxy_secret } = build(config, clock.clone(), spans)?;
+        let store = engine.event_store().filter(|store| !store.read_only);
+        let restored = match (store, &engine.current.authorizer.revocations) {
+            (Some(store), Some(revocations)) => Some(Restored::read(&store.path, revocations)?),
+            _ => None,
+        };
         let Fixed { server, http, admin_listen, revocation } = &engine.fixed;
         let tcp = |address: &String| Listen::Tcp(address.clone());
         let grpc_listener = Listener::bind("server.listen", &server.listen, server.unix_mode).await?;
@@ -175,6 +186,7 @@ impl Bound {
             http: http_listener,
             admin: admin_listener,
             events,
+            restored,
             workers,
             threads,
         })
@@ -220,12 +232,13 @@ impl Bound {
             http,
             admin,
             events,
+            restored,
             workers,
             threads,
         } = self;
         let Fixed { server, http: http_settings, admin_listen: _, revocation } = engine.fixed.clone();
         let mut engine = engine;
-        let (revocation_file, restored) = (engine.revocation_file.take(), engine.restored.take());
+        let revocation_file = engine.revocation_file.take();
         let (live, reloader) = Reloader::start(engine, clock.clone(), source);
         let reporter = HealthReporter::new();
         health::begin(&reporter).await;

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::domain::event::EventForm;
 use crate::revocation::inbox::{Inbox, NotTaken, Taken};
 use crate::revocation::peers::{
-    DIGESTS_PATH, EVENTS_PATH, MAX_BYTES, MISSING_PATH, PeerAddresses, REPLICA, overall,
+    DIGESTS_PATH, EVENTS_PATH, MAX_BYTES, MISSING_PATH, PeerAddresses, REPLICA, STARTING, overall,
 };
 use crate::revocation::signed::{EventId, MAX_EVENT_BYTES, SignedEvent};
 use crate::revocation::source::Source;
@@ -82,6 +82,11 @@ impl Events {
             _ => {
                 let mut answer = self.replica(request).await;
                 answer.headers_mut().insert(HeaderName::from_static(REPLICA), self.own_id.clone());
+                if self.inbox.revocations.is_starting() {
+                    answer
+                        .headers_mut()
+                        .insert(HeaderName::from_static(STARTING), HeaderValue::from_static("1"));
+                }
                 answer
             }
         }

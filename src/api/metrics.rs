@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::HeaderMap;
 use prometheus_client::collector::Collector;
@@ -20,6 +19,7 @@ use crate::domain::issuer::IssuerName;
 use crate::domain::revoked::Kind;
 use crate::keys::sets::LastWrite;
 use crate::live::Live;
+use crate::revocation::source::Outcome;
 use crate::revocation::state::Revocations;
 use crate::server::PortCounters;
 use crate::server::overload::Admission;
@@ -188,9 +188,9 @@ fn encode_revocations(
     let help = "Changes of revocations that sources brought, by source and by what became of them";
     let mut events = encoder.encode_descriptor("revocation_events", help, None, MetricType::Counter)?;
     for (source, state) in revocations.sources() {
-        for (result, count) in [("accepted", &state.accepted), ("refused", &state.refused)] {
-            let labels = [("source", source.name()), ("result", result)];
-            ConstCounter::new(count.load(Ordering::Relaxed)).encode(events.encode_family(&labels)?)?;
+        for outcome in Outcome::VARIANTS {
+            let labels = [("source", source.name()), ("result", outcome.name())];
+            ConstCounter::new(state.counted(*outcome)).encode(events.encode_family(&labels)?)?;
         }
     }
     let help = "Time since the source was last known to be what is in force";

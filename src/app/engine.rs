@@ -20,8 +20,6 @@ use crate::keys::refresh::Refresher;
 use crate::keys::sets::{KeySets, SlotSettings};
 use crate::live::Current;
 use crate::revocation::file::RevocationFile;
-use crate::revocation::inbox::Restored;
-use crate::revocation::journal::JournalError;
 use crate::revocation::list::FileError;
 use crate::revocation::state::{NoRandomness, Revocations};
 use crate::watched_file::FileRead;
@@ -35,8 +33,6 @@ pub(crate) struct Engine {
     pub fixed: Fixed,
     /// Not running yet; `None` without one, and at a reload.
     pub revocation_file: Option<RevocationFile>,
-    /// The events that were on the disk; `None` without `key_store`, and at a reload.
-    pub restored: Option<Restored>,
     pub issuers: IssuerConfigs,
     pub files: Vec<FileRead>,
 }
@@ -116,8 +112,6 @@ enum Unusable {
         "issuers: {0} is named by revocation.file, and is missing or has lost an iss or another subject; accepted: to take its entries out of the file first"
     )]
     RevokedIssuer(IssuerName),
-    #[error("key_store: {0}")]
-    Events(#[from] JournalError),
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
 }
@@ -213,15 +207,15 @@ impl Engine {
             let refresher = refresher(config, issuers.key_store.as_ref(), &keys)?;
             refreshers.push((config.issuer.name.clone(), refresher));
         }
-        let (revocations, revocation_file, restored) = match (&revocation, predecessor) {
-            (None, _) => (None, None, None),
+        let (revocations, revocation_file) = match (&revocation, predecessor) {
+            (None, _) => (None, None),
             // A change of these settings needs a restart, so they are those of the predecessor, whose task goes on.
             (Some(_), Some(Predecessor { revocations, issuers: before, .. })) => {
                 let stays = |name: &IssuerName| issuers.names_the_same(name, before);
                 if let Some(issuer) = revocations.and_then(|revocations| revocations.named_without(stays)) {
                     return Err(Unusable::RevokedIssuer(issuer).into());
                 }
-                (revocations.cloned(), None, None)
+                (revocations.cloned(), None)
             }
             (Some(settings), None) => {
                 let revocations =
@@ -231,11 +225,7 @@ impl Engine {
                     let named = |error| Unusable::Revocations { file: file.clone(), error };
                     RevocationFile::start(file, &revocations, &names).map_err(named)
                 });
-                let file = file.transpose()?;
-                let store =
-                    issuers.key_store.as_ref().filter(|store| settings.events.is_some() && !store.read_only);
-                let restored = store.map(|store| Restored::read(&store.path, &revocations)).transpose();
-                (Some(Arc::new(revocations)), file, restored.map_err(Unusable::from)?)
+                (Some(Arc::new(revocations)), file.transpose()?)
             }
         };
         let policy = Policy::new(rules, paths);
@@ -258,10 +248,17 @@ impl Engine {
             refreshers,
             fixed: Fixed { server, http, admin_listen, revocation },
             revocation_file,
-            restored,
             issuers,
             files,
         })
+    }
+}
+
+impl Engine {
+    /// Where events that took effect are kept, if that is configured.
+    pub(crate) fn event_store(&self) -> Option<&KeyStore> {
+        let has_events = self.fixed.revocation.as_ref().is_some_and(|revocation| revocation.events.is_some());
+        self.issuers.key_store.as_ref().filter(|_| has_events)
     }
 }
 

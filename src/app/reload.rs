@@ -168,7 +168,7 @@ impl Reloader {
     /// Starts the engine's refreshers and puts its configuration in force. Without a `source` nothing is reloaded.
     #[must_use]
     pub(crate) fn start(engine: Engine, clock: Clock, source: Option<ConfigSource>) -> (Arc<Live>, Self) {
-        let Engine { current, refreshers, fixed, revocation_file: _, restored: _, issuers, files } = engine;
+        let Engine { current, refreshers, fixed, revocation_file: _, issuers, files } = engine;
         let live = Arc::new(Live::new(current));
         let mut running = Running::new();
         running.start(refreshers);
@@ -312,8 +312,7 @@ impl Reloader {
     /// Puts the engine's configuration in force in place of the one before.
     async fn swap(&mut self, engine: Engine) {
         // `read` has refused an engine whose fixed settings differ.
-        let Engine { current, refreshers, issuers, files, fixed: _, revocation_file: _, restored: _ } =
-            engine;
+        let Engine { current, refreshers, issuers, files, fixed: _, revocation_file: _ } = engine;
         self.files = files;
         let before = self.live.current();
         let keys = Arc::clone(&current.authorizer.keys);

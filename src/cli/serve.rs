@@ -33,7 +33,9 @@ pub(super) async fn serve(file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let file = source.file.as_ref().map(|file| tracing::field::display(file.display().to_string()));
     let setup = Setup { config, clock: Clock::default(), source: Some(source), exporter };
     let bound = Bound::bind(setup).await.map_err(|error| match error {
-        StartError::Build(_) | StartError::Tls(_) | StartError::Secret(_) => Failure::configuration(error),
+        StartError::Build(_) | StartError::Tls(_) | StartError::Secret(_) | StartError::Events(_) => {
+            Failure::configuration(error)
+        }
         StartError::Bind(_) | StartError::Threads(_) => Failure::other(error),
     })?;
     let (grpc, admin) = (bound.grpc_address(), bound.admin_address());

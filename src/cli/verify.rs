@@ -16,6 +16,7 @@ use crate::cli::output::{Failure, print};
 use crate::cli::request::OwnedRequest;
 use crate::config::{Config, Environment};
 use crate::domain::clock::{Clock, UnixTime};
+use crate::revocation::inbox::look;
 
 /// For the first fetches of all issuers together; each fetch has its own limit, too.
 const FIRST_KEYS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +49,13 @@ pub(super) async fn verify(file: Option<&Path>, format: Format, asked: Asked) ->
     let config = Config::load(file, &Environment::read()).map_err(Failure::configuration)?;
     let clock = Clock::default();
     let engine = Engine::build(config, clock.clone(), Carried::default()).map_err(Failure::configuration)?;
+    if let Some(revocations) = &engine.current.authorizer.revocations {
+        if let Some(store) = engine.event_store() {
+            look(&store.path, revocations).map_err(Failure::configuration)?;
+        }
+        // It asks no other replica.
+        revocations.has_started();
+    }
     let token = token.as_deref().map(without_scheme);
     let request = request.map(|request| match token {
         Some(token) => request.carrying(token, &engine.current.authorizer.tokens.from),

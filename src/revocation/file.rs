@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::list::{FileError, Limits, read};
-use super::source::Source;
+use super::source::{Outcome, Source};
 use super::state::Revocations;
 use crate::domain::issuer::IssuerName;
 use crate::watched_file::{FileIo, FileVersion};
@@ -109,7 +109,7 @@ impl RevocationFile {
             Ok(list) => {
                 if !is_as_at_start {
                     tracing::info!(%file, entries = list.revoked.len(), "revocations were read again");
-                    source.count(true);
+                    source.count(Outcome::Accepted);
                 }
                 revocations.replace_listed(list);
                 source.confirm();
@@ -125,7 +125,7 @@ impl RevocationFile {
                     .is_none_or(|refused| refused.version != now || refused.error != error)
                 {
                     tracing::error!(%file, error, "the new revocations are refused, those before go on");
-                    source.count(false);
+                    source.count(Outcome::Refused);
                 }
                 source.set_trouble(Some(error.clone()));
                 self.refused = Some(Refused { version: now, error, at: Instant::now() });

@@ -2,6 +2,7 @@
 //! replicas.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,11 +11,11 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::journal::{Appender, Journal, StoredEvent, subject_name, subject_of};
+use super::journal::{self, Appender, Journal, JournalError, StoredEvent, subject_name, subject_of};
 use super::kept::{KeptEvents, PARTS};
 use super::line::lasting;
 use super::signed::{EventId, SignedEvent};
-use super::source::Source;
+use super::source::{Outcome, Source};
 use super::state::{EventNames, Revocations};
 use crate::config::EventSettings;
 use crate::domain::clock::UnixTime;
@@ -84,26 +85,36 @@ impl Restored {
     /// Puts in force what an earlier process had taken. Blocks.
     ///
     /// # Errors
-    /// [`super::journal::JournalError`].
-    pub(crate) fn read(
-        folder: &std::path::Path,
-        revocations: &Revocations,
-    ) -> Result<Self, super::journal::JournalError> {
+    /// [`JournalError`].
+    pub(crate) fn read(folder: &Path, revocations: &Revocations) -> Result<Self, JournalError> {
         let (journal, appender, events) = Journal::open(folder, revocations.now())?;
-        let mut kept = KeptEvents::default();
-        let has_others = has_others(revocations);
-        for stored in events {
-            let Some(signed) = stored.signed() else { continue };
-            let names =
-                stored.names.iter().filter_map(|(name, value)| Some((subject_of(name)?, value.clone())));
-            let names: Vec<_> = names.collect();
-            let until = UnixTime::from_secs(stored.until);
-            let issued_before = UnixTime::from_secs(stored.issued_before);
-            revocations.add(&EventNames { isses: &stored.iss, names: &names, issued_before, until });
-            kept.insert(&signed, until, has_others);
-        }
+        let kept = restore(events, revocations);
         Ok(Self { kept, appender, journal })
     }
+}
+
+/// Puts in force what is on the disk, without a change of it. Blocks.
+///
+/// # Errors
+/// [`JournalError`].
+pub(crate) fn look(folder: &Path, revocations: &Revocations) -> Result<(), JournalError> {
+    restore(journal::look(folder, revocations.now())?, revocations);
+    Ok(())
+}
+
+fn restore(events: Vec<StoredEvent>, revocations: &Revocations) -> KeptEvents {
+    let (mut kept, has_others) = (KeptEvents::default(), has_others(revocations));
+    for stored in events {
+        let Some(signed) = stored.signed() else { continue };
+        let names = stored.names.iter().filter_map(|(name, value)| Some((subject_of(name)?, value.clone())));
+        let names: Vec<_> = names.collect();
+        let until = UnixTime::from_secs(stored.until);
+        let issued_before = UnixTime::from_secs(stored.issued_before);
+        revocations.add(&EventNames { isses: &stored.iss, names: &names, issued_before, until });
+        kept.insert(&signed, until, has_others);
+        kept.stored(signed.id());
+    }
+    kept
 }
 
 fn has_others(revocations: &Revocations) -> bool {
@@ -149,10 +160,11 @@ impl Inbox {
     pub(crate) async fn offer(&self, event: &SignedEvent, source: Source) -> Result<Taken, NotTaken> {
         let taken = self.take(event, source).await;
         match &taken {
-            Ok(Taken::New) => self.revocations.source(source).count(true),
+            Ok(Taken::New) => self.revocations.source(source).count(Outcome::Accepted),
             Ok(Taken::Known | Taken::Nothing) => {}
             Err(reason) => {
-                self.revocations.source(source).count(false);
+                let counted = if *reason == NotTaken::Full { Outcome::Full } else { Outcome::Refused };
+                self.revocations.source(source).count(counted);
                 self.log_refused(source, reason);
             }
         }
@@ -183,27 +195,34 @@ impl Inbox {
             }
             Ok(kept.insert(event, until, self.has_others))
         })?;
+        if is_new {
+            self.revocations.add(&names);
+            if source == Source::Listen {
+                // Without other replicas there is no receiver.
+                let _ = self.handed_on.send(event.clone());
+            }
+        }
+        // Known or new: an event that another replica brought, or whose first write failed or is not done, may not be on the disk.
+        self.write(event, &names, source).await?;
         if !is_new {
             return Ok(Taken::Known);
-        }
-        self.revocations.add(&names);
-        if source == Source::Listen {
-            // Without peers there is no receiver.
-            let _ = self.handed_on.send(event.clone());
-        }
-        if let Err(error) = self.write(event, &names, source).await {
-            tracing::debug!(error, "an event is not on the disk");
-            // It stays in force; sent again, it is written again.
-            self.kept(|kept| kept.remove(event.id()));
-            return Err(NotTaken::Disk);
         }
         let (issuer, jti, entries) = (verified.issuer(), verified.jti(), names.len());
         tracing::info!(%issuer, jti, entries, source = source.name(), "an event revokes tokens");
         Ok(Taken::New)
     }
 
-    async fn write(&self, event: &SignedEvent, names: &EventNames<'_>, source: Source) -> Result<(), String> {
-        let Some(appender) = &self.appender else { return Ok(()) };
+    /// Returns when the event is on the disk; for one that another replica brought, without waiting for that.
+    async fn write(
+        &self,
+        event: &SignedEvent,
+        names: &EventNames<'_>,
+        source: Source,
+    ) -> Result<(), NotTaken> {
+        let id = event.id();
+        let Some(appender) = self.appender.as_ref().filter(|_| !self.kept(|kept| kept.is_stored(id))) else {
+            return Ok(());
+        };
         let named =
             names.names.iter().map(|(subject, value)| (subject_name(*subject).to_owned(), value.clone()));
         let stored = StoredEvent {
@@ -214,15 +233,16 @@ impl Inbox {
             issued_before: names.issued_before.as_secs(),
             until: names.until.rounded_up().as_secs(),
         };
-        let line = stored.line().map_err(|error| error.to_string())?;
+        let line = stored.line().map_err(|_| NotTaken::Disk)?;
         match source {
-            Source::Peers | Source::Redis => {
-                // The replica that was the first to get it has it on its disk.
-                appender.append_later(line);
-                Ok(())
+            Source::Peers | Source::Redis => appender.append_later(line),
+            Source::Listen | Source::File => {
+                // The error is logged where it arises.
+                appender.append(line).await.map_err(|_| NotTaken::Disk)?;
+                self.kept(|kept| kept.stored(id));
             }
-            Source::Listen | Source::File => appender.append(line).await,
         }
+        Ok(())
     }
 
     /// The events that this replica is the first to get, from now on.
@@ -269,7 +289,8 @@ impl Inbox {
         if last.is_none_or(|last| last.elapsed() >= LINES_APART) {
             *last = Some(Instant::now());
             drop(last);
-            let refused = self.revocations.source(source).refused.load(std::sync::atomic::Ordering::Relaxed);
+            let state = self.revocations.source(source);
+            let refused = state.counted(Outcome::Refused) + state.counted(Outcome::Full);
             tracing::warn!(source = source.name(), %reason, refused, "an event is refused");
         }
     }
@@ -287,5 +308,79 @@ impl Inbox {
             let now = self.revocations.now();
             self.kept(|kept| kept.sweep(now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::domain::algorithm::Algorithm;
+    use crate::domain::clock::Clock;
+    use crate::domain::event::{EventForm, EventLimits, UnverifiedEvent};
+    use crate::domain::issuer::{Audience, Issuers};
+    use crate::domain::key_set::KeySet;
+    use crate::domain::revoked::{Kind, SubjectClaims};
+    use crate::domain::token::Token;
+    use crate::testing::{SigningKey, jwks};
+
+    struct ByKey(Issuers, KeySet);
+
+    impl Verifier for ByKey {
+        fn verify<'a>(&'a self, event: &'a SignedEvent) -> Verifying<'a> {
+            let Self(issuers, keys) = self;
+            let verify = || {
+                let segments = Token::new(event.text.as_bytes()).split(16_384)?;
+                let event = UnverifiedEvent::peek(&segments, event.form)?.address(issuers, |_| true)?;
+                let subject_claims = &SubjectClaims::default();
+                let limits = EventLimits { max_age: Duration::from_secs(3600), subject_claims };
+                event.verify(keys, &[Audience("shop".to_owned())], &limits, Clock::default().now())
+            };
+            Box::pin(std::future::ready(verify().map_err(NotTaken::Fault)))
+        }
+    }
+
+    /// With a disk that answers so, and what an issuer sends.
+    fn inbox(answers: Vec<Result<(), String>>) -> (Inbox, SignedEvent) {
+        let key = SigningKey::shared("event", Algorithm::Es256);
+        let text = "issuers: [{name: i, issuer: i, audiences: [shop], algorithms: [ES256], keys: {discovery: 'https://i.example'}}]\n\
+                    revocation: {listen: 'a:1'}";
+        let config = Config::parse(text, "test.yaml").unwrap();
+        let now = Clock::default().now();
+        let issuers = Issuers::new(config.issuers.iter().map(|config| config.issuer.clone()).collect());
+        let keys = KeySet::parse(jwks(&[&key]).to_string().as_bytes(), &[Algorithm::Es256], now).0.unwrap();
+        let revocations = Revocations::new(config.revocation.unwrap(), Clock::default()).unwrap();
+        let (mut inbox, _) = Inbox::new(Arc::new(revocations), ByKey(issuers, keys), None);
+        inbox.appender = Some(Appender::answering(answers));
+        let logout = key.mint("i", |header, claims| {
+            header["typ"] = json!("logout+jwt");
+            *claims = json!({
+                "iss": "i", "aud": "shop", "iat": now.as_secs(), "jti": "1", "sub": "u",
+                "events": {"http://schemas.openid.net/event/backchannel-logout": {}}
+            });
+        });
+        (inbox, SignedEvent { form: EventForm::LogoutToken, text: logout.into() })
+    }
+
+    #[tokio::test]
+    async fn no_answer_says_that_an_event_is_taken_before_it_is_on_the_disk() {
+        let (inbox, event) = inbox(vec![Err("full".to_owned()), Err("full".to_owned()), Ok(())]);
+        let offer = async || inbox.offer(&event, Source::Listen).await;
+        assert_eq!(offer().await, Err(NotTaken::Disk));
+        assert_eq!(inbox.revocations.count(Kind::Sub), 1, "it is in force all the same");
+        assert_eq!(offer().await, Err(NotTaken::Disk), "nor when it is sent again");
+        assert_eq!(offer().await, Ok(Taken::Known));
+        assert_eq!(offer().await, Ok(Taken::Known), "without another write, to which there is no answer");
+        assert_eq!(inbox.revocations.count(Kind::Sub), 1);
+    }
+
+    #[tokio::test]
+    async fn an_event_that_another_replica_brought_is_written_when_its_issuer_sends_it() {
+        let (inbox, event) = inbox(vec![Ok(()), Err("full".to_owned()), Ok(())]);
+        assert_eq!(inbox.offer(&event, Source::Peers).await, Ok(Taken::New));
+        assert_eq!(inbox.offer(&event, Source::Listen).await, Err(NotTaken::Disk));
+        assert_eq!(inbox.offer(&event, Source::Listen).await, Ok(Taken::Known));
     }
 }

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -90,7 +91,7 @@ impl StoredEvent {
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", path.display())]
-pub(crate) struct JournalError {
+pub struct JournalError {
     path: PathBuf,
     error: io::Error,
 }
@@ -122,10 +123,29 @@ impl Appender {
     }
 }
 
+#[cfg(test)]
+impl Appender {
+    /// Of a disk that answers so, one line after the other.
+    pub(super) fn answering(answers: Vec<Result<(), String>>) -> Self {
+        let (sender, mut queue) = mpsc::channel::<Append>(QUEUE);
+        tokio::spawn(async move {
+            for answer in answers {
+                if let Some(append) = queue.recv().await {
+                    // A line that is not waited for has no receiver.
+                    let _ = append.written.send(answer);
+                }
+            }
+        });
+        Self(sender)
+    }
+}
+
 /// The file, and the lines that wait for it.
 pub(crate) struct Journal {
     path: PathBuf,
     file: Arc<Mutex<Lines>>,
+    /// Of the file. Beside it, since a disk that hangs holds its lock.
+    count: Arc<AtomicUsize>,
     queue: mpsc::Receiver<Append>,
     disk: FileIo,
     /// Held for as long as the process lives: another one would take out its lines.
@@ -136,7 +156,7 @@ struct Lines {
     file: File,
     /// What is known to be written whole: a failed write is cut off again.
     length: u64,
-    count: usize,
+    count: Arc<AtomicUsize>,
 }
 
 impl Lines {
@@ -146,9 +166,21 @@ impl Lines {
         self.file.write_all(bytes)?;
         self.file.sync_data()?;
         self.length += bytes.len() as u64;
-        self.count += count;
+        self.count.fetch_add(count, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// The events in the files of this folder that are not of the past. Blocks, and changes nothing.
+///
+/// # Errors
+/// [`JournalError`]: a file cannot be read.
+pub(super) fn look(folder: &Path, now: UnixTime) -> Result<Vec<StoredEvent>, JournalError> {
+    let mut found = Vec::new();
+    for (file, _) in (1..=MAX_FILES).map(|number| paths(folder, number)).filter(|(file, _)| file.exists()) {
+        read(&file, now, &mut found).map_err(|error| JournalError { path: file.clone(), error })?;
+    }
+    Ok(found)
 }
 
 impl Journal {
@@ -170,10 +202,12 @@ impl Journal {
             read(&file, now, found).map_err(|error| JournalError { path: file.clone(), error })?;
         }
         let named = |error| JournalError { path: path.clone(), error };
-        let lines = rewrite(&path, events.iter().map(StoredEvent::line)).map_err(named)?;
+        let count = Arc::<AtomicUsize>::default();
+        let lines =
+            rewrite(&path, events.iter().map(StoredEvent::line), Arc::clone(&count)).map_err(named)?;
         let (sender, queue) = mpsc::channel(QUEUE);
         let journal =
-            Self { path, file: Arc::new(Mutex::new(lines)), queue, disk: FileIo::new(), _lock: lock };
+            Self { path, file: Arc::new(Mutex::new(lines)), count, queue, disk: FileIo::new(), _lock: lock };
         events.extend(of_others);
         Ok((journal, Appender(sender), events))
     }
@@ -199,7 +233,7 @@ impl Journal {
                     self.write(&mut batch).await;
                 }
                 _ = compaction.tick() => {
-                    let lines = self.file.lock().unwrap_or_else(PoisonError::into_inner).count;
+                    let lines = self.count.load(Ordering::Relaxed);
                     if lines > 2 * kept() + LINES_LEFT {
                         self.compact(is_kept.clone()).await;
                     }
@@ -236,7 +270,7 @@ impl Journal {
                     left.push([line, b"\n"].concat());
                 }
             })?;
-            *file = rewrite(&path, left.into_iter().map(Ok))?;
+            *file = rewrite(&path, left.into_iter().map(Ok), Arc::clone(&file.count))?;
             Ok::<_, io::Error>(())
         });
         if let Err(error) = compacting.await.flatten() {
@@ -292,21 +326,26 @@ fn for_each_line(path: &Path, mut take: impl FnMut(&[u8])) -> io::Result<()> {
 }
 
 /// Writes these lines to a file beside it, and puts that in its place.
-fn rewrite(path: &Path, lines: impl Iterator<Item = io::Result<Vec<u8>>>) -> io::Result<Lines> {
+fn rewrite(
+    path: &Path,
+    lines: impl Iterator<Item = io::Result<Vec<u8>>>,
+    count: Arc<AtomicUsize>,
+) -> io::Result<Lines> {
     let temporary = path.with_extension(format!("{:016x}.tmp", fastrand::u64(..)));
     let write = || {
         let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        let (mut writer, mut length, mut count) = (BufWriter::new(file), 0, 0);
+        let (mut writer, mut length, mut written) = (BufWriter::new(file), 0, 0);
         for line in lines {
             let line = line?;
             writer.write_all(&line)?;
-            (length, count) = (length + line.len() as u64, count + 1);
+            (length, written) = (length + line.len() as u64, written + 1);
         }
         let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         // The rename itself is on the disk once the folder is.
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        count.store(written, Ordering::Relaxed);
         Ok(Lines { file, length, count })
     };
     let written = write();

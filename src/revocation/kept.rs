@@ -30,6 +30,8 @@ struct KeptEvent {
     form: EventForm,
     /// `None` where there are no other replicas to be told.
     text: Option<Arc<str>>,
+    /// Whether it is known to be on the disk.
+    is_stored: bool,
 }
 
 impl Default for KeptEvents {
@@ -65,12 +67,23 @@ impl KeptEvents {
         let text = with_text.then(|| Arc::clone(&event.text));
         self.text_bytes += text.as_ref().map_or(0, |text| text.len());
         let until = until.rounded_up().as_secs();
-        self.by_id.insert(id, KeptEvent { until, form: event.form, text });
+        self.by_id.insert(id, KeptEvent { until, form: event.form, text, is_stored: false });
         self.flip(id);
         true
     }
 
-    pub(crate) fn remove(&mut self, id: EventId) {
+    pub(crate) fn is_stored(&self, id: EventId) -> bool {
+        self.by_id.get(&id).is_some_and(|kept| kept.is_stored)
+    }
+
+    /// The event is on the disk.
+    pub(crate) fn stored(&mut self, id: EventId) {
+        if let Some(kept) = self.by_id.get_mut(&id) {
+            kept.is_stored = true;
+        }
+    }
+
+    fn remove(&mut self, id: EventId) {
         if let Some(KeptEvent { text, .. }) = self.by_id.remove(&id) {
             self.text_bytes -= text.map_or(0, |text| text.len());
             self.flip(id);

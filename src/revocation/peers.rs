@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Taken};
 use super::kept::PARTS;
 use super::signed::{EventId, SignedEvent};
 use super::source::Source;
@@ -29,6 +29,9 @@ pub(crate) const MISSING_PATH: &str = "/replica/missing";
 
 /// Tells replicas apart in each of their answers: a replica finds itself among the addresses.
 pub(crate) const REPLICA: &str = "x-passage-authz-replica";
+
+/// Is in the answers of a replica that starts, and so may know less than the others.
+pub(crate) const STARTING: &str = "x-passage-authz-starting";
 
 /// How often the addresses are looked up.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,6 +49,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The most of a request or an answer, in bytes.
 pub(crate) const MAX_BYTES: usize = 512 * 1024;
+
+/// The most that is asked of a replica before it is looked at again.
+const MAX_BYTES_AT_ONCE: usize = 16 << 20;
 
 /// The most replicas.
 const MAX_PEERS: usize = 256;
@@ -159,16 +165,16 @@ impl Peers {
                 });
                 for peer in found {
                     running.entry(peer).or_insert_with_key(|peer| {
-                        let (stop, is_self) = (stop.child_token(), Arc::new(AtomicBool::new(false)));
+                        let (stop, knows_no_more) = (stop.child_token(), Arc::new(AtomicBool::new(false)));
                         let following =
-                            Arc::clone(&this).follow(peer.clone(), Arc::clone(&is_self), stop.clone());
+                            Arc::clone(&this).follow(peer.clone(), Arc::clone(&knows_no_more), stop.clone());
                         tasks.spawn(following);
-                        (stop, is_self)
+                        (stop, knows_no_more)
                     });
                 }
-                if running.values().all(|(_, is_self)| is_self.load(Ordering::Relaxed)) && !running.is_empty()
-                {
-                    // It is alone.
+                let knows_no_more = |(_, knows): &(_, Arc<AtomicBool>)| knows.load(Ordering::Relaxed);
+                if running.values().all(knows_no_more) && !running.is_empty() {
+                    // It is alone, or all start together.
                     this.confirm();
                 }
             }
@@ -207,8 +213,8 @@ impl Peers {
         self.inbox.revocations.source(Source::Peers).set_trouble(Some(trouble));
     }
 
-    /// Hands on to one replica and asks it, until `stop`, or until it turns out to be this one.
-    async fn follow(self: Arc<Self>, peer: Peer, is_self: Arc<AtomicBool>, stop: CancellationToken) {
+    /// Hands on to one replica and asks it, until `stop`. Tells whether the replica can be waited for in vain: it is this one, or starts, too.
+    async fn follow(self: Arc<Self>, peer: Peer, knows_no_more: Arc<AtomicBool>, stop: CancellationToken) {
         let client = match Link::new(&self, peer.clone()) {
             Ok(client) => client,
             Err(error) => return tracing::error!(peer = %peer.address, %error, "a replica cannot be asked"),
@@ -227,17 +233,22 @@ impl Peers {
                 refused.retain(|_, at: &mut Instant| at.elapsed() < REFUSED_FOR);
                 match client.ask(&mut refused).await {
                     Ok(Asked::Itself) => {
-                        is_self.store(true, Ordering::Relaxed);
+                        knows_no_more.store(true, Ordering::Relaxed);
                         // Only the end of the name's address can change that.
                         return std::future::pending::<()>().await;
                     }
-                    Ok(Asked::Answered) => {
-                        self.confirm();
+                    Ok(asked) => {
+                        let is_starting = matches!(asked, Asked::Starting);
+                        knows_no_more.store(is_starting, Ordering::Relaxed);
+                        if !is_starting {
+                            self.confirm();
+                        }
                         if std::mem::take(&mut was_down) {
                             tracing::info!(peer = %peer.address, "a replica answers again");
                         }
                     }
                     Err(error) => {
+                        knows_no_more.store(false, Ordering::Relaxed);
                         let error = with_causes(&error);
                         self.trouble(format!("{}: {error}", peer.address));
                         if !std::mem::replace(&mut was_down, true) {
@@ -269,6 +280,8 @@ fn with_causes(error: &PeerError) -> String {
 enum Asked {
     /// It knows nothing more than this replica does, or what it knows more was taken.
     Answered,
+    /// The same, and it has not asked the others itself.
+    Starting,
     /// The address is this replica's own.
     Itself,
 }
@@ -311,8 +324,9 @@ impl<'p> Link<'p> {
         if answer.headers().get(REPLICA).is_some_and(|id| id.as_bytes() == self.peers.own_id.as_bytes()) {
             return Ok(Asked::Itself);
         }
+        let asked = if answer.headers().contains_key(STARTING) { Asked::Starting } else { Asked::Answered };
         match answer.status() {
-            StatusCode::NO_CONTENT => return Ok(Asked::Answered),
+            StatusCode::NO_CONTENT => return Ok(asked),
             StatusCode::OK => {}
             other => return Err(PeerError::Status(other)),
         }
@@ -321,15 +335,25 @@ impl<'p> Link<'p> {
         let theirs = theirs.filter(|theirs| theirs.len() == PARTS).ok_or(PeerError::Answer)?;
         let different =
             (0..=u8::MAX).zip(mine.iter().zip(&theirs)).filter(|(_, (mine, theirs))| mine != theirs);
+        let mut bytes = 0;
         for (part, _) in different {
             // As long as there is more.
-            while self.ask_for(part, refused).await? {}
+            while let Some(more) = self.ask_for(part, refused).await? {
+                bytes += more;
+                if bytes > MAX_BYTES_AT_ONCE {
+                    return Ok(asked);
+                }
+            }
         }
-        Ok(Asked::Answered)
+        Ok(asked)
     }
 
-    /// Takes what the other replica knows more of one part; returns whether there may be more.
-    async fn ask_for(&self, part: u8, refused: &mut HashMap<EventId, Instant>) -> Result<bool, PeerError> {
+    /// Takes what the other replica knows more of one part; returns the bytes of the answer if there may be more.
+    async fn ask_for(
+        &self,
+        part: u8,
+        refused: &mut HashMap<EventId, Instant>,
+    ) -> Result<Option<usize>, PeerError> {
         let known: HashSet<_> =
             self.peers.inbox.ids(part).into_iter().chain(refused.keys().copied()).collect();
         let mut asked = format!("{part:02x}\n");
@@ -348,15 +372,15 @@ impl<'p> Link<'p> {
                 continue;
             }
             match self.peers.inbox.offer(&event, Source::Peers).await {
-                Ok(_) => has_new = true,
-                Err(_) if refused.len() < MAX_REFUSED => {
-                    refused.insert(event.id(), Instant::now());
-                    has_new = true;
+                Ok(Taken::New) => has_new = true,
+                // It is not kept, so it would be offered again and again.
+                Ok(Taken::Known | Taken::Nothing) | Err(_) if refused.len() < MAX_REFUSED => {
+                    has_new |= refused.insert(event.id(), Instant::now()).is_none();
                 }
-                Err(_) => {}
+                Ok(Taken::Known | Taken::Nothing) | Err(_) => {}
             }
         }
-        Ok(has_new)
+        Ok(has_new.then_some(lines.len()))
     }
 }
 

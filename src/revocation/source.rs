@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use strum::VariantArray;
 use tokio::time::Instant;
 
 /// Where revocations come from.
@@ -33,6 +34,27 @@ impl Source {
     }
 }
 
+/// What became of a change that a source brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
+pub(crate) enum Outcome {
+    Accepted,
+    /// It is at fault, or cannot be judged yet.
+    Refused,
+    /// There is no room for it.
+    Full,
+}
+
+impl Outcome {
+    /// Its name in metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// The state of a source, whether it is configured or not.
 #[derive(Debug)]
 pub(crate) struct SourceState {
@@ -41,10 +63,8 @@ pub(crate) struct SourceState {
     confirmed: AtomicU64,
     /// Why it is not.
     trouble: Mutex<Option<String>>,
-    /// Changes that took effect.
-    pub(crate) accepted: AtomicU64,
-    /// Changes that were refused.
-    pub(crate) refused: AtomicU64,
+    /// Changes that the source brought.
+    counts: [AtomicU64; Outcome::VARIANTS.len()],
 }
 
 impl SourceState {
@@ -53,8 +73,7 @@ impl SourceState {
             start: Instant::now(),
             confirmed: AtomicU64::new(0),
             trouble: Mutex::default(),
-            accepted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
@@ -80,8 +99,13 @@ impl SourceState {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
     }
 
-    pub(crate) fn count(&self, is_accepted: bool) {
-        let counter = if is_accepted { &self.accepted } else { &self.refused };
-        counter.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count(&self, outcome: Outcome) {
+        if let Some(count) = self.counts.get(outcome as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn counted(&self, outcome: Outcome) -> u64 {
+        self.counts.get(outcome as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 }

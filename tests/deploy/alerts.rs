@@ -47,6 +47,7 @@ const OVERLOADED: &str = "passage_authz_overloaded_total";
 const WRONG: &str = "passage_authz_wrong_protocol_total{port=\"grpc\"}";
 const RELOAD: &str = "passage_authz_config_last_reload_successful";
 const REVOCATION: &str = "passage_authz_revocation_age_seconds{source=\"file\"}";
+const FULL: &str = "passage_authz_revocation_events_total{source=\"listen\",result=\"full\"}";
 
 const READY_TOO: &str = "passage_authz_ready{pod=\"b\"}";
 const USABLE_TOO: &str = "passage_authz_issuer_usable{issuer=\"a\",pod=\"b\"}";
@@ -112,6 +113,8 @@ const ROWS: &[Row] = &[
     ("PassageAuthzWrongProtocol", &[(WRONG, "900+0x10 0+0x60")], 15, false),
     ("PassageAuthzRevocationStale", &[(REVOCATION, "1+60x60")], 2, true),
     ("PassageAuthzRevocationStale", &[(REVOCATION, "60+0x60")], 15, false),
+    ("PassageAuthzRevocationsFull", &[(FULL, "0+0x10 1+1x60")], 11, true),
+    ("PassageAuthzRevocationsFull", &[(FULL, "7+0x60")], 15, false),
 ];
 
 /// The labels beside `alertname`, `job` and `namespace`, and the summary, in the first row in which the alert fires.
@@ -154,6 +157,7 @@ const SAID: &[Said] = &[
         &[WARNING, ("source", "file")],
         "Revocations from the file are 2m 1s old",
     ),
+    ("PassageAuthzRevocationsFull", &[CRITICAL], "Revocations are full, and events are refused"),
 ];
 
 /// [`HEALTHY`], but for these series, which take the place of those of the same name and labels.

@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 
 use crate::support::events::{log_out, logout_token, now, old_token as token, push, replica, security_event};
 use crate::support::fixtures::inline;
-use crate::support::process::{Running, free_port};
+use crate::support::process::{Running, binary, file, free_port};
 use crate::support::{check_token, get, series, wait_until};
 
 /// With a folder of its own.
@@ -57,6 +57,20 @@ async fn a_killed_process_denies_from_its_first_answer_on() {
     let again =
         log_out(second.events, &logout_token("user-1", |_, claims| claims["iat"] = json!(now() - 1))).await;
     assert_eq!(again.status, 200, "another event of the same user is no replay");
+    // `verify` and `check-config` know them, too, and change nothing.
+    let files = || std::fs::read_dir(folder.path()).unwrap().count();
+    let before = files();
+    let own = file(&config);
+    for (verb, want) in [("verify", "token_revoked"), ("check-config", "revocation:")] {
+        let mut command = binary();
+        command.arg(verb).arg("--config").arg(own.path());
+        if verb == "verify" {
+            command.arg(token("user-1"));
+        }
+        let said = String::from_utf8(command.output().await.unwrap().stdout).unwrap();
+        assert!(said.contains(want), "{said}");
+    }
+    assert_eq!(files(), before);
     // Replicas may share the folder.
     let third = Running::start(&config, "info").await;
     assert_eq!([code(&third, "user-1").await, code(&third, "user-20").await], ["token_revoked", "allowed"]);
@@ -179,6 +193,76 @@ async fn a_split_between_replicas_heals() {
         }
         wait_until("the others pass", || async { code(replica, "user-99").await == "allowed" }).await;
     }
+}
+
+/// One that starts knows nothing more than another that starts; the third, which knows, is not there yet.
+#[tokio::test]
+async fn replicas_that_start_together_do_not_take_each_other_for_the_whole() {
+    let ports = [free_port(), free_port(), free_port()];
+    let more = ", when_stale: {after: 2s, then: deny}";
+    let config = |at: usize| replica(ports[at], &ports, more);
+    let [first, second] =
+        [Running::start(&config(0), "info").await, Running::start(&config(1), "info").await];
+    for replica in [&first, &second] {
+        let (_, metrics) = get(replica.admin, "/metrics").await;
+        assert!(metrics.contains("passage_authz_ready 0\n"), "{metrics}");
+        assert_eq!(code(replica, "user-1").await, "revocation_unavailable");
+    }
+    let third = Running::start(&config(2), "info").await;
+    for replica in [&first, &second, &third] {
+        replica.until_ready().await;
+        assert_eq!(code(replica, "user-1").await, "allowed", "all start together, and each has asked each");
+    }
+}
+
+#[tokio::test]
+async fn an_event_without_effect_is_not_asked_for_again_and_again() {
+    let port = free_port();
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let liar = liar(
+        security_event("user-1", |_, claims| {
+            claims["events"] = json!({"https://schemas.openid.net/secevent/ssf/event-type/verification": {}});
+        }),
+        Arc::clone(&asked),
+    )
+    .await;
+    let running = start(&replica(port, &[liar], "")).await;
+    wait_until("asked", || async { asked.load(Ordering::Relaxed) >= 10 }).await;
+    // Two requests a look, or one, and a look each 500 ms.
+    let before = (asked.load(Ordering::Relaxed), tokio::time::Instant::now());
+    wait_until("asked again", || async { asked.load(Ordering::Relaxed) >= before.0 + 10 }).await;
+    assert!(before.1.elapsed() > std::time::Duration::from_secs(1), "without a pause");
+    drop(running);
+}
+
+/// A replica that says of itself that it knows this event, and gives it to all who ask.
+async fn liar(event: String, asked: Arc<std::sync::atomic::AtomicUsize>) -> SocketAddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (event, asked) = (event.clone(), Arc::clone(&asked));
+            tokio::spawn(async move {
+                let mut request = vec![0; 1 << 16];
+                while let Ok(length @ 1..) = stream.read(&mut request).await {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let is_digests = request[..length].starts_with(b"GET");
+                    let body = if is_digests {
+                        format!("{:032x}\n", 1) + &format!("{:032x}\n", 0).repeat(255)
+                    } else {
+                        format!("security_event {event}\n")
+                    };
+                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::support::redis::Redis;
 use crate::support::{check_token, join_all, wait_until};
 
 /// The figures are printed, not asserted: they are the machine's.
+#[expect(clippy::print_stdout, reason = "it measures")]
 async fn log_out_under_load(configs: [String; 3], by: &str) {
     let mut replicas = Vec::new();
     for config in configs {
