@@ -21,7 +21,6 @@ const CHECKS: usize = 2000;
 const MAX_GROWTH_KIB: u64 = 32 * 1024;
 
 /// The figures are printed, not asserted: the flood and the checks share their cores with what measures them.
-#[expect(clippy::print_stdout, reason = "it measures")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_forged_events_leaves_checks_alone() {
     let _measuring = MEASURING.lock().await;
