@@ -7,9 +7,10 @@ use envoy_types::pb::envoy::service::auth::v3::authorization_client::Authorizati
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
+use crate::support::events::{logout_token, old_token};
 use crate::support::fixtures::{good, serving};
 use crate::support::load::Load;
-use crate::support::process::{Running, binary, file};
+use crate::support::process::{Running, binary, file, free_port};
 use crate::support::tls::{authority, issued_by};
 use crate::support::{check_token, wait_until};
 
@@ -148,4 +149,42 @@ async fn an_unusable_certificate_ends_with_2_before_anything_is_bound() {
             assert!(!said.contains("listening") && !said.contains("BEGIN"), "{said}");
         }
     }
+}
+
+/// Proxies must show a certificate, issuers need none, and replicas know each other by the authority.
+#[tokio::test]
+async fn events_come_over_the_same_certificate_from_clients_without_one() {
+    let certificates = Certificates::new();
+    let ports = [free_port().port(), free_port().port()];
+    let config = |at: usize| {
+        let server = format!("listen: '127.0.0.1:0', tls: {}", certificates.config(true));
+        let peers = format!("['localhost:{}', 'localhost:{}']", ports[0], ports[1]);
+        let listen = format!("127.0.0.1:{}", ports[at]);
+        serving(&server, &format!("revocation: {{listen: '{listen}', audiences: [shop], peers: {peers}}}"))
+    };
+    let mut replicas = Vec::new();
+    for at in 0..2 {
+        let running = Running::serve(file(&config(at)).path(), "info").await;
+        running.until_ready().await;
+        replicas.push(running);
+    }
+    let root = reqwest::Certificate::from_pem(certificates.authority.pem().as_bytes()).unwrap();
+    let issuer = reqwest::Client::builder().tls_certs_only([root]).build().unwrap();
+    let logout = logout_token("user-1", |_, _| {});
+    let request = issuer
+        .post(format!("https://localhost:{}/backchannel-logout", ports[0]))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(format!("logout_token={logout}"));
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    let token = old_token("user-1");
+    for replica in &replicas {
+        let client = certificates.client(replica.grpc, true);
+        let is_revoked = || async {
+            check_token(&client, &token).await.is_ok_and(|answer| answer.code() == "token_revoked")
+        };
+        wait_until("revoked", is_revoked).await;
+    }
+    // In plaintext nothing is understood.
+    let plain = reqwest::get(format!("http://127.0.0.1:{}/backchannel-logout", ports[0])).await;
+    assert!(plain.is_err(), "{plain:?}");
 }
