@@ -40,6 +40,11 @@ impl FileVersion {
     pub(crate) fn of(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|data| Self::from(&data))
     }
+
+    /// Whether it is of another file than this one, which was put in its place.
+    pub(crate) const fn is_of_another_file(&self, other: &Self) -> bool {
+        self.device != other.device || self.inode != other.inode
+    }
 }
 
 impl From<&fs::Metadata> for FileVersion {

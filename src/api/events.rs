@@ -1,7 +1,7 @@
 //! The port of `revocation.listen`: signed events from their issuers (OpenID Connect Back-Channel Logout 1.0 section 2.8; RFC 8935), and
 //! from the other replicas.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use serde_json::json;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::domain::event::EventForm;
 use crate::revocation::inbox::{Inbox, NotTaken, Taken};
 use crate::revocation::peers::{
-    DIGESTS_PATH, EVENTS_PATH, MAX_BYTES, MISSING_PATH, PeerAddresses, REPLICA, STARTING, overall,
+    DIGESTS_PATH, EVENTS_PATH, MAX_BYTES, MISSING_PATH, PeerAddresses, STARTING, overall,
 };
 use crate::revocation::signed::{EventId, MAX_EVENT_BYTES, SignedEvent};
 use crate::revocation::source::Source;
@@ -50,16 +51,13 @@ pub(crate) struct Events {
     inbox: Arc<Inbox>,
     /// `None` without other replicas.
     peers: Option<Arc<PeerAddresses>>,
-    own_id: HeaderValue,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 impl Events {
-    /// `own_id` is visible ASCII.
-    pub(crate) fn new(inbox: Arc<Inbox>, peers: Option<Arc<PeerAddresses>>, own_id: &str) -> Self {
-        let own_id = HeaderValue::from_str(own_id).expect("it is visible ASCII");
-        Self { inbox, peers, own_id }
+    pub(crate) const fn new(inbox: Arc<Inbox>, peers: Option<Arc<PeerAddresses>>) -> Self {
+        Self { inbox, peers }
     }
 
     pub(crate) async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Answer {
@@ -81,7 +79,6 @@ impl Events {
             PUSH_PATH => self.push(request).await,
             _ => {
                 let mut answer = self.replica(request).await;
-                answer.headers_mut().insert(HeaderName::from_static(REPLICA), self.own_id.clone());
                 if self.inbox.revocations.is_starting() {
                     answer
                         .headers_mut()
@@ -155,25 +152,32 @@ impl Events {
             let peers = self.peers.as_ref();
             address.zip(peers).is_some_and(|(address, peers)| peers.contains(address))
         };
+        if !is_replica() {
+            return empty(StatusCode::FORBIDDEN);
+        }
         match request.uri().path() {
-            // They are verified, whoever sends them.
             EVENTS_PATH => match read_text(request).await {
                 Ok(lines) => {
                     for event in lines.lines().filter_map(SignedEvent::of_line) {
                         if !self.inbox.knows(event.id()) {
                             // What is refused is counted and logged; another replica may have other keys.
                             let _ = self.inbox.offer(&event, Source::Peers).await;
+                            // Others wait, too.
+                            yield_now().await;
                         }
                     }
                     empty(StatusCode::OK)
                 }
                 Err(status) => empty(status),
             },
-            _ if !is_replica() => empty(StatusCode::FORBIDDEN),
             DIGESTS_PATH => {
                 let digests = self.inbox.digests();
-                let same =
-                    request.uri().query().and_then(|query| EventId::parse(query.strip_prefix("same=")?));
+                let query = request.uri().query().unwrap_or_default().as_bytes();
+                let parameters: HashMap<_, _> = url::form_urlencoded::parse(query).collect();
+                if let Some(number) = parameters.get("number").and_then(|number| number.parse().ok()) {
+                    self.inbox.met(number);
+                }
+                let same = parameters.get("same").and_then(|same| EventId::parse(same));
                 if same == Some(overall(&digests)) {
                     return empty(StatusCode::NO_CONTENT);
                 }

@@ -72,12 +72,11 @@ pub(super) fn spawn(
         tasks.spawn("the file of revocation events", writing);
     }
     tasks.spawn("the sweep of revocations", Arc::clone(&inbox).sweep(tasks.drained()));
-    let own_id = format!("{:016x}", fastrand::u64(..));
     let addresses = (!settings.peers.is_empty()).then(Arc::<PeerAddresses>::default);
     if let Some(addresses) = &addresses {
         let (scheme, clients) = clients(tls);
         let (names, addresses) = (settings.peers, Arc::clone(addresses));
-        let peers = Peers::new(names, Arc::clone(&inbox), addresses, own_id.clone(), clients, scheme);
+        let peers = Peers::new(names, Arc::clone(&inbox), addresses, clients, scheme);
         tasks.spawn("the exchange with other replicas", peers.run(tasks.drained()));
     }
     if let Some(redis) = settings.redis {
@@ -85,7 +84,7 @@ pub(super) fn spawn(
         tasks.spawn("the stream of revocation events", stream.run(tasks.drained()));
     }
     let Some(Port { listener, options }) = port else { return };
-    let events = Arc::new(Events::new(inbox, addresses, &own_id));
+    let events = Arc::new(Events::new(inbox, addresses));
     let respond = move |request: Request<Incoming>| {
         let response = Arc::clone(&events).respond(request);
         async move { Ok::<_, Infallible>(response.await) }

@@ -54,7 +54,7 @@ fn read(root: &Node, report: Report) -> Result<Config, ConfigError> {
         let server = root.at("server").table(ports::server);
         let admin_listen = root.at("admin").table(ports::admin_listen);
         let key_store = key_store(&root.at("key_store"));
-        let revocation = revocation::read(&root.at("revocation"));
+        let revocation = revocation::read(&root.at("revocation"), key_store.as_ref());
         let mut identity = root
             .at("identity")
             .table(|identity| identity::read(identity, &tokens.from, &names, &own_identity));

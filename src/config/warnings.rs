@@ -79,6 +79,14 @@ pub(super) fn max_stale(place: &Place<'_>, max_stale: Duration, interval: Durati
     }
 }
 
+/// Events that neither a disk nor another process has.
+pub(super) fn events_in_memory(listen: &Place<'_>) {
+    listen.warn(
+        "what events revoke is kept in memory alone: after a restart the tokens are good again",
+        "it beside key_store, peers or redis",
+    );
+}
+
 /// `mode: shadow`.
 pub(super) fn shadow(mode: &Place<'_>) {
     mode.warn(

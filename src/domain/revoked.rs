@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde_json::value::RawValue;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use strum::VariantArray;
 
@@ -235,14 +236,16 @@ impl TokenNames {
     }
 }
 
-fn event_names(
-    claims: &Object<'_>,
+fn event_names<'c>(
+    claims: &Object<'c>,
     iss: &str,
     hashing: &NameHashing,
     events: &SubjectClaims,
 ) -> impl Iterator<Item = NameHash> {
-    let text = |raw| match Member::of(raw) {
+    // As entries of a file: a number by its digits, since an event can hold nothing else.
+    let text = |raw: Option<&'c RawValue>| match Member::of(raw) {
         Member::String(text) => Some(text),
+        Member::Number(_) => raw.map(|raw| raw.get().into()),
         _ => None,
     };
     let of = |claim: &Option<Claim>| text(claim.as_ref().and_then(|claim| claim.of(claims)));

@@ -4,12 +4,16 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
+use std::time::Duration;
 
 use super::line::{LineError, entry_of, line_of};
-use super::list::{FileError, Limits, MAX_LINE_BYTES, for_each_line};
+use super::list::{FileError, Limits, MAX_LINE_BYTES, among, for_each_line};
 use crate::domain::clock::UnixTime;
 use crate::domain::issuer::IssuerName;
 use crate::domain::revoked::Revocation;
+
+/// An entry of the past stays for as long in the file: the clock of the machine on which `revoke` runs may be ahead of the others.
+const KEPT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Writes the file anew with this entry, without those of the past. Blocks.
 ///
@@ -24,11 +28,10 @@ pub(crate) fn append(
 ) -> Result<(), FileError> {
     // As the server will read it: a line that it refuses would refuse all others with it.
     let line = line_of(revocation);
-    let is_issuer = |name: &str| issuers.iter().find(|issuer| issuer.as_str() == name).cloned();
     if line.len() as u64 > MAX_LINE_BYTES {
         return Err(FileError::Entry(LineError::TooLong));
     }
-    let read = entry_of(line.trim_end().as_bytes(), is_issuer, limits.max_token_lifetime)
+    let read = entry_of(line.trim_end().as_bytes(), among(issuers), limits.max_token_lifetime)
         .map_err(FileError::Entry)?;
     if read.until <= now {
         return Err(FileError::Past);
@@ -41,10 +44,7 @@ pub(crate) fn append(
         path.with_file_name(name)
     };
     // The file itself is replaced, so a lock on it would be one on a file that is gone.
-    // A lock of another user may be one that can only be read, which is enough.
-    let new = || File::options().create(true).truncate(false).write(true).open(beside(".lock"));
-    let lock = File::open(beside(".lock")).or_else(|_| new()).map_err(FileError::Write)?;
-    lock.lock().map_err(FileError::Write)?;
+    let _lock = lock(&beside(".lock")).map_err(FileError::Write)?;
     let temporary = beside(&format!(".{:016x}.tmp", fastrand::u64(..)));
     let written = write(&path, &temporary, revocation, issuers, limits, now);
     if written.is_err() {
@@ -52,6 +52,27 @@ pub(crate) fn append(
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// How long another process may take. One that holds the lock for longer hangs, or means harm.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOCK_LOOKS_APART: Duration = Duration::from_millis(20);
+
+/// Held until it is dropped. Blocks. Only its owner, or root, can open it, and so hold it.
+#[expect(clippy::disallowed_methods, reason = "nothing else runs in the process of `revoke`")]
+fn lock(path: &Path) -> io::Result<File> {
+    // Of another user it may be one that can only be read, which is enough.
+    let new = || File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = File::open(path).or_else(|_| new())?;
+    for _ in 0..LOCK_TIMEOUT.as_millis() / LOCK_LOOKS_APART.as_millis() {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_LOOKS_APART),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    let held = format!("{} is held by another process for ten seconds", path.display());
+    Err(io::Error::new(io::ErrorKind::TimedOut, held))
 }
 
 fn write(
@@ -75,12 +96,12 @@ fn write(
     };
     same_owner(&file).map_err(FileError::Write)?;
     let mut writer = BufWriter::new(file);
-    let is_issuer = |name: &str| issuers.iter().find(|issuer| issuer.as_str() == name).cloned();
     let (mut entries, mut failed) = (1, Ok(()));
     for_each_line(path, |line| {
-        let entry = entry_of(line, is_issuer, limits.max_token_lifetime)?;
-        if now < entry.until && failed.is_ok() {
-            entries += 1;
+        let entry = entry_of(line, among(issuers), limits.max_token_lifetime)?;
+        if now < entry.until.after(KEPT_AFTER) && failed.is_ok() {
+            // The server counts those that are not of the past.
+            entries += usize::from(now < entry.until);
             failed = writer.write_all(line).and_then(|()| writer.write_all(b"\n"));
         }
         Ok(())
@@ -101,8 +122,6 @@ fn write(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::domain::revoked::Kind;
 
@@ -136,8 +155,10 @@ mod tests {
         assert!(link.is_symlink());
         assert!(error(add("w", 3000, 1000)).contains("more than 2 entries"));
         assert_eq!(lines(&path), format!("{u}{v}"), "a refused entry changes nothing");
-        add("w", 3000, 2000).unwrap();
-        assert_eq!(lines(&path), format!("{v}{}", line_of(&entry("w", 3000))));
+        assert!(error(add("w", 3000, 2000 + 23 * 3600)).contains("of the past already"));
+        let day_after = 2000 + 24 * 3600;
+        add("w", 100_000, day_after).unwrap();
+        assert_eq!(lines(&path), format!("{v}{}", line_of(&entry("w", 100_000))));
         fs::write(&path, format!("{v}{{}}\n")).unwrap();
         assert_eq!(
             error(add("x", 3000, 1000)),

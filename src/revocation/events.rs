@@ -104,6 +104,8 @@ mod tests {
         let session = hashing.of_event("https://i.example", EventSubject::Sid, "s");
         entries.add(session, Kind::Sid, Times::new(at(100), at(200)));
         assert_eq!((entries.len(), entries.count(Kind::Sub), entries.count(Kind::Sid)), (1001, 1000, 1));
+        let number = hashing.of_event("https://i.example", EventSubject::Sid, "77");
+        entries.add(number, Kind::Sid, Times::new(at(100), at(200)));
         let is_revoked = |claims: &str, now| {
             let claims = Object::parse(claims.as_bytes()).unwrap();
             let (name, subjects) = (IssuerName::new("i"), SubjectClaims::default());
@@ -118,6 +120,8 @@ mod tests {
             (r#"{"iss":"i","sub":"user-7","iat":100}"#, 120, false),
             (r#"{"iss":"https://i.example","sid":"s"}"#, 120, true),
             (r#"{"iss":"https://i.example","sid":"user-7"}"#, 120, false),
+            (r#"{"iss":"https://i.example","sid":77}"#, 120, true),
+            (r#"{"iss":"https://i.example","sid":77.0}"#, 120, false),
         ] {
             assert_eq!(is_revoked(claims, now), want, "{claims} {now}");
         }

@@ -16,6 +16,9 @@ use crate::watched_file::{FileIo, FileVersion};
 /// How often the file is looked at. A change is read when two looks agree: within a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// A file that is put in place by a rename is whole. One that is replaced between all looks never rests, and is read after so many.
+const MAX_REPLACED: u32 = 3;
+
 /// A file that was refused is read again after this time, though it has not changed: its issuers may be configured by now, or its
 /// permissions set right.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -32,6 +35,8 @@ pub(crate) struct RevocationFile {
     at_start: Option<FileVersion>,
     /// At the last look.
     seen: Option<FileVersion>,
+    /// At so many looks in a row another file was in the place of the one before.
+    replaced: u32,
     refused: Option<Refused>,
     disk: FileIo,
 }
@@ -58,7 +63,15 @@ impl RevocationFile {
         revocations.replace_listed(list);
         revocations.source(Source::File).confirm();
         let path = path.to_owned();
-        Ok(Self { path, in_force: None, at_start: version, seen: None, refused: None, disk: FileIo::new() })
+        Ok(Self {
+            path,
+            in_force: None,
+            at_start: version,
+            seen: None,
+            replaced: 0,
+            refused: None,
+            disk: FileIo::new(),
+        })
     }
 
     /// Reads the file again when it changes, until `stop`. A file that cannot be used is refused, and the entries stay.
@@ -94,7 +107,10 @@ impl RevocationFile {
             return source.confirm();
         }
         let tried = self.refused.as_ref().filter(|refused| refused.version == now);
-        if before != Some(now) || tried.is_some_and(|refused| refused.at.elapsed() < RETRY_AFTER) {
+        let is_replaced = before.is_some_and(|before| before.is_of_another_file(&now));
+        self.replaced = if is_replaced { self.replaced + 1 } else { 0 };
+        let rests = before == Some(now) || self.replaced >= MAX_REPLACED;
+        if !rests || tried.is_some_and(|refused| refused.at.elapsed() < RETRY_AFTER) {
             return;
         }
         let (path, names, state) = (self.path.clone(), issuers(), Arc::clone(revocations));

@@ -17,7 +17,7 @@ use super::line::lasting;
 use super::signed::{EventId, SignedEvent};
 use super::source::{Outcome, Source};
 use super::state::{EventNames, Revocations};
-use crate::config::EventSettings;
+use crate::config::{EventSettings, WhenStale};
 use crate::domain::clock::UnixTime;
 use crate::domain::event::{EventFault, VerifiedEvent};
 
@@ -26,6 +26,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Of refused events one line of the log in this time: each sender can make as many as it likes.
 const LINES_APART: Duration = Duration::from_secs(60);
+
+/// Between two sweeps each replica asks twenty times.
+const MAX_MET: usize = 100_000;
 
 /// Events that wait to be handed on to a replica that is slow. One that misses some asks for them.
 const HANDED_ON: usize = 4096;
@@ -69,9 +72,12 @@ pub(crate) struct Inbox {
     kept: Mutex<KeptEvents>,
     appender: Option<Appender>,
     has_others: bool,
+    /// Of requests of this process to itself: see [`Inbox::new_number`].
+    met: Mutex<HashSet<u64>>,
     /// What this replica was the first to get.
     handed_on: broadcast::Sender<SignedEvent>,
-    last_line: Mutex<Option<Instant>>,
+    /// Of events that are refused for what they are, and of others.
+    last_lines: [Mutex<Option<Instant>>; 2],
 }
 
 /// The events that were on the disk, in force, and the file that goes on.
@@ -87,7 +93,8 @@ impl Restored {
     /// # Errors
     /// [`JournalError`].
     pub(crate) fn read(folder: &Path, revocations: &Revocations) -> Result<Self, JournalError> {
-        let (journal, appender, events) = Journal::open(folder, revocations.now())?;
+        let (journal, appender, events) =
+            Journal::open(folder, revocations.now(), revocations.settings.when_stale == WhenStale::Deny)?;
         let kept = restore(events, revocations);
         Ok(Self { kept, appender, journal })
     }
@@ -138,14 +145,41 @@ impl Inbox {
             kept: Mutex::new(kept),
             appender,
             has_others,
+            met: Mutex::default(),
             handed_on: broadcast::channel(HANDED_ON).0,
-            last_line: Mutex::default(),
+            last_lines: Default::default(),
         };
         (inbox, journal)
     }
 
     fn kept<T>(&self, look: impl FnOnce(&mut KeptEvents) -> T) -> T {
         look(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A number that no other process knows before it is sent, to find this process among the addresses of the replicas.
+    pub(super) fn new_number(&self) -> u64 {
+        let mut bytes = [0; 8];
+        // Without randomness the number is known to others, who gain that this replica takes them for itself.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        u64::from_be_bytes(bytes)
+    }
+
+    /// A request with this number has come.
+    pub(crate) fn met(&self, number: u64) {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if met.len() < MAX_MET {
+            met.insert(number);
+        }
+    }
+
+    /// Whether a request with this number has come to this process.
+    pub(super) fn has_met(&self, number: u64) -> bool {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).remove(&number)
+    }
+
+    /// Forgets the numbers of other replicas.
+    fn forget_numbers(&self) {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Whether an event has taken effect. Its signature need not be the issuer's then.
@@ -190,7 +224,9 @@ impl Inbox {
             if kept.contains(event.id()) {
                 return Ok(false);
             }
-            if !self.revocations.has_room_for(names.len()) || !kept.has_room_for(event) {
+            let most = self.revocations.settings.max_entries;
+            if !self.revocations.has_room_for(names.len()) || !kept.has_room_for(event) || kept.len() >= most
+            {
                 return Err(NotTaken::Full);
             }
             Ok(kept.insert(event, until, self.has_others))
@@ -285,7 +321,10 @@ impl Inbox {
     }
 
     fn log_refused(&self, source: Source, reason: &NotTaken) {
-        let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        // What any client can send must not hide that good events are refused.
+        let [of_faults, of_others] = &self.last_lines;
+        let last_line = if matches!(reason, NotTaken::Fault(_)) { of_faults } else { of_others };
+        let mut last = last_line.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= LINES_APART) {
             *last = Some(Instant::now());
             drop(last);
@@ -304,6 +343,7 @@ impl Inbox {
                 () = stop.cancelled() => return,
                 _ = look.tick() => {}
             }
+            self.forget_numbers();
             self.revocations.sweep();
             let now = self.revocations.now();
             self.kept(|kept| kept.sweep(now));

@@ -45,8 +45,8 @@ const COMPACTION_INTERVAL: Duration = Duration::from_secs(60);
 const LINES_LEFT: usize = 1000;
 
 /// One line: an event and what it revokes.
+// A later version may write more members.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct StoredEvent {
     pub form: String,
     pub event: String,
@@ -83,8 +83,12 @@ impl StoredEvent {
         Ok(line)
     }
 
+    /// `None` for a line that is damaged, or of which a part means nothing here.
     fn of_line(line: &[u8]) -> Option<Self> {
-        serde_json::from_slice(line).ok()
+        let stored: Self = serde_json::from_slice(line).ok()?;
+        let is_known =
+            stored.signed().is_some() && stored.names.iter().all(|(name, _)| subject_of(name).is_some());
+        is_known.then_some(stored)
     }
 }
 
@@ -177,7 +181,7 @@ impl Lines {
 /// [`JournalError`]: a file cannot be read.
 pub(super) fn look(folder: &Path, now: UnixTime) -> Result<Vec<StoredEvent>, JournalError> {
     let mut found = Vec::new();
-    for (file, _) in (1..=MAX_FILES).map(|number| paths(folder, number)).filter(|(file, _)| file.exists()) {
+    for file in files(folder)? {
         read(&file, now, &mut found).map_err(|error| JournalError { path: file.clone(), error })?;
     }
     Ok(found)
@@ -186,20 +190,30 @@ pub(super) fn look(folder: &Path, now: UnixTime) -> Result<Vec<StoredEvent>, Jou
 impl Journal {
     /// Reads the files in this folder. Takes one that no living process has, or makes one, and takes out of it what is of the past. Blocks.
     ///
-    /// A last line that was cut off by a crash is dropped: it was not acknowledged. Another line that cannot be read is logged and left out.
+    /// A last line that was cut off by a crash is dropped: it was not acknowledged. Another line that cannot be read is logged, and the
+    /// file is kept beside the new one.
     ///
     /// # Errors
-    /// [`JournalError`]: a file cannot be read or written, or [`MAX_FILES`] processes live.
+    /// [`JournalError`]: a file cannot be read or written, or [`MAX_FILES`] processes live; or a line cannot be read and it `must_be_whole`.
     pub(super) fn open(
         folder: &Path,
         now: UnixTime,
+        must_be_whole: bool,
     ) -> Result<(Self, Appender, Vec<StoredEvent>), JournalError> {
         let (path, lock) = take_free(folder)?;
         let (mut events, mut of_others) = (Vec::new(), Vec::new());
-        for (file, _) in (1..=MAX_FILES).map(|number| paths(folder, number)).filter(|(file, _)| file.exists())
-        {
+        for file in files(folder)? {
             let found = if file == path { &mut events } else { &mut of_others };
-            read(&file, now, found).map_err(|error| JournalError { path: file.clone(), error })?;
+            let named = |error| JournalError { path: file.clone(), error };
+            let damaged = read(&file, now, found).map_err(named)?;
+            if damaged > 0 && must_be_whole {
+                let error = "lines cannot be read, and with when_stale.then: deny it must be known what is revoked; \
+                             accepted: to move the file away";
+                return Err(named(io::Error::other(error)));
+            }
+            if damaged > 0 && file == path {
+                fs::copy(&file, file.with_extension("damaged.jsonl")).map_err(named)?;
+            }
         }
         let named = |error| JournalError { path: path.clone(), error };
         let count = Arc::<AtomicUsize>::default();
@@ -224,7 +238,16 @@ impl Journal {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    // What other replicas brought waits for no answer.
+                    while let Ok(append) = self.queue.try_recv() {
+                        batch.push(append);
+                    }
+                    if !batch.is_empty() {
+                        self.write(&mut batch).await;
+                    }
+                    return;
+                }
                 received = self.queue.recv_many(&mut batch, QUEUE) => {
                     if received == 0 {
                         // Without appenders nothing is left to do.
@@ -279,6 +302,17 @@ impl Journal {
     }
 }
 
+/// The files of this folder that are there.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let mut found = Vec::new();
+    for (path, _) in (1..=MAX_FILES).map(|number| paths(folder, number)) {
+        if path.try_exists().map_err(|error| JournalError { path: path.clone(), error })? {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
 /// The first file that no living process has, and what keeps others from it.
 fn take_free(folder: &Path) -> Result<(PathBuf, File), JournalError> {
     for (path, lock) in (1..=MAX_FILES).map(|number| paths(folder, number)) {
@@ -295,8 +329,8 @@ fn take_free(folder: &Path) -> Result<(PathBuf, File), JournalError> {
     Err(JournalError { path: folder.to_owned(), error })
 }
 
-/// Adds the events of a file that are not of the past.
-fn read(path: &Path, now: UnixTime, found: &mut Vec<StoredEvent>) -> io::Result<()> {
+/// Adds the events of a file that are not of the past; returns how many lines cannot be read.
+fn read(path: &Path, now: UnixTime, found: &mut Vec<StoredEvent>) -> io::Result<usize> {
     let mut damaged = 0_usize;
     for_each_line(path, |line| match StoredEvent::of_line(line) {
         Some(event) if event.until > now.as_secs() => found.push(event),
@@ -306,7 +340,7 @@ fn read(path: &Path, now: UnixTime, found: &mut Vec<StoredEvent>) -> io::Result<
     if damaged > 0 {
         tracing::error!(file = %path.display(), lines = damaged, "lines of revocation events cannot be read: what they revoke is not revoked");
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// Gives each whole line to `take`, without its line break.
@@ -342,9 +376,12 @@ fn rewrite(
         }
         let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
+        let folder = File::open(path.parent().unwrap_or(Path::new(".")))?;
         fs::rename(&temporary, path)?;
-        // The rename itself is on the disk once the folder is.
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        // From here on the file before is gone, so nothing may fail any more. The rename itself is on the disk once the folder is.
+        if let Err(error) = folder.sync_all() {
+            tracing::warn!(file = %path.display(), %error, "the folder of revocation events cannot be synced");
+        }
         count.store(written, Ordering::Relaxed);
         Ok(Lines { file, length, count })
     };
@@ -372,7 +409,7 @@ mod tests {
     }
 
     fn opened(folder: &Path, now: u64) -> (Journal, Appender, Vec<String>) {
-        let (journal, appender, events) = Journal::open(folder, UnixTime::from_secs(now)).unwrap();
+        let (journal, appender, events) = Journal::open(folder, UnixTime::from_secs(now), false).unwrap();
         (journal, appender, events.into_iter().map(|event| event.event).collect())
     }
 
@@ -399,6 +436,17 @@ mod tests {
         }
         fs::write(&path, [&whole[..], b"{}\n", &torn].concat()).unwrap();
         assert_eq!(opened(folder.path(), 170).2, ["a.1.s", "a.3.s", "a.4.s"], "a damaged line is left out");
+        let aside = path.with_extension("damaged.jsonl");
+        assert_eq!(fs::read(&aside).unwrap(), [&whole[..], b"{}\n", &torn].concat(), "and is not lost");
+        let later = String::from_utf8(torn.clone()).unwrap().replacen('{', "{\"since\":2,", 1);
+        fs::write(&path, &later).unwrap();
+        assert_eq!(opened(folder.path(), 170).2, ["a.4.s"], "a member of a later version");
+        fs::write(&path, later.replace("\"sub\"", "\"phone\"")).unwrap();
+        let error = Journal::open(folder.path(), UnixTime::from_secs(170), true).err().unwrap().to_string();
+        assert!(error.contains("lines cannot be read"), "{error}");
+        assert_eq!(opened(folder.path(), 170).2, Vec::<String>::new());
+        fs::write(&path, [&whole[..], &torn].concat()).unwrap();
+        assert_eq!(opened(folder.path(), 170).2, ["a.1.s", "a.3.s", "a.4.s"]);
         assert_eq!(fs::read(&path).unwrap().iter().filter(|byte| **byte == b'\n').count(), 3);
     }
 

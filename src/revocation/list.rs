@@ -57,6 +57,11 @@ pub(crate) struct List {
     pub is_empty: bool,
 }
 
+/// Whether a name is that of an issuer.
+pub(super) fn among(issuers: &[IssuerName]) -> impl Fn(&str) -> Option<IssuerName> {
+    |name| issuers.iter().find(|issuer| issuer.as_str() == name).cloned()
+}
+
 /// Reads a whole file, of which `version` is the version. Blocks.
 ///
 /// # Errors
@@ -69,12 +74,11 @@ pub(crate) fn read(
     limits: &Limits,
     now: UnixTime,
 ) -> Result<List, FileError> {
-    let is_issuer = |name: &str| issuers.iter().find(|issuer| issuer.as_str() == name).cloned();
     let mut revoked = Revoked::with_capacity(count_lines(path)?.min(limits.max_entries));
     let (mut named, mut is_empty, mut too_many) = (BTreeSet::new(), true, false);
     for_each_line(path, |line| {
         is_empty = false;
-        let entry = entry_of(line, is_issuer, limits.max_token_lifetime)?;
+        let entry = entry_of(line, among(issuers), limits.max_token_lifetime)?;
         too_many |= revoked.len() > limits.max_entries;
         if now < entry.until && !too_many {
             let times = Times::new(entry.issued_before, entry.until);

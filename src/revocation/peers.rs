@@ -14,7 +14,7 @@ use reqwest::{Client, StatusCode, redirect};
 use tokio::net::lookup_host;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Taken};
@@ -27,9 +27,6 @@ pub(crate) const EVENTS_PATH: &str = "/replica/events";
 pub(crate) const DIGESTS_PATH: &str = "/replica/digests";
 pub(crate) const MISSING_PATH: &str = "/replica/missing";
 
-/// Tells replicas apart in each of their answers: a replica finds itself among the addresses.
-pub(crate) const REPLICA: &str = "x-passage-authz-replica";
-
 /// Is in the answers of a replica that starts, and so may know less than the others.
 pub(crate) const STARTING: &str = "x-passage-authz-starting";
 
@@ -39,6 +36,9 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a replica is asked whether it knows more.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// After an answer that brought nothing that took effect.
+const IN_VAIN_PAUSE: Duration = Duration::from_secs(2);
 
 /// What this replica cannot verify it is not offered again at once.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
@@ -98,8 +98,6 @@ pub(crate) struct Peers {
     names: Vec<String>,
     inbox: Arc<Inbox>,
     addresses: Arc<PeerAddresses>,
-    /// Of this replica, to find itself among the addresses.
-    own_id: String,
     clients: PeerClients,
     scheme: &'static str,
 }
@@ -129,11 +127,10 @@ impl Peers {
         names: Vec<String>,
         inbox: Arc<Inbox>,
         addresses: Arc<PeerAddresses>,
-        own_id: String,
         clients: PeerClients,
         scheme: &'static str,
     ) -> Self {
-        Self { names, inbox, addresses, own_id, clients, scheme }
+        Self { names, inbox, addresses, clients, scheme }
     }
 
     /// Until `stop`.
@@ -148,8 +145,12 @@ impl Peers {
                 () = stop.cancelled() => break,
                 _ = look.tick() => {}
                 // At most once in the interval's tenth: who asks may be no replica.
-                () = this.addresses.unknown_asked.notified() => tokio::time::sleep(LOOKUP_INTERVAL / 10).await,
-                Some(_) = tasks.join_next() => continue,
+                () = this.addresses.unknown_asked.notified() => sleep(LOOKUP_INTERVAL / 10).await,
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok(()) => continue,
+                    // A panic: the task of the service ends, which names it.
+                    Err(_) => return,
+                },
             }
             let found = tokio::select! {
                 () = stop.cancelled() => break,
@@ -215,53 +216,26 @@ impl Peers {
 
     /// Hands on to one replica and asks it, until `stop`. Tells whether the replica can be waited for in vain: it is this one, or starts, too.
     async fn follow(self: Arc<Self>, peer: Peer, knows_no_more: Arc<AtomicBool>, stop: CancellationToken) {
-        let client = match Link::new(&self, peer.clone()) {
-            Ok(client) => client,
-            Err(error) => return tracing::error!(peer = %peer.address, %error, "a replica cannot be asked"),
-        };
-        let handing_on = async {
-            let mut events = self.inbox.handed_on();
+        let (mut refused, mut was_down) = (HashMap::new(), false);
+        let following = async {
             loop {
-                client.hand_on(&mut events).await;
-            }
-        };
-        let asking = async {
-            let (mut look, mut refused, mut was_down) = (interval(ASK_INTERVAL), HashMap::new(), false);
-            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                look.tick().await;
-                refused.retain(|_, at: &mut Instant| at.elapsed() < REFUSED_FOR);
-                match client.ask(&mut refused).await {
-                    Ok(Asked::Itself) => {
-                        knows_no_more.store(true, Ordering::Relaxed);
-                        // Only the end of the name's address can change that.
-                        return std::future::pending::<()>().await;
-                    }
-                    Ok(asked) => {
-                        let is_starting = matches!(asked, Asked::Starting);
-                        knows_no_more.store(is_starting, Ordering::Relaxed);
-                        if !is_starting {
-                            self.confirm();
-                        }
-                        if std::mem::take(&mut was_down) {
-                            tracing::info!(peer = %peer.address, "a replica answers again");
-                        }
-                    }
-                    Err(error) => {
-                        knows_no_more.store(false, Ordering::Relaxed);
-                        let error = with_causes(&error);
-                        self.trouble(format!("{}: {error}", peer.address));
-                        if !std::mem::replace(&mut was_down, true) {
-                            tracing::warn!(peer = %peer.address, error, "a replica does not answer");
-                        }
-                    }
+                // Anew after each error: the certificates may be others by now.
+                let error = match Link::new(&self, peer.clone()) {
+                    Ok(link) => link.follow(&knows_no_more, &mut refused, &mut was_down).await,
+                    Err(error) => error.into(),
+                };
+                knows_no_more.store(false, Ordering::Relaxed);
+                let error = with_causes(&error);
+                self.trouble(format!("{}: {error}", peer.address));
+                if !std::mem::replace(&mut was_down, true) {
+                    tracing::warn!(peer = %peer.address, error, "a replica does not answer");
                 }
+                sleep(ASK_INTERVAL).await;
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = asking => {}
-            () = handing_on => {}
+            () = following => {}
         }
     }
 }
@@ -282,8 +256,19 @@ enum Asked {
     Answered,
     /// The same, and it has not asked the others itself.
     Starting,
+    /// It says that it knows more, and brought nothing that took effect: it has other keys, or means harm.
+    InVain,
     /// The address is this replica's own.
     Itself,
+}
+
+/// What an answer brought.
+struct Taking {
+    /// In bytes.
+    length: usize,
+    /// Whether anything took effect.
+    is_new: bool,
+    may_have_more: bool,
 }
 
 /// The requests to one replica.
@@ -298,6 +283,48 @@ impl<'p> Link<'p> {
         let (host, port) = peer.name.rsplit_once(':').unwrap_or((&peer.name, ""));
         let client = (peers.clients)(host, peer.address)?;
         Ok(Self { peers, client, base: format!("{}://{host}:{port}", peers.scheme) })
+    }
+
+    /// Hands on and asks, until the replica does not answer.
+    async fn follow(
+        &self,
+        knows_no_more: &AtomicBool,
+        refused: &mut HashMap<EventId, Instant>,
+        was_down: &mut bool,
+    ) -> PeerError {
+        let handing_on = async {
+            let mut events = self.peers.inbox.handed_on();
+            loop {
+                self.hand_on(&mut events).await;
+            }
+        };
+        let asking = async {
+            let mut look = interval(ASK_INTERVAL);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                look.tick().await;
+                refused.retain(|_, at: &mut Instant| at.elapsed() < REFUSED_FOR);
+                let asked = match self.ask(refused).await {
+                    Ok(asked) => asked,
+                    Err(error) => return error,
+                };
+                let is_no_source = matches!(asked, Asked::Itself | Asked::Starting);
+                knows_no_more.store(is_no_source, Ordering::Relaxed);
+                if !is_no_source {
+                    self.peers.confirm();
+                }
+                if std::mem::take(was_down) {
+                    tracing::info!(peer = self.base, "a replica answers again");
+                }
+                if matches!(asked, Asked::InVain) {
+                    sleep(IN_VAIN_PAUSE).await;
+                }
+            }
+        };
+        tokio::select! {
+            error = asking => error,
+            () = handing_on => PeerError::Answer,
+        }
     }
 
     /// Waits for events, and sends those that are there.
@@ -318,10 +345,10 @@ impl<'p> Link<'p> {
 
     /// Takes what the other replica knows more.
     async fn ask(&self, refused: &mut HashMap<EventId, Instant>) -> Result<Asked, PeerError> {
-        let mine = self.peers.inbox.digests();
-        let url = format!("{}{DIGESTS_PATH}?same={}", self.base, overall(&mine));
+        let (mine, number) = (self.peers.inbox.digests(), self.peers.inbox.new_number());
+        let url = format!("{}{DIGESTS_PATH}?same={}&number={number}", self.base, overall(&mine));
         let answer = self.client.get(url).send().await?;
-        if answer.headers().get(REPLICA).is_some_and(|id| id.as_bytes() == self.peers.own_id.as_bytes()) {
+        if self.peers.inbox.has_met(number) {
             return Ok(Asked::Itself);
         }
         let asked = if answer.headers().contains_key(STARTING) { Asked::Starting } else { Asked::Answered };
@@ -335,25 +362,26 @@ impl<'p> Link<'p> {
         let theirs = theirs.filter(|theirs| theirs.len() == PARTS).ok_or(PeerError::Answer)?;
         let different =
             (0..=u8::MAX).zip(mine.iter().zip(&theirs)).filter(|(_, (mine, theirs))| mine != theirs);
-        let mut bytes = 0;
+        let (mut bytes, mut has_new, mut has_asked) = (0, false, false);
         for (part, _) in different {
             // As long as there is more.
-            while let Some(more) = self.ask_for(part, refused).await? {
-                bytes += more;
+            loop {
+                has_asked = true;
+                let Taking { length, is_new, may_have_more } = self.ask_for(part, refused).await?;
+                (bytes, has_new) = (bytes + length, has_new || is_new);
                 if bytes > MAX_BYTES_AT_ONCE {
                     return Ok(asked);
                 }
+                if !may_have_more {
+                    break;
+                }
             }
         }
-        Ok(asked)
+        Ok(if has_asked && !has_new && matches!(asked, Asked::Answered) { Asked::InVain } else { asked })
     }
 
-    /// Takes what the other replica knows more of one part; returns the bytes of the answer if there may be more.
-    async fn ask_for(
-        &self,
-        part: u8,
-        refused: &mut HashMap<EventId, Instant>,
-    ) -> Result<Option<usize>, PeerError> {
+    /// Takes what the other replica knows more of one part.
+    async fn ask_for(&self, part: u8, refused: &mut HashMap<EventId, Instant>) -> Result<Taking, PeerError> {
         let known: HashSet<_> =
             self.peers.inbox.ids(part).into_iter().chain(refused.keys().copied()).collect();
         let mut asked = format!("{part:02x}\n");
@@ -365,22 +393,22 @@ impl<'p> Link<'p> {
         if answer.status() != StatusCode::OK {
             return Err(PeerError::Status(answer.status()));
         }
-        let (lines, mut has_new) = (body(answer).await?, false);
+        let (lines, mut is_new, mut may_have_more) = (body(answer).await?, false, false);
         for event in lines.lines().map(SignedEvent::of_line) {
             let event = event.ok_or(PeerError::Answer)?;
             if known.contains(&event.id()) {
                 continue;
             }
             match self.peers.inbox.offer(&event, Source::Peers).await {
-                Ok(Taken::New) => has_new = true,
+                Ok(Taken::New) => (is_new, may_have_more) = (true, true),
                 // It is not kept, so it would be offered again and again.
                 Ok(Taken::Known | Taken::Nothing) | Err(_) if refused.len() < MAX_REFUSED => {
-                    has_new |= refused.insert(event.id(), Instant::now()).is_none();
+                    may_have_more |= refused.insert(event.id(), Instant::now()).is_none();
                 }
                 Ok(Taken::Known | Taken::Nothing) | Err(_) => {}
             }
         }
-        Ok(has_new.then_some(lines.len()))
+        Ok(Taking { length: lines.len(), is_new, may_have_more })
     }
 }
 

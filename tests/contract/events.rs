@@ -303,6 +303,16 @@ async fn what_may_be_accepted_later_is_answered_503() {
     let full = push(to, &security_event("user-3", |_, _| {})).await;
     assert_eq!((full.status, &full.headers["retry-after"]), (503, &"5".parse().unwrap()));
     assert_eq!(service.bearer(&token("user-3", |_| {})).await.code(), "allowed");
+    assert_eq!(counted(&service, "full").await, 2.0);
+    // Many events of one user are one entry, and take their room all the same.
+    let service = Service::ready(&config(", max_entries: 10")).await;
+    let to = service.events.unwrap();
+    let mut statuses = Vec::new();
+    for at in 0..12 {
+        let event = logout_token("user-1", |_, claims| claims["jti"] = json!(at.to_string()));
+        statuses.push(log_out(to, &event).await.status);
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 10, "{statuses:?}");
 
     let issuer = FakeIssuer::start(Behavior::Answer(500, Vec::new(), Vec::new())).await;
     let refresh = ", refresh: {timeout: 1s, wait: 100ms}";

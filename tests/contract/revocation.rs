@@ -197,3 +197,20 @@ async fn stale_revocations_deny_tokens_where_that_is_asked_for() {
         wait_until("ready", || async { get(service.admin, "/readyz").await.0 == 200 }).await;
     }
 }
+
+#[tokio::test]
+async fn a_file_that_is_replaced_all_the_time_is_read_all_the_same() {
+    let list = file(&entry("sub", Some("somebody"), ISSUED));
+    let service = Service::ready(&config(list.path(), "")).await;
+    let mine = token(|_| {});
+    let replacing = async {
+        for at in 0_u64.. {
+            let more =
+                entry("sub", Some("user-1"), ISSUED) + &entry("jti", Some(&format!("other-{at}")), ISSUED);
+            replace(list.path(), &more);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let revoked = wait_until("revoked", || async { service.bearer(&mine).await.code() == "token_revoked" });
+    tokio::select! { () = replacing => {}, () = revoked => {} }
+}

@@ -284,3 +284,30 @@ async fn a_replica_that_is_alone_does_not_wait() {
         assert_eq!(asked.send().await.unwrap().status(), 400, "{body:?}");
     }
 }
+
+#[tokio::test]
+async fn a_stranger_is_told_nothing_and_asks_nothing() {
+    // Another loopback address than that from which the test asks.
+    let config = replica(free_port(), &["127.0.0.2:1".parse().unwrap()], "");
+    let running = Running::start(&config, "info").await;
+    let client = reqwest::Client::new();
+    let logout = logout_token("user-1", |_, _| {});
+    let url = |path: &str| format!("http://{}/replica/{path}", running.events);
+    for request in [
+        client.get(url("digests")),
+        client.get(url("digests?number=1")),
+        client.post(url("missing")).body("00\n"),
+        client.post(url("events")).body(format!("logout_token {logout}\n")),
+        client.post(url("events")).body("x".repeat(1 << 16)),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 403);
+        let names: Vec<_> = answer.headers().keys().map(ToString::to_string).collect();
+        assert!(!names.iter().any(|name| name == "x-passage-authz-replica"), "{names:?}");
+        assert_eq!(answer.text().await.unwrap(), "");
+    }
+    running.until_ready().await;
+    assert_eq!(code(&running, "user-1").await, "allowed");
+    assert_eq!(log_out(running.events, &logout).await.status, 200);
+    assert_eq!(code(&running, "user-1").await, "token_revoked");
+}

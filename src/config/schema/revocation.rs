@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::super::place::{Place, Table};
-use super::super::{EventSettings, RedisSettings, RevocationSettings, WhenStale};
+use super::super::warnings;
+use super::super::{EventSettings, KeyStore, RedisSettings, RevocationSettings, WhenStale};
 use super::ports::address;
 use super::shapes::{CLAIM, HOUR, SECOND, choice};
 use crate::domain::claim::Claim;
@@ -13,7 +14,7 @@ use crate::domain::issuer::Audience;
 use crate::domain::revoked::SubjectClaims;
 
 /// `None` without the section.
-pub(super) fn read(place: &Place<'_>) -> Option<RevocationSettings> {
+pub(super) fn read(place: &Place<'_>, key_store: Option<&KeyStore>) -> Option<RevocationSettings> {
     if !place.is_set() {
         return None;
     }
@@ -25,6 +26,10 @@ pub(super) fn read(place: &Place<'_>) -> Option<RevocationSettings> {
         }
         let file = if file_place.is_set() || !has_events { file(&file_place) } else { None };
         let events = events(table, &listen, &redis);
+        let is_written = key_store.is_some_and(|store| !store.read_only);
+        if events.as_ref().is_some_and(|events| !events.has_others()) && !is_written {
+            warnings::events_in_memory(&listen);
+        }
         let max_entries = table.at("max_entries").integer(1..=100_000_000, " entries", 1_000_000);
         let max_token_lifetime = table.at("max_token_lifetime").duration(SECOND..=HOUR * 24 * 365, HOUR * 24);
         let (stale_after, when_stale) = table.at("when_stale").table(|stale| {
