@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use serde_json::Value;
@@ -35,9 +36,18 @@ pub(crate) fn replace(path: &Path, text: &str) {
     std::fs::rename(fresh, path).unwrap();
 }
 
-/// A port that is free now, for a server that comes later or comes back.
+/// A port for a server that comes later or comes back. It is none that the system gives to those who ask for any port, and is given
+/// once, so that another test does not take it meanwhile.
 pub(crate) fn free_port() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const LOWEST: u16 = 12_000;
+    const COUNT: u16 = 20_000;
+    // Another process of tests begins elsewhere.
+    let begin = (std::process::id() % u32::from(COUNT)).try_into().unwrap_or_default();
+    let ports = || LOWEST + NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(begin) % COUNT;
+    let is_free = |address: &SocketAddr| std::net::TcpListener::bind(address).is_ok();
+    let mut addresses = std::iter::repeat_with(|| SocketAddr::from(([127, 0, 0, 1], ports())));
+    addresses.by_ref().take(COUNT.into()).find(is_free).expect("a free port")
 }
 
 pub(crate) struct Running {
