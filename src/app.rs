@@ -166,12 +166,10 @@ impl Bound {
                 let listener = Listener::bind("revocation.listen", &tcp(listen), 0).await?;
                 // On a thread of its own: a flood of events must leave checks and keys their time.
                 let runtime = threads.start_one("events").await?;
-                let options =
-                    Options::plain(Protocol::Http1, runtime, events::MAX_CONNECTIONS, server.drain_timeout);
-                Some(events::Port {
-                    listener,
-                    options: Options { tls: tls.clone(), when_full: WhenFull::CloseIdle, ..options },
-                })
+                let most = events::MAX_CONNECTIONS;
+                let options = Options::plain(Protocol::Http1, runtime.clone(), most, server.drain_timeout);
+                let options = Options { tls: tls.clone(), when_full: WhenFull::CloseIdle, ..options };
+                Some(events::Port { listener, options, runtime })
             }
             None => None,
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::Request;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::events::Events;
@@ -50,6 +51,8 @@ impl Verifier for ByLive {
 pub(super) struct Port {
     pub(super) listener: Listener,
     pub(super) options: Options,
+    /// On which it is served, and the other replicas are asked.
+    pub(super) runtime: Handle,
 }
 
 /// Starts all that receives events.
@@ -72,24 +75,37 @@ pub(super) fn spawn(
         tasks.spawn("the file of revocation events", writing);
     }
     tasks.spawn("the sweep of revocations", Arc::clone(&inbox).sweep(tasks.drained()));
+    let runtime = port.as_ref().map(|port| port.runtime.clone());
     let addresses = (!settings.peers.is_empty()).then(Arc::<PeerAddresses>::default);
     if let Some(addresses) = &addresses {
         let (scheme, clients) = clients(tls);
         let (names, addresses) = (settings.peers, Arc::clone(addresses));
         let peers = Peers::new(names, Arc::clone(&inbox), addresses, clients, scheme);
-        tasks.spawn("the exchange with other replicas", peers.run(tasks.drained()));
+        tasks.spawn("the exchange with other replicas", on(runtime.as_ref(), peers.run(tasks.drained())));
     }
     if let Some(redis) = settings.redis {
         let stream = RedisStream::new(redis, Arc::clone(&inbox));
-        tasks.spawn("the stream of revocation events", stream.run(tasks.drained()));
+        tasks.spawn("the stream of revocation events", on(runtime.as_ref(), stream.run(tasks.drained())));
     }
-    let Some(Port { listener, options }) = port else { return };
+    let Some(Port { listener, options, runtime: _ }) = port else { return };
     let events = Arc::new(Events::new(inbox, addresses));
     let respond = move |request: Request<Incoming>| {
         let response = Arc::clone(&events).respond(request);
         async move { Ok::<_, Infallible>(response.await) }
     };
     tasks.spawn_port("the port of events", server::serve(listener, options, Arc::default(), respond, stop));
+}
+
+/// The task on this runtime, which ends with it. What other replicas send must not take the time of keys and probes.
+fn on(
+    runtime: Option<&Handle>,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let spawned = runtime.cloned().unwrap_or_else(Handle::current).spawn(task);
+    async move {
+        // A panic ends this task too early, and so the service.
+        let _ = spawned.await;
+    }
 }
 
 /// How replicas are reached. Over TLS, their certificate is verified by the system's roots, by those of `server.tls.client_ca`, or by

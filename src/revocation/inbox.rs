@@ -316,6 +316,11 @@ impl Inbox {
         self.kept(|kept| kept.missing(part, now, |id| known.contains(&id)).collect())
     }
 
+    /// Whether the event has taken effect, and came with this very signature.
+    pub(super) fn has_exactly(&self, event: &SignedEvent) -> bool {
+        self.kept(|kept| kept.has_exactly(event))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.kept(|kept| kept.len())
     }

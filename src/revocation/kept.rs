@@ -72,6 +72,11 @@ impl KeptEvents {
         true
     }
 
+    /// Whether the event is kept with this very signature.
+    pub(crate) fn has_exactly(&self, event: &SignedEvent) -> bool {
+        self.by_id.get(&event.id()).and_then(|kept| kept.text.as_ref()) == Some(&event.text)
+    }
+
     pub(crate) fn is_stored(&self, id: EventId) -> bool {
         self.by_id.get(&id).is_some_and(|kept| kept.is_stored)
     }

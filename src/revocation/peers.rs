@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -52,6 +52,9 @@ pub(crate) const MAX_BYTES: usize = 512 * 1024;
 
 /// The most that is asked of a replica before it is looked at again.
 const MAX_BYTES_AT_ONCE: usize = 16 << 20;
+
+/// While all that answer start as well, one that does not answer is waited for so long, even if tokens are denied meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The most replicas.
 const MAX_PEERS: usize = 256;
@@ -122,6 +125,21 @@ struct Peer {
     address: SocketAddr,
 }
 
+/// What a look-up found.
+#[derive(Debug, Default)]
+struct Found {
+    peers: BTreeSet<Peer>,
+    /// The names that could not be looked up, which may pass: their replicas are followed on.
+    lost: Vec<String>,
+}
+
+/// What is known of a replica: nothing, since it does not answer, or not in full yet; that it is this one; that it starts, and so may know less than the others;
+/// or that it knows what it can.
+const UNKNOWN: u8 = 0;
+const ITSELF: u8 = 1;
+const STARTS: u8 = 2;
+const KNOWS: u8 = 3;
+
 impl Peers {
     pub(crate) fn new(
         names: Vec<String>,
@@ -137,9 +155,10 @@ impl Peers {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let this = Arc::new(self);
         let (mut tasks, mut running) =
-            (JoinSet::new(), BTreeMap::<Peer, (CancellationToken, Arc<AtomicBool>)>::new());
+            (JoinSet::new(), BTreeMap::<Peer, (CancellationToken, Arc<AtomicU8>)>::new());
         let mut look = interval(LOOKUP_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (begun, mut was_alone) = (Instant::now(), false);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -156,53 +175,63 @@ impl Peers {
                 () = stop.cancelled() => break,
                 found = this.look_up() => found,
             };
-            if let Some(found) = found {
-                running.retain(|peer, (stop, _)| {
-                    let stays = found.contains(peer);
-                    if !stays {
-                        stop.cancel();
-                    }
-                    stays
+            let Found { peers, lost } = found;
+            running.retain(|peer, (stop, _)| {
+                let stays = peers.contains(peer) || lost.contains(&peer.name);
+                if !stays {
+                    stop.cancel();
+                }
+                stays
+            });
+            for peer in peers {
+                running.entry(peer).or_insert_with_key(|peer| {
+                    let (stop, kind) = (stop.child_token(), Arc::new(AtomicU8::new(UNKNOWN)));
+                    tasks.spawn(Arc::clone(&this).follow(peer.clone(), Arc::clone(&kind), stop.clone()));
+                    (stop, kind)
                 });
-                for peer in found {
-                    running.entry(peer).or_insert_with_key(|peer| {
-                        let (stop, knows_no_more) = (stop.child_token(), Arc::new(AtomicBool::new(false)));
-                        let following =
-                            Arc::clone(&this).follow(peer.clone(), Arc::clone(&knows_no_more), stop.clone());
-                        tasks.spawn(following);
-                        (stop, knows_no_more)
-                    });
+            }
+            let kinds: Vec<_> = running.values().map(|(_, kind)| kind.load(Ordering::Relaxed)).collect();
+            let all_asked = lost.is_empty() && !kinds.is_empty() && !kinds.contains(&UNKNOWN);
+            let gives_up = begun.elapsed() > LONGEST_WAIT && kinds.contains(&STARTS);
+            if all_asked && !kinds.contains(&KNOWS) {
+                // It is alone, or all start together.
+                this.confirm();
+                let is_alone = kinds.iter().all(|kind| *kind == ITSELF);
+                if is_alone && !was_alone {
+                    tracing::info!(
+                        "the names of revocation.peers lead to this replica alone: no event goes to another one"
+                    );
                 }
-                let knows_no_more = |(_, knows): &(_, Arc<AtomicBool>)| knows.load(Ordering::Relaxed);
-                if running.values().all(knows_no_more) && !running.is_empty() {
-                    // It is alone, or all start together.
-                    this.confirm();
-                }
+                was_alone = is_alone;
+            } else if gives_up && this.inbox.revocations.is_starting() {
+                tracing::warn!(
+                    "a replica that does not answer is not waited for any longer: revocations that only it took are not known here"
+                );
+                this.confirm();
             }
         }
         while tasks.join_next().await.is_some() {}
     }
 
-    /// All addresses; `None` if a name has none that can be found, which may pass.
-    async fn look_up(&self) -> Option<BTreeSet<Peer>> {
-        let mut found = BTreeSet::new();
+    /// All addresses.
+    async fn look_up(&self) -> Found {
+        let mut found = Found::default();
         for name in &self.names {
-            let addresses = match timeout(LOOKUP_TIMEOUT, lookup_host(name)).await {
-                Ok(Ok(addresses)) => addresses,
-                Ok(Err(error)) => {
-                    self.trouble(format!("{name} cannot be looked up: {error}"));
-                    return None;
+            let trouble = match timeout(LOOKUP_TIMEOUT, lookup_host(name)).await {
+                Ok(Ok(addresses)) => {
+                    let peer = |address| Peer { name: name.clone(), address };
+                    found.peers.extend(addresses.map(peer).take(MAX_PEERS));
+                    continue;
                 }
-                Err(_) => {
-                    self.trouble(format!("{name} cannot be looked up in time"));
-                    return None;
-                }
+                Ok(Err(error)) => format!("{name} cannot be looked up: {error}"),
+                Err(_) => format!("{name} cannot be looked up in time"),
             };
-            found.extend(addresses.map(|address| Peer { name: name.clone(), address }).take(MAX_PEERS));
+            self.trouble(trouble);
+            found.lost.push(name.clone());
         }
-        let known = found.iter().map(|peer| peer.address.ip().to_canonical()).collect();
+        let known = found.peers.iter().map(|peer| peer.address.ip().to_canonical()).collect();
         self.addresses.known.store(Arc::new(known));
-        Some(found)
+        found
     }
 
     fn confirm(&self) {
@@ -214,17 +243,23 @@ impl Peers {
         self.inbox.revocations.source(Source::Peers).set_trouble(Some(trouble));
     }
 
-    /// Hands on to one replica and asks it, until `stop`. Tells whether the replica can be waited for in vain: it is this one, or starts, too.
-    async fn follow(self: Arc<Self>, peer: Peer, knows_no_more: Arc<AtomicBool>, stop: CancellationToken) {
+    /// Hands on to one replica and asks it, until `stop`. Tells what kind it is.
+    async fn follow(self: Arc<Self>, peer: Peer, kind: Arc<AtomicU8>, stop: CancellationToken) {
         let (mut refused, mut was_down) = (HashMap::new(), false);
         let following = async {
+            let mut link = None;
             loop {
-                // Anew after each error: the certificates may be others by now.
-                let error = match Link::new(&self, peer.clone()) {
-                    Ok(link) => link.follow(&knows_no_more, &mut refused, &mut was_down).await,
+                let made = link.take().map_or_else(|| Link::new(&self, &peer), Ok);
+                let error = match made {
+                    Ok(made) => {
+                        let error = made.follow(&kind, &mut refused, &mut was_down).await;
+                        // With certificates it is made anew: they may be others by now.
+                        link = Some(made).filter(|_| self.scheme == "http");
+                        error
+                    }
                     Err(error) => error.into(),
                 };
-                knows_no_more.store(false, Ordering::Relaxed);
+                kind.store(UNKNOWN, Ordering::Relaxed);
                 let error = with_causes(&error);
                 self.trouble(format!("{}: {error}", peer.address));
                 if !std::mem::replace(&mut was_down, true) {
@@ -258,6 +293,8 @@ enum Asked {
     Starting,
     /// It says that it knows more, and brought nothing that took effect: it has other keys, or means harm.
     InVain,
+    /// There is more than was asked for at once.
+    InPart,
     /// The address is this replica's own.
     Itself,
 }
@@ -279,7 +316,7 @@ struct Link<'p> {
 }
 
 impl<'p> Link<'p> {
-    fn new(peers: &'p Peers, peer: Peer) -> Result<Self, reqwest::Error> {
+    fn new(peers: &'p Peers, peer: &Peer) -> Result<Self, reqwest::Error> {
         let (host, port) = peer.name.rsplit_once(':').unwrap_or((&peer.name, ""));
         let client = (peers.clients)(host, peer.address)?;
         Ok(Self { peers, client, base: format!("{}://{host}:{port}", peers.scheme) })
@@ -288,7 +325,7 @@ impl<'p> Link<'p> {
     /// Hands on and asks, until the replica does not answer.
     async fn follow(
         &self,
-        knows_no_more: &AtomicBool,
+        kind: &AtomicU8,
         refused: &mut HashMap<EventId, Instant>,
         was_down: &mut bool,
     ) -> PeerError {
@@ -308,16 +345,23 @@ impl<'p> Link<'p> {
                     Ok(asked) => asked,
                     Err(error) => return error,
                 };
-                let is_no_source = matches!(asked, Asked::Itself | Asked::Starting);
-                knows_no_more.store(is_no_source, Ordering::Relaxed);
-                if !is_no_source {
+                let is = match asked {
+                    Asked::Itself => ITSELF,
+                    Asked::Starting => STARTS,
+                    Asked::InPart => UNKNOWN,
+                    Asked::Answered | Asked::InVain => KNOWS,
+                };
+                kind.store(is, Ordering::Relaxed);
+                if is == KNOWS {
                     self.peers.confirm();
                 }
                 if std::mem::take(was_down) {
                     tracing::info!(peer = self.base, "a replica answers again");
                 }
-                if matches!(asked, Asked::InVain) {
-                    sleep(IN_VAIN_PAUSE).await;
+                match asked {
+                    Asked::InVain => sleep(IN_VAIN_PAUSE).await,
+                    Asked::InPart => look.reset_immediately(),
+                    Asked::Answered | Asked::Starting | Asked::Itself => {}
                 }
             }
         };
@@ -370,7 +414,7 @@ impl<'p> Link<'p> {
                 let Taking { length, is_new, may_have_more } = self.ask_for(part, refused).await?;
                 (bytes, has_new) = (bytes + length, has_new || is_new);
                 if bytes > MAX_BYTES_AT_ONCE {
-                    return Ok(asked);
+                    return Ok(Asked::InPart);
                 }
                 if !may_have_more {
                     break;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::streams::StreamReadReply;
+use redis::streams::{StreamRangeReply, StreamReadReply};
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError, cmd};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -35,6 +35,9 @@ const BLOCK: Duration = Duration::from_millis(500);
 /// The longest a connection or an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The other replicas see within this time that the stream was lost, and fill it again.
+const REFILLED_AFTER: Duration = Duration::from_millis(1500);
+
 /// Between two tries.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -47,6 +50,8 @@ pub(crate) enum StreamError {
     Late,
     #[error("{}: {error}", file.display())]
     PasswordFile { file: PathBuf, error: std::io::Error },
+    #[error("it has lost what was read of it")]
+    Lost,
     /// More events came than it took.
     #[error("events were to be added faster than it takes them")]
     Behind,
@@ -100,29 +105,26 @@ impl RedisStream {
         let mut handed_on = self.inbox.handed_on();
         let mut reading = Reading { connection: self.connect().await?, last: BEGINNING.to_owned() };
         let mut writer = self.connect().await?;
-        let mut known = HashSet::new();
-        loop {
-            let events = read(&mut reading, Duration::ZERO).await?;
-            if events.is_empty() {
-                break;
-            }
-            for event in events {
-                known.insert(event.id());
-                self.take(&event).await;
-            }
-        }
-        self.confirm();
-        if std::mem::take(was_down) {
-            tracing::info!(server = self.settings.url, "the stream of revocation events is followed again");
+        let mut known = self.read_all(&mut reading).await?;
+        if known.is_empty() && self.inbox.revocations.is_starting() {
+            // It may have been lost a moment ago, and the other replicas fill it again.
+            sleep(REFILLED_AFTER).await;
+            known = self.read_all(&mut reading).await?;
         }
         for event in self.lacking(&known) {
             self.add(&mut writer, &event).await?;
+        }
+        // Not before: a stream that takes nothing is none that the others can follow.
+        self.confirm();
+        if std::mem::take(was_down) {
+            tracing::info!(server = self.settings.url, "the stream of revocation events is followed again");
         }
         let reads = async {
             loop {
                 for event in read(&mut reading, BLOCK).await? {
                     self.take(&event).await;
                 }
+                is_whole(&mut reading).await?;
                 self.confirm();
             }
         };
@@ -134,6 +136,25 @@ impl RedisStream {
         tokio::select! {
             ended = reads => ended,
             ended = writes => ended,
+        }
+    }
+
+    /// Reads from where it was read up to now; returns the events of this process that are there as they are here.
+    async fn read_all(&self, reading: &mut Reading) -> Result<HashSet<EventId>, StreamError> {
+        let mut known = HashSet::new();
+        loop {
+            let before = reading.last.clone();
+            let events = read(reading, Duration::ZERO).await?;
+            if reading.last == before {
+                return Ok(known);
+            }
+            for event in events {
+                self.take(&event).await;
+                // One with another signature may be verified by no one.
+                if self.inbox.has_exactly(&event) {
+                    known.insert(event.id());
+                }
+            }
         }
     }
 
@@ -184,6 +205,17 @@ impl RedisStream {
     }
 }
 
+/// Whether what was read last is still there. The newest entry is never trimmed, so without it the stream was lost, or begun anew.
+async fn is_whole(reading: &mut Reading) -> Result<(), StreamError> {
+    if reading.last == BEGINNING {
+        return Ok(());
+    }
+    let mut command = cmd("XRANGE");
+    command.arg(STREAM).arg(&reading.last).arg(&reading.last);
+    let found: StreamRangeReply = command.query_async(&mut reading.connection).await?;
+    if found.ids.is_empty() { Err(StreamError::Lost) } else { Ok(()) }
+}
+
 /// The next event to add.
 async fn next(events: &mut broadcast::Receiver<SignedEvent>) -> Result<SignedEvent, StreamError> {
     match events.recv().await {
@@ -194,7 +226,7 @@ async fn next(events: &mut broadcast::Receiver<SignedEvent>) -> Result<SignedEve
     }
 }
 
-/// The next entries; none after `block`, which is not waited for if it is zero. What is no event of ours is passed over.
+/// The events among the next entries; none after `block`, which is not waited for if it is zero. Entries that are no events are passed over.
 async fn read(reading: &mut Reading, block: Duration) -> Result<Vec<SignedEvent>, StreamError> {
     let mut command = cmd("XREAD");
     command.arg("COUNT").arg(COUNT);

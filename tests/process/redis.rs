@@ -52,6 +52,34 @@ async fn a_stream_is_followed_by_all_and_made_whole_after_a_loss() {
     let (_, metrics) = get(late.admin, "/metrics").await;
     assert!(series(&metrics, "passage_authz_revocation_age_seconds").contains_key("{source=\"redis\"}"));
 
+    // The stream alone is lost, and its connections live on.
+    let _: usize = writer.del("passage-authz:events").await.unwrap();
+    let is_filled = async || {
+        let mut writer = writer.clone();
+        let length: usize = writer.xlen("passage-authz:events").await.unwrap();
+        length >= 2
+    };
+    wait_until("it is filled again", is_filled).await;
+    // It takes no more: an event that reaches one replica would not reach the others.
+    let limit = |memory: &str| {
+        let (mut writer, memory) = (writer.clone(), memory.to_owned());
+        async move {
+            let mut command = redis::cmd("CONFIG");
+            command.arg("SET").arg("maxmemory").arg(memory);
+            command.query_async::<()>(&mut writer).await.unwrap();
+        }
+    };
+    limit("1").await;
+    assert_eq!(log_out(second.events, &logout_token("user-6", |_, _| {})).await.status, 200);
+    let age = async |replica: &Running| {
+        let (_, metrics) = get(replica.admin, "/metrics").await;
+        series(&metrics, "passage_authz_revocation_age_seconds")["{source=\"redis\"}"]
+    };
+    wait_until("it is seen", || async { age(&second).await > 2.0 }).await;
+    limit("0").await;
+    until_denied(&first, "user-6").await;
+    wait_until("it is over", || async { age(&second).await < 2.0 }).await;
+
     server.kill().await;
     first.until_logged("the stream of revocation events cannot be followed").await;
     assert_eq!(log_out(second.events, &logout_token("user-4", |_, _| {})).await.status, 200);

@@ -311,3 +311,16 @@ async fn a_stranger_is_told_nothing_and_asks_nothing() {
     assert_eq!(log_out(running.events, &logout).await.status, 200);
     assert_eq!(code(&running, "user-1").await, "token_revoked");
 }
+
+/// One name that leads nowhere keeps no other from being asked, and a replica that is dead is not waited for by those that can be asked.
+#[tokio::test]
+async fn names_without_an_address_and_replicas_that_are_dead_are_left_out() {
+    let ports = [free_port(), free_port(), free_port()];
+    let peers = format!("['{}', '{}', '{}', 'a..b:1']", ports[0], ports[1], ports[2]);
+    let config = |at: usize| {
+        inline(&format!("revocation: {{listen: '{}', audiences: [shop], peers: {peers}}}\n", ports[at]))
+    };
+    let (first, second) = (start(&config(0)).await, start(&config(1)).await);
+    assert_eq!(log_out(first.events, &logout_token("user-1", |_, _| {})).await.status, 200);
+    until_denied(&second, "user-1").await;
+}
