@@ -75,6 +75,7 @@ pub(super) fn spawn(
         tasks.spawn("the file of revocation events", writing);
     }
     tasks.spawn("the sweep of revocations", Arc::clone(&inbox).sweep(tasks.drained()));
+    tasks.spawn("the events that are tried again", Arc::clone(&inbox).retry(tasks.drained()));
     let runtime = port.as_ref().map(|port| port.runtime.clone());
     let addresses = (!settings.peers.is_empty()).then(Arc::<PeerAddresses>::default);
     if let Some(addresses) = &addresses {

@@ -1,13 +1,14 @@
 //! Where signed events arrive, whoever brings them: each is verified, put in force, written to the disk and handed on to the other
 //! replicas.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Of refused events one line of the log in this time: each sender can make as many as it likes.
 const LINES_APART: Duration = Duration::from_secs(60);
+
+/// How often is tried again what could not be taken, and how much of it is kept for that.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+const MAX_LATER: usize = 10_000;
+
+/// A start waits no longer for the keys of an issuer that does not answer.
+const LONGEST_WAIT_FOR_KEYS: Duration = Duration::from_secs(60);
 
 /// Between two sweeps each replica asks twenty times.
 const MAX_MET: usize = 100_000;
@@ -74,6 +82,9 @@ pub(crate) struct Inbox {
     has_others: bool,
     /// Of requests of this process to itself: see [`Inbox::new_number`].
     met: Mutex<HashSet<u64>>,
+    /// What other replicas brought and could not be taken yet.
+    later: Mutex<HashMap<EventId, (SignedEvent, Source, NotTaken)>>,
+    begun: Instant,
     /// What this replica was the first to get.
     handed_on: broadcast::Sender<SignedEvent>,
     /// Of events that are refused for what they are, and of others.
@@ -146,6 +157,8 @@ impl Inbox {
             appender,
             has_others,
             met: Mutex::default(),
+            later: Mutex::default(),
+            begun: Instant::now(),
             handed_on: broadcast::channel(HANDED_ON).0,
             last_lines: Default::default(),
         };
@@ -197,12 +210,68 @@ impl Inbox {
             Ok(Taken::New) => self.revocations.source(source).count(Outcome::Accepted),
             Ok(Taken::Known | Taken::Nothing) => {}
             Err(reason) => {
+                self.try_later(event, source, reason);
                 let counted = if *reason == NotTaken::Full { Outcome::Full } else { Outcome::Refused };
                 self.revocations.source(source).count(counted);
                 self.log_refused(source, reason);
             }
         }
         taken
+    }
+
+    /// What another replica brought and may be taken later is not sent again by itself.
+    fn try_later(&self, event: &SignedEvent, source: Source, reason: &NotTaken) {
+        if source == Source::Listen || matches!(reason, NotTaken::Fault(_)) {
+            return;
+        }
+        self.later(|later| {
+            if later.len() < MAX_LATER || later.contains_key(&event.id()) {
+                later.insert(event.id(), (event.clone(), source, reason.clone()));
+            }
+        });
+    }
+
+    /// Tries again what could not be taken, until `stop`.
+    pub(crate) async fn retry(self: Arc<Self>, stop: CancellationToken) {
+        let mut look = interval(RETRY_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = look.tick() => {}
+            }
+            let later: Vec<_> = self
+                .later(|later| later.values().map(|(event, source, _)| (event.clone(), *source)).collect());
+            for (event, source) in later {
+                match self.take(&event, source).await {
+                    Ok(taken) => {
+                        self.later(|later| later.remove(&event.id()));
+                        if taken == Taken::New {
+                            self.revocations.source(source).count(Outcome::Accepted);
+                        }
+                    }
+                    Err(NotTaken::Fault(_)) => drop(self.later(|later| later.remove(&event.id()))),
+                    // It was counted when it came.
+                    Err(reason) => self.try_later(&event, source, &reason),
+                }
+                yield_now().await;
+            }
+        }
+    }
+
+    fn later<T>(&self, look: impl FnOnce(&mut HashMap<EventId, (SignedEvent, Source, NotTaken)>) -> T) -> T {
+        look(&mut self.later.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All that the source has is in force. A start goes on to wait for events whose issuer's keys are not there yet: tokens of the issuer are
+    /// good as soon as they are.
+    pub(super) fn confirm(&self, source: Source) {
+        self.revocations.source(source).confirm();
+        let waits = |(_, _, reason): &(SignedEvent, Source, NotTaken)| *reason == NotTaken::KeysUnavailable;
+        let is_waiting = self.later.lock().unwrap_or_else(PoisonError::into_inner).values().any(waits);
+        if !is_waiting || self.begun.elapsed() > LONGEST_WAIT_FOR_KEYS {
+            self.revocations.has_asked(source);
+        }
     }
 
     async fn take(&self, event: &SignedEvent, source: Source) -> Result<Taken, NotTaken> {

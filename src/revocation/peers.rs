@@ -235,8 +235,7 @@ impl Peers {
     }
 
     fn confirm(&self) {
-        self.inbox.revocations.source(Source::Peers).confirm();
-        self.inbox.revocations.has_started();
+        self.inbox.confirm(Source::Peers);
     }
 
     fn trouble(&self, trouble: String) {

@@ -38,6 +38,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The other replicas see within this time that the stream was lost, and fill it again.
 const REFILLED_AFTER: Duration = Duration::from_millis(1500);
 
+/// Replicas that fill the stream again begin so far apart, in milliseconds.
+const MOST_APART_MILLIS: u64 = 400;
+
 /// Between two tries.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -62,6 +65,13 @@ pub(crate) struct RedisStream {
     settings: RedisSettings,
     inbox: Arc<Inbox>,
     file_io: FileIo,
+}
+
+/// What a read brought.
+struct Answer {
+    events: Vec<SignedEvent>,
+    /// Whether there is nothing more now.
+    is_all: bool,
 }
 
 /// How far the stream was read.
@@ -111,6 +121,11 @@ impl RedisStream {
             sleep(REFILLED_AFTER).await;
             known = self.read_all(&mut reading).await?;
         }
+        if !self.lacking(&known).is_empty() {
+            // Other replicas see the same at the same time: one of them is the first, and the others find what it added.
+            sleep(Duration::from_millis(fastrand::u64(..MOST_APART_MILLIS))).await;
+            known.extend(self.read_all(&mut reading).await?);
+        }
         for event in self.lacking(&known) {
             self.add(&mut writer, &event).await?;
         }
@@ -121,11 +136,14 @@ impl RedisStream {
         }
         let reads = async {
             loop {
-                for event in read(&mut reading, BLOCK).await? {
+                let Answer { events, is_all } = read(&mut reading, BLOCK).await?;
+                for event in events {
                     self.take(&event).await;
                 }
                 is_whole(&mut reading).await?;
-                self.confirm();
+                if is_all {
+                    self.confirm();
+                }
             }
         };
         let writes = async {
@@ -143,17 +161,16 @@ impl RedisStream {
     async fn read_all(&self, reading: &mut Reading) -> Result<HashSet<EventId>, StreamError> {
         let mut known = HashSet::new();
         loop {
-            let before = reading.last.clone();
-            let events = read(reading, Duration::ZERO).await?;
-            if reading.last == before {
-                return Ok(known);
-            }
+            let Answer { events, is_all } = read(reading, Duration::ZERO).await?;
             for event in events {
                 self.take(&event).await;
                 // One with another signature may be verified by no one.
                 if self.inbox.has_exactly(&event) {
                     known.insert(event.id());
                 }
+            }
+            if is_all {
+                return Ok(known);
             }
         }
     }
@@ -186,8 +203,7 @@ impl RedisStream {
     }
 
     fn confirm(&self) {
-        self.inbox.revocations.source(Source::Redis).confirm();
-        self.inbox.revocations.has_started();
+        self.inbox.confirm(Source::Redis);
     }
 
     fn lacking(&self, known: &HashSet<EventId>) -> Vec<SignedEvent> {
@@ -227,7 +243,7 @@ async fn next(events: &mut broadcast::Receiver<SignedEvent>) -> Result<SignedEve
 }
 
 /// The events among the next entries; none after `block`, which is not waited for if it is zero. Entries that are no events are passed over.
-async fn read(reading: &mut Reading, block: Duration) -> Result<Vec<SignedEvent>, StreamError> {
+async fn read(reading: &mut Reading, block: Duration) -> Result<Answer, StreamError> {
     let mut command = cmd("XREAD");
     command.arg("COUNT").arg(COUNT);
     if !block.is_zero() {
@@ -235,13 +251,13 @@ async fn read(reading: &mut Reading, block: Duration) -> Result<Vec<SignedEvent>
     }
     command.arg("STREAMS").arg(STREAM).arg(&reading.last);
     let answer: Option<StreamReadReply> = command.query_async(&mut reading.connection).await?;
-    let mut events = Vec::new();
+    let (mut events, mut count) = (Vec::new(), 0);
     let entries = answer.into_iter().flat_map(|answer| answer.keys).flat_map(|stream| stream.ids);
     for entry in entries {
         let text = |name| entry.get::<String>(name);
         events
             .extend(text("form").zip(text("event")).and_then(|(form, event)| SignedEvent::of(&form, &event)));
-        reading.last = entry.id;
+        (reading.last, count) = (entry.id, count + 1);
     }
-    Ok(events)
+    Ok(Answer { events, is_all: count < COUNT })
 }

@@ -1,7 +1,7 @@
 //! The revocations in force, as checks ask for them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
@@ -10,7 +10,7 @@ use super::events::EventEntries;
 use super::line::lasting_from_now;
 use super::list::List;
 use super::source::{Source, SourceState};
-use crate::config::{EventSettings, RevocationSettings, WhenStale};
+use crate::config::{RevocationSettings, WhenStale};
 use crate::domain::clock::{Clock, UnixTime};
 use crate::domain::denial::Denial;
 use crate::domain::issuer::IssuerName;
@@ -29,8 +29,8 @@ pub(crate) struct Revocations {
     epoch: AtomicU64,
     /// Whether a source was too old when it was last looked at.
     is_stale: AtomicBool,
-    /// Whether the other replicas have not been asked yet what they know.
-    is_starting: AtomicBool,
+    /// Which of [`AWAITED`] have not said yet what the other replicas know, a bit for each.
+    awaited: AtomicU8,
     sources: [SourceState; Source::ALL.len()],
 }
 
@@ -54,6 +54,13 @@ impl EventNames<'_> {
     }
 }
 
+/// A start waits for what these have. Other sources have no bit.
+const AWAITED: [Source; 2] = [Source::Peers, Source::Redis];
+
+fn bit(source: Source) -> u8 {
+    AWAITED.iter().position(|awaited| *awaited == source).map_or(0, |at| 1 << at)
+}
+
 impl Revocations {
     /// Without entries.
     ///
@@ -62,7 +69,10 @@ impl Revocations {
     pub(crate) fn new(settings: RevocationSettings, clock: Clock) -> Result<Self, NoRandomness> {
         let mut key = [0; 16];
         rand::fill(&mut key).map_err(|_| NoRandomness)?;
-        let asks_others = settings.events.as_ref().is_some_and(EventSettings::has_others);
+        let events = settings.events.as_ref();
+        let has_peers = events.is_some_and(|events| !events.peers.is_empty());
+        let has_redis = events.is_some_and(|events| events.redis.is_some());
+        let awaited = u8::from(has_peers) * bit(Source::Peers) + u8::from(has_redis) * bit(Source::Redis);
         Ok(Self {
             settings,
             hashing: NameHashing::with_key(&key),
@@ -71,7 +81,7 @@ impl Revocations {
             events: EventEntries::default(),
             epoch: AtomicU64::new(1),
             is_stale: AtomicBool::new(false),
-            is_starting: AtomicBool::new(asks_others),
+            awaited: AtomicU8::new(awaited),
             sources: std::array::from_fn(|_| SourceState::new()),
         })
     }
@@ -184,12 +194,22 @@ impl Revocations {
 
     /// Whether the other replicas have not been asked yet what they know.
     pub(crate) fn is_starting(&self) -> bool {
-        self.is_starting.load(Ordering::Acquire)
+        self.awaited.load(Ordering::Acquire) != 0
     }
 
-    /// What the other replicas know is known here too, or is not waited for any longer.
+    /// What this source has is in force.
+    pub(crate) fn has_asked(&self, source: Source) {
+        self.await_no_longer(bit(source));
+    }
+
+    /// What the other replicas know is not waited for any longer.
     pub(crate) fn has_started(&self) {
-        if self.is_starting.swap(false, Ordering::AcqRel) {
+        self.await_no_longer(u8::MAX);
+    }
+
+    fn await_no_longer(&self, bits: u8) {
+        let before = self.awaited.fetch_and(!bits, Ordering::AcqRel);
+        if before & bits != 0 {
             self.begin_epoch();
         }
     }

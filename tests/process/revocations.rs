@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::support::events::{log_out, logout_token, now, old_token as token, push, replica, security_event};
-use crate::support::fixtures::inline;
+use crate::support::fixtures::{APP, inline, key};
 use crate::support::process::{Running, binary, file, free_port};
 use crate::support::{check_token, get, series, wait_until};
+use passage_authz::testing::{Behavior, FakeIssuer};
 
 /// With a folder of its own.
 fn stored(listen: &str, key_store: &Path) -> String {
@@ -323,4 +324,45 @@ async fn names_without_an_address_and_replicas_that_are_dead_are_left_out() {
     let (first, second) = (start(&config(0)).await, start(&config(1)).await);
     assert_eq!(log_out(first.events, &logout_token("user-1", |_, _| {})).await.status, 200);
     until_denied(&second, "user-1").await;
+}
+
+/// The keys come late: what the others know is taken before a token of the issuer is good.
+#[tokio::test]
+async fn a_start_waits_for_events_whose_keys_are_not_there_yet() {
+    let ports = [free_port(), free_port()];
+    let issuer = FakeIssuer::with_keys(&[&key()]).await;
+    let config = |at: usize| {
+        let peers = format!("['{}', '{}']", ports[0], ports[1]);
+        let more = "refresh: {timeout: 2s, wait: 10ms}";
+        format!(
+            "issuers: [{{name: passage, issuer: {APP}, audiences: [], keys: {{url: '{}/keys'}}, {more}}}]\n\
+             revocation: {{listen: '{}', audiences: [shop], peers: {peers}, when_stale: {{after: 5s, then: deny}}}}\n",
+            issuer.url(),
+            ports[at]
+        )
+    };
+    let configs = [config(0), config(1)];
+    let (first, mut second) = tokio::join!(start(&configs[0]), Running::start(&configs[1], "info"));
+    second.process.kill().await.unwrap();
+    assert_eq!(log_out(first.events, &logout_token("user-1", |_, _| {})).await.status, 200);
+    issuer.behave(Behavior::Answer(500, Vec::new(), Vec::new()));
+    let second = Running::start(&configs[1], "info").await;
+    wait_until("the others were asked", || async {
+        let (_, metrics) = get(second.admin, "/metrics").await;
+        series(&metrics, "passage_authz_revocation_events_total")["{source=\"peers\",result=\"refused\"}"]
+            >= 1.0
+    })
+    .await;
+    issuer.behave(Behavior::keys(&[&key()]));
+    let mut codes = std::collections::BTreeSet::new();
+    let last = loop {
+        let code = code(&second, "user-1").await;
+        codes.insert(code.clone());
+        if code == "token_revoked" {
+            break code;
+        }
+        assert_ne!(code, "allowed", "{codes:?}");
+    };
+    assert_eq!(last, "token_revoked");
+    second.until_ready().await;
 }
