@@ -1,12 +1,13 @@
 //! Verifying signed events with the keys that tokens are verified with.
 
+use std::time::Duration;
+
 use crate::check::authorizer::Authorizer;
 use crate::config::EventSettings;
 use crate::domain::denial::Denial;
 use crate::domain::event::{EventFault, EventForm, EventLimits, UnverifiedEvent, VerifiedEvent};
 use crate::domain::issuer::{Audience, Audiences, IssuerName};
 use crate::domain::token::Token;
-use std::time::Duration;
 
 /// Why an event is not verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

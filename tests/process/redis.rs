@@ -1,5 +1,6 @@
 //! Events and several replicas that share a stream in a real Redis: what one has taken all deny, also after Redis was lost.
 
+use passage_authz::testing::tampered;
 use redis::AsyncCommands as _;
 
 use crate::revocations::{code, until_denied};
@@ -7,7 +8,6 @@ use crate::support::events::{log_out, logout_token, push, replica_by_redis, secu
 use crate::support::process::{Running, file, free_port};
 use crate::support::redis::Redis;
 use crate::support::{get, series, wait_until};
-use passage_authz::testing::tampered;
 
 #[tokio::test]
 async fn a_stream_is_followed_by_all_and_made_whole_after_a_loss() {

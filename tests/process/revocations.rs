@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use passage_authz::testing::{Behavior, FakeIssuer};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -16,7 +17,6 @@ use crate::support::events::{log_out, logout_token, now, old_token as token, pus
 use crate::support::fixtures::{APP, inline, key};
 use crate::support::process::{Running, binary, file, free_port};
 use crate::support::{check_token, get, series, wait_until};
-use passage_authz::testing::{Behavior, FakeIssuer};
 
 /// With a folder of its own.
 fn stored(listen: &str, key_store: &Path) -> String {
