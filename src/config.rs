@@ -124,6 +124,15 @@ pub(crate) struct RedisSettings {
     pub password_file: Option<PathBuf>,
 }
 
+impl RedisSettings {
+    /// Host and port, for the log. Not the user: what stands in its place may be a password by mistake.
+    pub(crate) fn server(&self) -> String {
+        let url = Url::parse(&self.url).ok();
+        let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
+        format!("{host}:{}", url.as_ref().and_then(Url::port).unwrap_or(6379))
+    }
+}
+
 /// What is done with tokens while it is not known which are revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenStale {

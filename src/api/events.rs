@@ -107,9 +107,9 @@ impl Events {
         };
         let event = SignedEvent { form: EventForm::LogoutToken, text: text.into() };
         match self.inbox.offer(&event, Source::Listen).await {
-            Ok(Taken::New | Taken::Nothing) => uncached(empty(StatusCode::OK)),
+            Ok(Taken::New | Taken::Known | Taken::Nothing) => uncached(empty(StatusCode::OK)),
             // Section 2.6, step 8.
-            Ok(Taken::Known) => refused(StatusCode::BAD_REQUEST, "the logout token was received before"),
+            Ok(Taken::Again) => refused(StatusCode::BAD_REQUEST, "the logout token was received before"),
             Err(NotTaken::Fault(fault)) => refused(StatusCode::BAD_REQUEST, &fault.to_string()),
             Err(reason) => later(refused(StatusCode::SERVICE_UNAVAILABLE, &reason.to_string())),
         }
@@ -139,7 +139,7 @@ impl Events {
         let event = SignedEvent { form: EventForm::SecurityEvent, text: text.into() };
         match self.inbox.offer(&event, Source::Listen).await {
             // Sent again, because the first answer was lost, it has the same answer.
-            Ok(Taken::New | Taken::Known | Taken::Nothing) => empty(StatusCode::ACCEPTED),
+            Ok(Taken::New | Taken::Known | Taken::Again | Taken::Nothing) => empty(StatusCode::ACCEPTED),
             Err(NotTaken::Fault(fault)) => refused(StatusCode::BAD_REQUEST, fault.err(), &fault.to_string()),
             Err(reason) => later(with_text(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n"))),
         }

@@ -60,8 +60,10 @@ pub(crate) enum NotTaken {
 pub(crate) enum Taken {
     /// It took effect.
     New,
-    /// It had taken effect already.
+    /// It had taken effect already: another replica brought it, or its issuer was not told that it was taken.
     Known,
+    /// Its issuer was told before that it was taken.
+    Again,
     /// It is not of a kind that revokes.
     Nothing,
 }
@@ -131,6 +133,7 @@ fn restore(events: Vec<StoredEvent>, revocations: &Revocations) -> KeptEvents {
         revocations.add(&EventNames { isses: &stored.iss, names: &names, issued_before, until });
         kept.insert(&signed, until, has_others);
         kept.stored(signed.id());
+        kept.answer(signed.id());
     }
     kept
 }
@@ -208,7 +211,7 @@ impl Inbox {
         let taken = self.take(event, source).await;
         match &taken {
             Ok(Taken::New) => self.revocations.source(source).count(Outcome::Accepted),
-            Ok(Taken::Known | Taken::Nothing) => {}
+            Ok(Taken::Known | Taken::Again | Taken::Nothing) => {}
             Err(reason) => {
                 self.try_later(event, source, reason);
                 let counted = if *reason == NotTaken::Full { Outcome::Full } else { Outcome::Refused };
@@ -309,8 +312,11 @@ impl Inbox {
         }
         // Known or new: an event that another replica brought, or whose first write failed or is not done, may not be on the disk.
         self.write(event, &names, source).await?;
-        if !is_new {
-            return Ok(Taken::Known);
+        let is_first = source != Source::Listen || self.kept(|kept| kept.answer(event.id()));
+        match (is_new, is_first) {
+            (false, true) => return Ok(Taken::Known),
+            (false, false) => return Ok(Taken::Again),
+            (true, _) => {}
         }
         let (issuer, jti, entries) = (verified.issuer(), verified.jti(), names.len());
         tracing::info!(%issuer, jti, entries, source = source.name(), "an event revokes tokens");
@@ -486,7 +492,7 @@ mod tests {
         assert_eq!(inbox.revocations.count(Kind::Sub), 1, "it is in force all the same");
         assert_eq!(offer().await, Err(NotTaken::Disk), "nor when it is sent again");
         assert_eq!(offer().await, Ok(Taken::Known));
-        assert_eq!(offer().await, Ok(Taken::Known), "without another write, to which there is no answer");
+        assert_eq!(offer().await, Ok(Taken::Again), "without another write, to which there is no answer");
         assert_eq!(inbox.revocations.count(Kind::Sub), 1);
     }
 

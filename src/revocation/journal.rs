@@ -212,7 +212,9 @@ impl Journal {
                 return Err(named(io::Error::other(error)));
             }
             if damaged > 0 && file == path {
-                fs::copy(&file, file.with_extension("damaged.jsonl")).map_err(named)?;
+                // Another one each time.
+                let aside = format!("damaged-{}.jsonl", now.as_secs());
+                fs::copy(&file, file.with_extension(aside)).map_err(named)?;
             }
         }
         let named = |error| JournalError { path: path.clone(), error };
@@ -436,7 +438,7 @@ mod tests {
         }
         fs::write(&path, [&whole[..], b"{}\n", &torn].concat()).unwrap();
         assert_eq!(opened(folder.path(), 170).2, ["a.1.s", "a.3.s", "a.4.s"], "a damaged line is left out");
-        let aside = path.with_extension("damaged.jsonl");
+        let aside = path.with_extension("damaged-170.jsonl");
         assert_eq!(fs::read(&aside).unwrap(), [&whole[..], b"{}\n", &torn].concat(), "and is not lost");
         let later = String::from_utf8(torn.clone()).unwrap().replacen('{', "{\"since\":2,", 1);
         fs::write(&path, &later).unwrap();

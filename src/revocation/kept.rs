@@ -32,6 +32,8 @@ struct KeptEvent {
     text: Option<Arc<str>>,
     /// Whether it is known to be on the disk.
     is_stored: bool,
+    /// Whether its issuer was told that it is taken.
+    is_answered: bool,
 }
 
 impl Default for KeptEvents {
@@ -67,7 +69,8 @@ impl KeptEvents {
         let text = with_text.then(|| Arc::clone(&event.text));
         self.text_bytes += text.as_ref().map_or(0, |text| text.len());
         let until = until.rounded_up().as_secs();
-        self.by_id.insert(id, KeptEvent { until, form: event.form, text, is_stored: false });
+        self.by_id
+            .insert(id, KeptEvent { until, form: event.form, text, is_stored: false, is_answered: false });
         self.flip(id);
         true
     }
@@ -79,6 +82,11 @@ impl KeptEvents {
 
     pub(crate) fn is_stored(&self, id: EventId) -> bool {
         self.by_id.get(&id).is_some_and(|kept| kept.is_stored)
+    }
+
+    /// Its issuer is told that the event is taken; returns whether for the first time.
+    pub(crate) fn answer(&mut self, id: EventId) -> bool {
+        self.by_id.get_mut(&id).is_some_and(|kept| !std::mem::replace(&mut kept.is_answered, true))
     }
 
     /// The event is on the disk.

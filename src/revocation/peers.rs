@@ -445,10 +445,10 @@ impl<'p> Link<'p> {
             match self.peers.inbox.offer(&event, Source::Peers).await {
                 Ok(Taken::New) => (is_new, may_have_more) = (true, true),
                 // It is not kept, so it would be offered again and again.
-                Ok(Taken::Known | Taken::Nothing) | Err(_) if refused.len() < MAX_REFUSED => {
+                Ok(Taken::Known | Taken::Again | Taken::Nothing) | Err(_) if refused.len() < MAX_REFUSED => {
                     may_have_more |= refused.insert(event.id(), Instant::now()).is_none();
                 }
-                Ok(Taken::Known | Taken::Nothing) | Err(_) => {}
+                Ok(Taken::Known | Taken::Again | Taken::Nothing) | Err(_) => {}
             }
         }
         Ok(Taking { length: lines.len(), is_new, may_have_more })

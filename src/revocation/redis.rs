@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamRangeReply, StreamReadReply};
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError, cmd};
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError, cmd, pipe};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{sleep, timeout};
@@ -40,6 +40,9 @@ const REFILLED_AFTER: Duration = Duration::from_millis(1500);
 
 /// Replicas that fill the stream again begin so far apart, in milliseconds.
 const MOST_APART_MILLIS: u64 = 400;
+
+/// What is older than any token of this replica stays for so long.
+const TRIM_MARGIN: Duration = Duration::from_secs(48 * 3600);
 
 /// Between two tries.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -91,7 +94,7 @@ impl RedisStream {
             let mut was_down = false;
             loop {
                 let Err(error) = self.follow(&mut was_down).await;
-                let (server, error) = (&self.settings.url, error.to_string());
+                let (server, error) = (self.settings.server(), error.to_string());
                 self.inbox.revocations.source(Source::Redis).set_trouble(Some(error.clone()));
                 if !std::mem::replace(&mut was_down, true) {
                     tracing::warn!(
@@ -126,13 +129,14 @@ impl RedisStream {
             sleep(Duration::from_millis(fastrand::u64(..MOST_APART_MILLIS))).await;
             known.extend(self.read_all(&mut reading).await?);
         }
-        for event in self.lacking(&known) {
-            self.add(&mut writer, &event).await?;
-        }
+        self.add(&mut writer, &self.lacking(&known)).await?;
         // Not before: a stream that takes nothing is none that the others can follow.
         self.confirm();
         if std::mem::take(was_down) {
-            tracing::info!(server = self.settings.url, "the stream of revocation events is followed again");
+            tracing::info!(
+                server = self.settings.server(),
+                "the stream of revocation events is followed again"
+            );
         }
         let reads = async {
             loop {
@@ -148,7 +152,7 @@ impl RedisStream {
         };
         let writes = async {
             loop {
-                self.add(&mut writer, &next(&mut handed_on).await?).await?;
+                self.add(&mut writer, &[next(&mut handed_on).await?]).await?;
             }
         };
         tokio::select! {
@@ -210,14 +214,23 @@ impl RedisStream {
         (0..=u8::MAX).flat_map(|part| self.inbox.lacking(part, known)).collect()
     }
 
-    /// Adds an event, and drops those of which no token can be named any more.
-    async fn add(&self, writer: &mut MultiplexedConnection, event: &SignedEvent) -> Result<(), StreamError> {
-        let oldest = self.inbox.revocations.oldest_event().as_secs() * 1000;
-        let mut command = cmd("XADD");
-        command.arg(STREAM).arg("MINID").arg("~").arg(oldest).arg("*");
-        command.arg("form").arg(event.form_name()).arg("event").arg(&*event.text);
-        let added: Result<String, _> = command.query_async(writer).await;
-        added.map(drop).map_err(StreamError::from)
+    /// Adds events, many at a time, and drops those of which no token can be named any more.
+    async fn add(
+        &self,
+        writer: &mut MultiplexedConnection,
+        events: &[SignedEvent],
+    ) -> Result<(), StreamError> {
+        // With a margin: other replicas may have a longer lifetime, or another clock.
+        let oldest = self.inbox.revocations.oldest_event().before(TRIM_MARGIN).as_secs() * 1000;
+        for some in events.chunks(COUNT) {
+            let mut commands = pipe();
+            for event in some {
+                let command = commands.cmd("XADD").arg(STREAM).arg("MINID").arg("~").arg(oldest).arg("*");
+                command.arg("form").arg(event.form_name()).arg("event").arg(&*event.text).ignore();
+            }
+            commands.query_async::<()>(writer).await?;
+        }
+        Ok(())
     }
 }
 

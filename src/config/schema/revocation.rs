@@ -124,8 +124,14 @@ fn redis_url(place: &Place<'_>) -> Option<String> {
         place.fault("has a password", REDIS_URL);
         return None;
     }
-    let is_redis =
-        |url: Url| ["redis", "rediss"].contains(&url.scheme()) && url.has_host() && url.query().is_none();
+    let is_redis = |url: Url| {
+        let database = url.path().trim_start_matches('/');
+        ["redis", "rediss"].contains(&url.scheme())
+            && url.has_host()
+            && database.bytes().all(|byte| byte.is_ascii_digit())
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
     if url.is_some_and(is_redis) {
         return Some(text.to_owned());
     }

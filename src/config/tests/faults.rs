@@ -190,6 +190,8 @@ fn refuses() {
         (beside("revocation: {file: /r, peers: 'a:1'}"), "revocation.peers: is of no use without revocation.listen"),
         (beside("revocation: {redis: 'redis://:pw@r:1'}"), "revocation.redis: has a password; accepted: redis://HOST:PORT"),
         (beside("revocation: {redis: 'redis://:s3cr/et@r:1'}"), "revocation.redis: is no such URL; accepted: redis://HOST:PORT"),
+        (beside("revocation: {redis: 'redis://r:1/x'}"), "revocation.redis: is no such URL"),
+        (beside("revocation: {redis: 'rediss://r:1/#insecure'}"), "revocation.redis: is no such URL"),
         (beside("revocation: {redis: 'http://r:1'}"), "revocation.redis: is no such URL; accepted: redis://HOST:PORT"),
         (beside("revocation: {redis: 'redis://r:1', peers: 'a:1'}"), "revocation.peers: is of no use without revocation.listen"),
         (beside("revocation: {file: /r, audiences: [a]}"), "revocation.audiences: is of no use without revocation.listen"),
