@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::support::events::{log_out, logout_token, now, old_token as token, push, replica, security_event};
+use crate::support::events::{log_out, logout_token, old_token as token, push, replica, security_event};
 use crate::support::fixtures::{APP, inline, key};
 use crate::support::process::{Running, binary, file, free_port};
 use crate::support::{check_token, get, series, wait_until};
