@@ -83,7 +83,7 @@ pub(super) fn max_stale(place: &Place<'_>, max_stale: Duration, interval: Durati
 pub(super) fn events_in_memory(listen: &Place<'_>) {
     listen.warn(
         "what events revoke is kept in memory alone: after a restart the tokens are good again",
-        "it beside key_store, peers or redis",
+        "set key_store, revocation.peers or revocation.redis, too",
     );
 }
 

@@ -343,3 +343,43 @@ fn a_variable_is_named() {
         "{said}"
     );
 }
+
+#[test]
+fn events_that_a_restart_forgets() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let store = folder.path().display();
+    for (more, is_warned) in [
+        ("listen: 'a:1'".to_owned(), true),
+        (format!("listen: 'a:1'}}\nkey_store: {{path: '{store}', read_only: true"), true),
+        (format!("listen: 'a:1'}}\nkey_store: {{path: '{store}'"), false),
+        ("listen: 'a:1', peers: 'b:1'".to_owned(), false),
+        ("listen: 'a:1', redis: 'redis://r'".to_owned(), false),
+        ("file: /r".to_owned(), false),
+    ] {
+        let said = warnings(&format!("{APP}revocation: {{{more}}}"));
+        assert_eq!(said.len(), usize::from(is_warned), "{more} {said:?}");
+        let want = "revocation.listen: what events revoke is kept in memory alone";
+        assert!(said.iter().all(|said| said.contains(want)), "{said:?}");
+    }
+}
+
+#[test]
+fn keys_that_last_for_less_than_three_fetches() {
+    let refresh = |refresh: &str| {
+        format!(
+            "issuers: [{{name: a, issuer: a, audiences: [], keys: {{discovery: 'https://a.example'}}, refresh: {{{refresh}}}}}]"
+        )
+    };
+    for (text, is_warned) in [
+        ("interval: 1m, max_stale: 179s", true),
+        ("interval: 1m, max_stale: 3m", false),
+        ("max_stale: 14m", true),
+        ("max_stale: 15m", false),
+        ("interval: 24h", false),
+    ] {
+        let said = warnings(&refresh(text));
+        assert_eq!(said.len(), usize::from(is_warned), "{text} {said:?}");
+        assert!(said.iter().all(|said| said.contains("max_stale: is less than three intervals")), "{said:?}");
+    }
+}
