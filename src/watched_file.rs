@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -32,6 +32,8 @@ pub(crate) struct FileVersion {
     modified: (i64, i64),
     /// The same of its inode, which a program that restores the time of the content does not restore.
     changed: (i64, i64),
+    /// When the file was made, where the file system knows. A new file may have the inode of one that is gone.
+    made: Option<SystemTime>,
 }
 
 impl FileVersion {
@@ -42,8 +44,8 @@ impl FileVersion {
     }
 
     /// Whether it is of another file than this one, which was put in its place.
-    pub(crate) const fn is_of_another_file(&self, other: &Self) -> bool {
-        self.device != other.device || self.inode != other.inode
+    pub(crate) fn is_of_another_file(&self, other: &Self) -> bool {
+        self.device != other.device || self.inode != other.inode || self.made != other.made
     }
 }
 
@@ -51,7 +53,8 @@ impl From<&fs::Metadata> for FileVersion {
     fn from(data: &fs::Metadata) -> Self {
         let modified = (data.mtime(), data.mtime_nsec());
         let changed = (data.ctime(), data.ctime_nsec());
-        Self { device: data.dev(), inode: data.ino(), size: data.size(), modified, changed }
+        let made = data.created().ok();
+        Self { device: data.dev(), inode: data.ino(), size: data.size(), modified, changed, made }
     }
 }
 

@@ -204,7 +204,10 @@ async fn a_file_that_is_replaced_all_the_time_is_read_all_the_same() {
     let service = Service::ready(&config(list.path(), "")).await;
     let mine = token(|_| {});
     let replacing = async {
+        // Held open, so that no file has the inode of one before.
+        let mut held = Vec::new();
         for at in 0_u64.. {
+            held.push(std::fs::File::open(list.path()).unwrap());
             let more =
                 entry("sub", Some("user-1"), ISSUED) + &entry("jti", Some(&format!("other-{at}")), ISSUED);
             replace(list.path(), &more);
